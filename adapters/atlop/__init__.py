@@ -1,0 +1,21 @@
+"""What ATLOP (https://github.com/wzhouad/ATLOP) looks like: its model, its batches, its train script."""
+
+from segdre_plugin.backbone import Backbone
+from segdre_plugin.script import Script
+
+BACKBONE = Backbone(
+    name="atlop",
+    repository="https://github.com/wzhouad/ATLOP",
+    batch=("input_ids", "attention_mask", "labels", "entity_pos", "hts"),
+    not_for_prediction=frozenset({"labels"}),
+)
+
+SCRIPT = Script(
+    file="train.py",
+    patch="atlop.patch",
+    # git blob of each version that the patch fits -> the commit that has it
+    versions={"35ab94b92603aa7735f526f1adad327c06eb63bb": "2540f44 (Remove multi-gpu) and later"},
+    checkpoint="{folder}/checkpoint.pt",
+    save_path="{folder}/checkpoint.pt",
+    scores=lambda score, metrics: (score, {f"dev_{name}": round(100 * value, 2) for name, value in metrics.items()}),
+)

@@ -1,0 +1,109 @@
+"""Dense triples in words: which of them are injected, and the tokens of their branches (section 3.5, eq. 9)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from segdre_plugin.config import SegConfig
+from segdre_plugin.errors import SegDREError
+
+Triple = tuple[int, str, int]  # head, relation, tail
+Branch = tuple[list[int], int]  # token ids, the entity that the branch names
+
+
+@dataclass(frozen=True)
+class Injected:
+    """The branches of one document.
+
+    Attributes:
+        triples: the triples that became branches, in their order.
+        branches: for each its token ids and the entity that it names.
+        left_out: how many triples exceeded the token budget.
+    """
+
+    triples: list[Triple]
+    branches: list[Branch]
+    left_out: int
+
+
+class Verbaliser:
+    """Turns dense triples into branches.
+
+    Args:
+        tokenizer: the encoder's tokenizer.
+        relation_names: relation id -> name in words.
+        config: alpha, token budget and templates.
+    """
+
+    def __init__(self, tokenizer: Any, relation_names: Mapping[str, str], config: SegConfig | None = None) -> None:
+        self.tokenizer = tokenizer
+        self.relation_names = relation_names
+        self.config = config or SegConfig()
+        self._pieces: dict[str, list[int]] = {}
+
+    def __call__(self, document: Mapping[str, Any], salient: int, triples: Sequence[Triple]) -> Injected:
+        """Verbalise the best ``ceil(alpha * len(triples))`` triples of a document.
+
+        Args:
+            document: a DocRED document.
+            salient: its salient entity.
+            triples: its dense triples, best-scored first.
+
+        Returns:
+            The branches, cut off where the next one would exceed the token budget.
+        """
+        chosen = triples[: math.ceil(self.config.alpha * len(triples))]
+        branches: list[Branch] = []
+        budget = self.config.branch_budget
+        for triple in chosen:
+            branch = self.branch(document, salient, triple)
+            budget -= len(branch[0])
+            if budget < 0:
+                break
+            branches.append(branch)
+        return Injected(list(chosen[: len(branches)]), branches, len(chosen) - len(branches))
+
+    def branch(self, document: Mapping[str, Any], salient: int, triple: Triple) -> Branch:
+        """Verbalise one dense triple.
+
+        Args:
+            document: a DocRED document.
+            salient: its salient entity.
+            triple: (head, relation, tail), one of them salient.
+
+        Returns:
+            The branch's token ids and the entity that it names.
+
+        Raises:
+            SegDREError: if the triple does not involve the salient entity, or its relation has no name.
+        """
+        head, relation, tail = triple
+        title = document.get("title")
+        if salient not in (head, tail):
+            raise SegDREError(
+                f"document {title!r}: the triple {triple} does not involve the salient entity {salient}",
+                "only dense triples are injected",
+            )
+        if relation not in self.relation_names:
+            raise SegDREError(
+                f"document {title!r}: relation {relation!r} has no name", "add it to rel_info.json (id -> name)"
+            )
+        other = tail if head == salient else head
+        template = self.config.template_from if head == salient else self.config.template_to
+        name = entity_name(document, other)
+        text = template.format(head=name, tail=name, relation=self.relation_names[relation])
+        return [piece for word in text.split() for piece in self._word(word)], other
+
+    def _word(self, word: str) -> list[int]:
+        """Tokenise a word on its own, as the backbones do with the words of a document."""
+        if word not in self._pieces:
+            self._pieces[word] = self.tokenizer.convert_tokens_to_ids(self.tokenizer.tokenize(word))
+        return self._pieces[word]
+
+
+def entity_name(document: Mapping[str, Any], entity: int) -> str:
+    """Give the name by which a branch calls an entity: its longest mention, the first of equally long ones."""
+    return str(max((mention["name"] for mention in document["vertexSet"][entity]), key=len))

@@ -1,0 +1,138 @@
+"""What the backbones' scripts import or call and today's libraries lack.
+
+The scripts were written for transformers 3 and 4, apex and wandb. :func:`supply_modules` runs before their imports,
+:func:`adapt_names` after them, on the script's own names; nothing is changed where the real thing is there.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import MutableMapping
+from types import ModuleType
+from typing import Any
+
+import torch
+import transformers
+import transformers.optimization
+from torch import nn
+
+from segdre_plugin import amp
+from segdre_plugin.errors import SegDREError
+
+
+class AdamW(torch.optim.AdamW):
+    """The optimiser that transformers had until 4.x: torch's, without weight decay by default.
+
+    transformers added ``eps`` before the bias correction, torch adds it after: equal but for the scale of ``eps``.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+
+
+class _NoRun:
+    """A wandb that records nothing."""
+
+    config: dict[str, Any]
+
+    def __init__(self) -> None:
+        self.config = {}
+
+    def log(self, *_: Any, **__: Any) -> None:
+        """Record nothing."""
+
+    def finish(self, *_: Any, **__: Any) -> None:
+        """End nothing."""
+
+
+def supply_modules() -> list[str]:
+    """Put stand-ins where a module or a name that the scripts import is missing.
+
+    Returns:
+        What was supplied, for a message.
+    """
+    supplied = []
+    if not _importable("apex"):
+        apex = ModuleType("apex")
+        apex.amp = amp  # type: ignore[attr-defined]
+        sys.modules["apex"] = apex
+        sys.modules["apex.amp"] = amp
+        supplied.append("apex")
+    if not _importable("wandb"):
+        wandb, run = ModuleType("wandb"), _NoRun()
+        wandb.init = lambda *_, **__: run  # type: ignore[attr-defined]
+        wandb.log, wandb.finish, wandb.config = run.log, run.finish, run.config  # type: ignore[attr-defined]
+        sys.modules["wandb"] = wandb
+        supplied.append("wandb")
+    if not _importable("ujson"):
+        sys.modules["ujson"] = json
+        supplied.append("ujson")
+    if not hasattr(transformers.optimization, "AdamW"):
+        transformers.optimization.AdamW = AdamW
+        supplied.append("transformers.optimization.AdamW")
+    return supplied
+
+
+def adapt_names(names: MutableMapping[str, Any], model: str = "DocREModel") -> None:
+    """Adapt what a script imported to today's libraries and to machines without a GPU.
+
+    Args:
+        names: the script's globals.
+        model: the name of its model class.
+    """
+    names["AutoModel"] = _AutoModel
+    names["AutoTokenizer"] = _AutoTokenizer
+    names[model] = _on_any_device(names[model])
+
+
+class _AutoModel:
+    """``AutoModel`` with eager attention, which alone gives the weights that the backbones pool."""
+
+    @staticmethod
+    def from_pretrained(path: str, *args: Any, from_tf: bool = False, **kwargs: Any) -> Any:
+        if from_tf:
+            raise SegDREError(f"{path}: TensorFlow checkpoints cannot be loaded any more", "convert it to PyTorch")
+        kwargs.setdefault("attn_implementation", "eager")
+        return transformers.AutoModel.from_pretrained(path, *args, **kwargs)
+
+
+class _AutoTokenizer:
+    """``AutoTokenizer`` whose tokenizers have ``build_inputs_with_special_tokens``, gone in transformers 5."""
+
+    @staticmethod
+    def from_pretrained(path: str, *args: Any, **kwargs: Any) -> Any:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path, *args, **kwargs)
+        if not hasattr(tokenizer, "build_inputs_with_special_tokens"):
+            # one sequence of the BERT and RoBERTa families
+            tokenizer.build_inputs_with_special_tokens = lambda ids: [
+                tokenizer.cls_token_id,
+                *ids,
+                tokenizer.sep_token_id,
+            ]
+        return tokenizer
+
+
+def _on_any_device(cls: type[nn.Module]) -> type[nn.Module]:
+    """Let ``model.to(0)`` mean the CPU where there is no GPU."""
+
+    class Model(cls):  # type: ignore[valid-type, misc]
+        def to(self, *args: Any, **kwargs: Any) -> Any:
+            if args and isinstance(args[0], int) and not torch.cuda.is_available():
+                args = ("cpu", *args[1:])
+            return super().to(*args, **kwargs)
+
+    Model.__name__ = Model.__qualname__ = cls.__name__
+    return Model
+
+
+def _importable(name: str) -> bool:
+    return name in sys.modules or importlib.util.find_spec(name) is not None

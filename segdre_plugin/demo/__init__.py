@@ -1,0 +1,1 @@
+"""What ``segdre demo`` needs: the embedded corpus."""

@@ -1,0 +1,42 @@
+"""Errors that say what is wrong, where, what was found and what to do.
+
+Everything this package raises on purpose derives from :class:`SegDREError`. It is also a ``ValueError``, so that a
+caller who guards against bad arguments in the ordinary way catches it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class SegDREError(ValueError):
+    """A problem that the user can act on.
+
+    Args:
+        message: what is wrong and where, and what was found.
+        hint: what to do about it; printed on a line of its own.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        self.hint = hint
+        super().__init__(f"{message}\n  -> {hint}" if hint else message)
+
+
+def raise_all(problems: Sequence[str], heading: str, hint: str = "", limit: int = 20) -> None:
+    """Raise one error that lists every problem, or return if there is none.
+
+    Args:
+        problems: one line each.
+        heading: the sentence above the list.
+        hint: what to do about them.
+        limit: how many problems are listed; the others are counted.
+
+    Raises:
+        SegDREError: if ``problems`` is not empty.
+    """
+    if not problems:
+        return
+    lines = [f"{heading}:"] + [f"  - {problem}" for problem in problems[:limit]]
+    if len(problems) > limit:
+        lines.append(f"  ... and {len(problems) - limit} more")
+    raise SegDREError("\n".join(lines), hint)

@@ -1,0 +1,225 @@
+"""Extended inference stage fusion: three thresholds by exact grid search (paper section 3.6).
+
+A cell is a candidate (pair, relation) with a margin from the base model and one from its stage: the dense model for
+pairs that involve the salient entity, the sparse model for the others. Its relation is predicted when
+
+    base > tau_base  or  stage > tau_dense    (dense cells)
+    base > tau_base  or  stage > tau_sparse   (sparse cells)
+
+All cells that share the number of grid thresholds below their base margin and below their stage margin behave alike, so
+two 2-D cumulative histograms hold everything that the 3-D grid needs: one pass over the cells, then one over the grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from segdre_plugin.errors import SegDREError
+
+# Offsets (low, high) from the anchors in section 3.6; the step is 0.1.
+GRIDS = {"docred": (-1.0, 4.0), "redocred": (-2.0, 5.0)}
+
+_MAX_POINTS = 1001  # a threshold; more would be 10^9 grid points and minutes of search
+_DECIMALS = 10  # so that the grid's 0.3 is the number 0.3 and not 0.30000000000000004
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class FusionResult:
+    """Chosen thresholds and what they give on the cells they were chosen on.
+
+    Args:
+        tau_base: threshold of the base margins.
+        tau_dense: threshold of the dense model's margins.
+        tau_sparse: threshold of the sparse model's margins.
+        f1: 2 correct / (predicted + gold), a fraction.
+        precision: correct / predicted, 0 where nothing is predicted.
+        recall: correct / gold.
+        score: value of the objective that was maximised.
+    """
+
+    tau_base: float
+    tau_dense: float
+    tau_sparse: float
+    f1: float
+    precision: float
+    recall: float
+    score: float
+
+
+def search_thresholds(
+    base: ArrayLike,
+    stage: ArrayLike,
+    gold: ArrayLike,
+    is_dense: ArrayLike,
+    n_gold: int,
+    *,
+    low: float = -1.0,
+    high: float = 4.0,
+    step: float = 0.1,
+    anchor: float | Sequence[float] = 0.0,
+    objective: str = "f1",
+    in_train: ArrayLike | None = None,
+) -> FusionResult:
+    """Find the best of all (tau_base, tau_dense, tau_sparse) on a grid, exactly (paper section 3.6).
+
+    Each threshold runs over its anchor + low, anchor + low + step, ..., anchor + high, independently of the others. Of
+    equally good points the one nearest to the anchors is taken, then the smallest (tau_base, tau_dense, tau_sparse).
+
+    Args:
+        base: margins (in logits) of the base model, [N]; -inf where it has none.
+        stage: margins of the dense model in dense cells and of the sparse model in sparse cells, [N]; -inf for none.
+        gold: whether the cell is a gold triple, [N] bool.
+        is_dense: whether the cell's pair involves the salient entity, [N] bool.
+        n_gold: all gold triples, also those without a cell.
+        low: smallest offset from the anchor.
+        high: largest offset from the anchor.
+        step: distance of neighbouring offsets.
+        anchor: a number, or one for each of base, dense and sparse.
+        objective: ``"f1"``, or ``"ign_f1"``, which leaves correct predictions of known facts out of the precision.
+        in_train: whether the cell's fact occurs in training, [N] bool; needed by ``"ign_f1"``.
+
+    Returns:
+        The thresholds and their scores.
+
+    Raises:
+        SegDREError: if there is no gold, lengths differ, a margin is NaN or +inf, or an argument is out of its range.
+    """
+    base, stage, dense = _cells(base, stage, is_dense)
+    correct = _flags("gold", gold, len(base))
+    n_gold = int(n_gold)  # a NumPy integer would make the results NumPy scalars
+    if n_gold < 1:
+        raise SegDREError(f"there is no gold to tune thresholds on: n_gold={n_gold}", "tune on a labelled split")
+    if correct.sum() > n_gold:
+        raise SegDREError(f"{correct.sum()} cells are gold but n_gold={n_gold}", "count all gold triples of the split")
+    if objective not in ("f1", "ign_f1"):
+        raise SegDREError(f"unknown objective {objective!r}", "use 'f1' or 'ign_f1'")
+    if objective == "ign_f1" and in_train is None:
+        raise SegDREError("objective 'ign_f1' needs in_train", "say which cells' facts occur in training")
+    # without it no fact is known, and the plain objective does not ask
+    known = correct & _flags("in_train", np.zeros(len(base), dtype=bool) if in_train is None else in_train, len(base))
+    offsets = _offsets(low, high, step)
+    taus = np.round(_anchors(anchor)[:, None] + offsets, _DECIMALS) + 0.0  # [3, n]: base, dense, sparse; no -0.0
+
+    at_dense = _tables(base[dense], stage[dense], correct[dense], known[dense], taus[0], taus[1])
+    at_sparse = _tables(base[~dense], stage[~dense], correct[~dense], known[~dense], taus[0], taus[2])
+
+    best = (-np.inf, np.inf, 0, 0, 0)
+    for i in range(len(offsets)):
+        p, c, t = at_dense[:, i, :, None] + at_sparse[:, i, None, :]  # P[i, j, k] = P_dense[i, j] + P_sparse[i, k]
+        scores = 2 * c / (p + n_gold) if objective == "f1" else _ign_f1(p, c, t, n_gold)
+        top = float(scores.max())
+        if top < best[0]:
+            continue
+        j, k = np.nonzero(scores == top)  # in the order of (tau_dense, tau_sparse)
+        # rounded, because the sum of three squares depends on their order in the last bit
+        distance = np.round(offsets[i] ** 2 + offsets[j] ** 2 + offsets[k] ** 2, 8)
+        nearest = int(distance.argmin())
+        if top > best[0] or distance[nearest] < best[1]:
+            best = (top, float(distance[nearest]), i, int(j[nearest]), int(k[nearest]))
+
+    score, _, b, d, s = best
+    predicted, hits, _ = (at_dense[:, b, d] + at_sparse[:, b, s]).tolist()
+    return FusionResult(
+        tau_base=float(taus[0, b]),
+        tau_dense=float(taus[1, d]),
+        tau_sparse=float(taus[2, s]),
+        f1=2 * hits / (predicted + n_gold),
+        precision=hits / predicted if predicted else 0.0,
+        recall=hits / n_gold,
+        score=score,
+    )
+
+
+def apply_thresholds(base: ArrayLike, stage: ArrayLike, is_dense: ArrayLike, result: FusionResult) -> Bools:
+    """Predict with chosen thresholds: the union of the base model and the cell's stage (paper section 3.6).
+
+    Args:
+        base: margins (in logits) of the base model, [N]; -inf where it has none.
+        stage: margins of the dense model in dense cells and of the sparse model in sparse cells, [N]; -inf for none.
+        is_dense: whether the cell's pair involves the salient entity, [N] bool.
+        result: thresholds from ``search_thresholds``.
+
+    Returns:
+        Whether the cell's relation is predicted, [N].
+
+    Raises:
+        SegDREError: if lengths differ or a margin is NaN or +inf.
+    """
+    base, stage, dense = _cells(base, stage, is_dense)
+    return (base > result.tau_base) | (stage > np.where(dense, result.tau_dense, result.tau_sparse))
+
+
+def _tables(base: Floats, stage: Floats, gold: Bools, known: Bools, tau_base: Floats, tau_stage: Floats) -> Ints:
+    """Numbers of predicted, correct and known cells at every (base threshold, stage threshold), [3, n, n]."""
+    n = len(tau_base)
+    kept = (base > tau_base[0]) | (stage > tau_stage[0])  # few: the others are predicted nowhere on the grid
+    # thresholds strictly below the margins; threshold i predicts the cell when i < rows (stage: j < columns)
+    rows = np.searchsorted(tau_base, base[kept], side="left")
+    columns = np.searchsorted(tau_stage, stage[kept], side="left")
+    bins = rows * (n + 1) + columns
+    return np.stack([_reached(bins, n), _reached(bins[gold[kept]], n), _reached(bins[known[kept]], n)])
+
+
+def _reached(bins: Ints, n: int) -> Ints:
+    """Cells with rows > i or columns > j, for all i, j < n, from their bins rows * (n + 1) + columns."""
+    histogram = np.bincount(bins, minlength=(n + 1) ** 2).reshape(n + 1, n + 1)
+    missed = histogram.cumsum(axis=0).cumsum(axis=1)  # rows <= i and columns <= j
+    return len(bins) - missed[:n, :n]
+
+
+def _ign_f1(predicted: Ints, correct: Ints, known: Ints, n_gold: int) -> Floats:
+    """The official Ign-F1: known facts leave the precision and stay in the recall; 1e-5 is its guard against 0 / 0."""
+    precision = (correct - known) / (predicted - known + 1e-5)
+    recall = correct / n_gold
+    total = precision + recall
+    return np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
+
+
+def _cells(base: ArrayLike, stage: ArrayLike, is_dense: ArrayLike) -> tuple[Floats, Floats, Bools]:
+    margins = []
+    for name, values in (("base", base), ("stage", stage)):
+        array = np.asarray(values, dtype=np.float64)
+        if array.ndim != 1:
+            raise SegDREError(f"{name} must be [N], found {list(array.shape)}", "flatten the cells")
+        if np.isnan(array).any() or np.isposinf(array).any():
+            where = int(np.flatnonzero(np.isnan(array) | np.isposinf(array))[0])
+            raise SegDREError(f"{name}[{where}] is {array[where]}", "margins are finite, or -inf where there is none")
+        margins.append(array)
+    if len(margins[0]) != len(margins[1]):
+        raise SegDREError(f"lengths differ: base has {len(margins[0])} cells, stage {len(margins[1])}")
+    return margins[0], margins[1], _flags("is_dense", is_dense, len(margins[0]))
+
+
+def _flags(name: str, values: ArrayLike, length: int) -> Bools:
+    array = np.asarray(values)
+    if array.shape != (length,):
+        raise SegDREError(f"lengths differ: {name} is {list(array.shape)}, the margins [{length}]")
+    if array.dtype != bool and not np.isin(array, (0, 1)).all():
+        raise SegDREError(f"{name} must be bool, found {array.dtype} with other values than 0 and 1")
+    return array.astype(bool)
+
+
+def _anchors(anchor: float | Sequence[float]) -> Floats:
+    array = np.asarray(anchor, dtype=np.float64)
+    if array.shape not in ((), (3,)) or not np.isfinite(array).all():
+        raise SegDREError(f"anchor must be a finite number, or one for each of base, dense, sparse; found {anchor!r}")
+    return np.broadcast_to(array, (3,))
+
+
+def _offsets(low: float, high: float, step: float) -> Floats:
+    if not (np.isfinite([low, high, step]).all() and low <= high and step > 0):
+        raise SegDREError(f"the grid needs low <= high and step > 0, found low={low}, high={high}, step={step}")
+    n = int(np.floor((high - low) / step + 1e-6)) + 1  # the end belongs to it even if 0.1 * 50 falls short of it
+    if n > _MAX_POINTS:
+        raise SegDREError(
+            f"the grid has {n} points a threshold, at most {_MAX_POINTS} are searched", "take a larger step"
+        )
+    return np.round(low + step * np.arange(n), _DECIMALS)

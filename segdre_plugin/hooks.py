@@ -1,0 +1,145 @@
+"""The forward hooks of a wrapped model's encoder: branches in, branch tokens out (section 3.5, eq. 9-10).
+
+The backbone's own ``encode`` cuts a document into windows and merges them again; the hooks work on the windows. A
+batch's injections travel as integers, linear in the number of tokens; the visible matrix is built on the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutput
+
+from segdre_plugin.attention import MaskForm, encoder_dtype, visible_tokens
+from segdre_plugin.backbone import Backbone
+from segdre_plugin.errors import SegDREError
+from segdre_plugin.injection import Injection
+
+
+class InjectedPositions(list[Any]):
+    """A batch's ``entity_pos`` that carries the injections of its documents, one for each window.
+
+    The backbones' training loops hand ``entity_pos`` to ``forward`` as it is, so it can carry what they do not know.
+    """
+
+    injections: list[Injection]
+
+
+@dataclass
+class Wrapped:
+    """What a wrapped model carries.
+
+    Attributes:
+        stage: its stage.
+        backbone: what it looks like.
+        undo: steps that undo the wrapping, in the order in which they were taken.
+        mask_form: how the encoder wants its pairwise mask; None where nothing is injected.
+        injections: those of the batch under way, one for each window.
+        width: tokens of a window of the call under way before branches were appended; 0 outside such a call.
+    """
+
+    stage: str
+    backbone: Backbone
+    undo: list[Callable[[], None]] = field(default_factory=list)
+    mask_form: MaskForm | None = None
+    injections: list[Injection] | None = None
+    width: int = 0
+
+
+class AppendBranches:
+    """Append the branches to the windows that the backbone feeds to its encoder."""
+
+    def __init__(self, wrapped: Wrapped) -> None:
+        self.wrapped = wrapped
+
+    def __call__(self, encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Change the encoder's arguments."""
+        injections = self.wrapped.injections
+        if injections is None:  # the encoder was called on its own
+            return args, kwargs
+        ids, mask = kwargs["input_ids"], kwargs["attention_mask"]
+        _check_windows(injections, ids)
+        self.wrapped.width = ids.shape[1]
+        host = assemble(injections, ids.shape[1])
+        node_ids, position_ids, branch_ids, visibility = (part.to(ids.device) for part in host)
+        present = torch.cat([mask > 0, branch_ids >= 0], dim=1)
+        visible = visible_tokens(node_ids, visibility, present)
+        assert self.wrapped.mask_form is not None
+        changed = {
+            "input_ids": torch.cat([ids, branch_ids.clamp(min=0)], dim=1),
+            "attention_mask": self.wrapped.mask_form(visible, encoder_dtype(encoder)),
+            "position_ids": position_ids,
+            "token_type_ids": torch.zeros_like(position_ids),
+        }
+        return args, kwargs | changed
+
+
+class CutBranches:
+    """Cut the branch tokens off and put the outputs where the backbones look for them."""
+
+    def __init__(self, wrapped: Wrapped) -> None:
+        self.wrapped = wrapped
+
+    def __call__(self, encoder: nn.Module, args: tuple[Any, ...], output: Any) -> BaseModelOutput:
+        """Change the encoder's output."""
+        width = self.wrapped.width or output.last_hidden_state.shape[1]
+
+        def cut(layers: Any, square: bool) -> Any:
+            if not layers:
+                return None
+            return tuple(layer[..., :width, :width] if square else layer[:, :width] for layer in layers)
+
+        return BaseModelOutput(
+            last_hidden_state=output.last_hidden_state[:, :width],
+            hidden_states=cut(output.get("hidden_states"), square=False),
+            attentions=cut(output.get("attentions"), square=True),
+        )
+
+
+def assemble(injections: Sequence[Injection], width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Lay the injections of a batch out for the device; integers only, linear in the number of tokens.
+
+    Args:
+        injections: one for each window.
+        width: tokens of a window, padding included; branches come after them.
+
+    Returns:
+        node_ids and position_ids, long [windows, width + branch tokens]; branch_ids, long [windows, branch tokens],
+        -1 at padding; visibility, bool [windows, nodes, nodes].
+    """
+    n_branch = max(len(injection.input_ids) - injection.n_document for injection in injections)
+    n_nodes = max(len(injection.visibility) for injection in injections)
+    node_ids = np.zeros((len(injections), width + n_branch), dtype=np.int64)
+    position_ids = np.zeros_like(node_ids)
+    branch_ids = np.full((len(injections), n_branch), -1, dtype=np.int64)
+    visibility = np.zeros((len(injections), n_nodes, n_nodes), dtype=bool)
+    for b, injection in enumerate(injections):
+        n, total = injection.n_document, len(injection.input_ids)
+        last = width + total - n
+        for target, source in ((node_ids, injection.node_ids), (position_ids, injection.position_ids)):
+            target[b, :n], target[b, width:last] = source[:n], source[n:]
+        branch_ids[b, : total - n] = injection.input_ids[n:]
+        visibility[b, : len(injection.visibility), : len(injection.visibility)] = injection.visibility
+    return tuple(torch.from_numpy(part) for part in (node_ids, position_ids, branch_ids, visibility))  # type: ignore[return-value]
+
+
+def _check_windows(injections: Sequence[Injection], ids: Tensor) -> None:
+    """Make sure that each injection meets its own window."""
+    expected = np.full(ids.shape, -1, dtype=np.int64)
+    fits = len(injections) == len(ids) and all(injection.n_document <= ids.shape[1] for injection in injections)
+    if fits:
+        for row, injection in zip(expected, injections, strict=True):
+            row[: injection.n_document] = injection.input_ids[: injection.n_document]
+        device_side = torch.from_numpy(expected).to(ids.device)
+        fits = not bool(((device_side != ids) & (device_side >= 0)).any())
+    if not fits:
+        raise SegDREError(
+            f"the encoder got {len(ids)} windows of {ids.shape[1]} tokens that are not the {len(injections)} windows "
+            "for which injections were prepared",
+            "collate with wrap_collate, and prepare features with the adapter of this model",
+        )

@@ -1,0 +1,108 @@
+"""Where a backbone's train script meets the plugin.
+
+The patched script calls :func:`prepare` before its imports and puts :func:`entry` around its ``main``; ``segdre run``
+does the same for a script that is not patched.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from segdre_plugin.compat import adapt_names, supply_modules
+from segdre_plugin.data import REL2ID
+from segdre_plugin.errors import SegDREError
+from segdre_plugin.options import build_parser, parse
+from segdre_plugin.wrap import wrap_model
+
+
+def prepare() -> None:
+    """Supply what the script is about to import and today's libraries lack; end with a message if data are missing."""
+    with _messages():
+        if not REL2ID.is_file():
+            raise SegDREError(
+                f"{REL2ID} not found in {Path.cwd()}: the backbone reads it when it is imported",
+                "run from the clone's folder, and put DocRED's rel2id.json into its folder meta/",
+            )
+        supplied = supply_modules()
+        if supplied:
+            print(f"segdre: standing in for {', '.join(supplied)}", file=sys.stderr)
+
+
+def entry(names: MutableMapping[str, Any], adapter: str) -> Callable[[], None]:
+    """Make the ``main`` that the patched script calls.
+
+    Without ``--seg`` it is the script's own, on today's libraries; with it, all stages of SegDRE.
+
+    Args:
+        names: the script's globals, its own ``main`` among them.
+        adapter: the backbone's name.
+
+    Returns:
+        The new ``main``.
+    """
+    from segdre_plugin.adapters import BACKBONES, SCRIPTS
+    from segdre_plugin.session import Session
+
+    upstream = names["main"]
+    adapt_names(names)
+
+    def main() -> None:
+        with _messages():
+            if {"-h", "--help"} & set(sys.argv[1:]):
+                print(build_parser().format_help())
+                upstream()
+            options, rest = parse(sys.argv[1:])
+            sys.argv[1:] = rest
+            if options.seg:
+                Session(names, upstream, BACKBONES[adapter], SCRIPTS[adapter], options).run()
+                return
+            model = names["DocREModel"]
+            names["DocREModel"] = lambda *args, **kwargs: wrap_model(model(*args, **kwargs), adapter=adapter)
+            upstream()
+
+    main.segdre = True  # type: ignore[attr-defined]
+    return main
+
+
+def run_script(path: Path, arguments: list[str]) -> None:
+    """Run a train script that is not patched.
+
+    Args:
+        path: the script.
+        arguments: its command line, options of ours included.
+
+    Raises:
+        SegDREError: if it is not there, or no script of a known backbone.
+    """
+    from segdre_plugin.patching import recognise
+
+    if not path.is_file():
+        raise SegDREError(f"{path} not found", "give the train script of a clone")
+    adapter = recognise(path)
+    prepare()
+    sys.argv = [str(path), *arguments]
+    sys.path.insert(0, str(path.resolve().parent))
+    spec = importlib.util.spec_from_file_location("segdre_upstream", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    names = vars(module)
+    main = names["main"] if getattr(names["main"], "segdre", False) else entry(names, adapter)
+    main()
+
+
+@contextmanager
+def _messages() -> Iterator[None]:
+    """Turn our errors into a message and exit status 2."""
+    try:
+        yield
+    except SegDREError as error:
+        print(f"segdre: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

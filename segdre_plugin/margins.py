@@ -1,0 +1,116 @@
+"""Margins: how far a relation's logit lies above the threshold class's, for the top classes of each pair.
+
+A *cell* is a candidate (document, head, tail, relation). A stage's margins are a flat table of cells; a cell that a
+stage did not score has the margin -inf there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from segdre_plugin.files import read_arrays, write_arrays
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Margins:
+    """The margins of one stage on one split, as parallel arrays over cells.
+
+    Attributes:
+        document: index of the document in its file.
+        head: head entity.
+        tail: tail entity.
+        relation: class of the relation (rel2id), never 0.
+        margin: its margin.
+    """
+
+    document: IntArray
+    head: IntArray
+    tail: IntArray
+    relation: IntArray
+    margin: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.margin)
+
+    def take(self, keep: npt.NDArray[Any]) -> Margins:
+        """Give the cells at ``keep`` (a mask or indices)."""
+        return Margins(*(getattr(self, f.name)[keep] for f in fields(self)))
+
+    def keys(self, n_entities: int, n_classes: int) -> IntArray:
+        """Give each cell a number of its own, equal across stages.
+
+        Args:
+            n_entities: more than any entity's index.
+            n_classes: more than any class.
+
+        Returns:
+            int [cells].
+        """
+        return ((self.document * n_entities + self.head) * n_entities + self.tail) * n_classes + self.relation
+
+    def save(self, path: Path) -> None:
+        """Write the table as npz, integers and margins as 32 bits."""
+        arrays = {f.name: getattr(self, f.name).astype(np.int32) for f in fields(self)[:-1]}
+        write_arrays(path, arrays | {"margin": self.margin.astype(np.float32)})
+
+    @staticmethod
+    def load(path: Path) -> Margins:
+        """Read a table that :meth:`save` wrote."""
+        arrays = read_arrays(path)
+        document, head, tail, relation = (arrays[f.name].astype(np.int64) for f in fields(Margins)[:-1])
+        return Margins(document, head, tail, relation, arrays["margin"].astype(np.float64))
+
+
+def top_margins(
+    logits: torch.Tensor, num_labels: int, threshold_class: int = 0
+) -> tuple[IntArray, IntArray, FloatArray]:
+    """Give the margins of the top classes of each pair.
+
+    Args:
+        logits: [pairs, classes].
+        num_labels: how many classes a pair may have at most, the threshold class among them; not positive: all.
+        threshold_class: the class whose logit is the threshold.
+
+    Returns:
+        Pair index, relation class and margin of each cell; int, int and float [cells], cells of a pair by falling
+        margin.
+    """
+    classes = logits.shape[1]
+    k = min(num_labels, classes) if num_labels > 0 else classes
+    values, relations = logits.float().topk(k, dim=1)
+    margins = (values - logits[:, threshold_class : threshold_class + 1].float()).double().cpu().numpy()
+    relations_np = relations.cpu().numpy()
+    rows = np.broadcast_to(np.arange(len(margins))[:, None], relations_np.shape)
+    keep = relations_np != threshold_class
+    return rows[keep].astype(np.int64), relations_np[keep].astype(np.int64), margins[keep]
+
+
+def official(
+    cells: Margins, documents: Sequence[Mapping[str, Any]], id2rel: Mapping[int, str]
+) -> list[dict[str, str | int]]:
+    """Write cells as predictions in DocRED's official format.
+
+    Args:
+        cells: the predicted cells.
+        documents: the split's documents.
+        id2rel: relation class -> relation id.
+
+    Returns:
+        Dictionaries with title, h_idx, t_idx and r, in the order of documents, heads, tails and relations.
+    """
+    order = np.lexsort((cells.relation, cells.tail, cells.head, cells.document))
+    columns = (cells.document[order], cells.head[order], cells.tail[order], cells.relation[order])
+    return [
+        {"title": documents[d]["title"], "h_idx": h, "t_idx": t, "r": id2rel[r]}
+        for d, h, t, r in zip(*(column.tolist() for column in columns), strict=True)
+    ]

@@ -1,0 +1,270 @@
+"""F1, Ign-F1, Intra-F1, Inter-F1 and evidence F1 of predicted triples (paper section 4.1).
+
+F1, Ign-F1 and evidence F1 follow DocRED's official scorer (Yao et al., 2019). The split into intra (some sentence
+mentions both head and tail) and inter (none does) follows Eider (Xie et al., 2022). Predictions are in the official
+format: dicts with ``title``, ``h_idx``, ``t_idx``, ``r`` and, if there is any, ``evidence``. Scores are fractions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from numbers import Integral
+from typing import Any
+
+from segdre_plugin.errors import SegDREError, raise_all
+
+Document = Mapping[str, Any]
+Fact = tuple[str, str, str]  # head name, tail name, relation
+Triple = tuple[str, int, int, str]  # title, head, tail, relation
+
+_FORMAT = (
+    "a prediction is {'title': str, 'h_idx': int, 't_idx': int, 'r': str} and, optionally, 'evidence': list of int"
+)
+
+
+def evaluate(
+    predictions: Sequence[Mapping[str, Any]],
+    documents: Sequence[Document],
+    train_documents: Iterable[Document] | None = None,
+) -> dict[str, float]:
+    """Score predicted triples against gold ones as DocRED's official scorer does (paper section 4.1).
+
+    A triple predicted twice counts once, with the evidence of its first occurrence. A triple of an unknown title is a
+    wrong prediction; it has no sentences, so it counts neither as intra nor as inter. Ign-F1 leaves correct predictions
+    of facts known from training out of the precision, not out of the recall, and carries the official guard of 1e-5.
+
+    Args:
+        predictions: in the official format; may be empty.
+        documents: DocRED documents with gold ``labels``; gold without ``evidence`` has none.
+        train_documents: documents whose facts Ign-F1 ignores; without them no fact is ignored.
+
+    Returns:
+        Fractions ``precision``, ``recall``, ``f1``, ``ign_f1``, ``intra_f1``, ``inter_f1``, ``evidence_f1``; and the
+        numbers of triples ``n_predicted``, ``n_gold``, ``n_correct``, each distinct.
+
+    Raises:
+        SegDREError: if there is no gold, two documents share a title, or a prediction or a document is malformed.
+    """
+    by_title = _by_title(documents)
+    gold, n_evidence = _gold(documents)
+    if not gold:
+        raise SegDREError("no gold: no document has a triple", "score a labelled split")
+    predicted = _predicted(predictions, by_title)
+    correct = gold.keys() & predicted.keys()
+
+    facts = train_facts(train_documents or ())
+    known = sum(in_train(by_title[title], h, t, r, facts) for title, h, t, r in correct)
+    recall = len(correct) / len(gold)
+    ign_precision = (len(correct) - known) / (len(predicted) - known + 1e-5)
+
+    intra = {triple for triple in gold.keys() | predicted.keys() if _is_intra(triple, by_title)}
+    unknown = {triple for triple in predicted if triple[0] not in by_title}
+    found_evidence = sum(len(gold[triple] & predicted[triple]) for triple in correct)
+    predicted_evidence = sum(len(evidence) for triple, evidence in predicted.items() if triple not in unknown)
+    return {
+        "precision": len(correct) / len(predicted) if predicted else 0.0,
+        "recall": recall,
+        "f1": _f1(len(correct), len(predicted), len(gold)),
+        "ign_f1": 2 * ign_precision * recall / (ign_precision + recall) if ign_precision + recall else 0.0,
+        "intra_f1": _f1(len(correct & intra), len(predicted.keys() & intra), len(gold.keys() & intra)),
+        "inter_f1": _f1(len(correct - intra), len(predicted.keys() - intra - unknown), len(gold.keys() - intra)),
+        "evidence_f1": _f1(found_evidence, predicted_evidence, n_evidence),
+        "n_predicted": len(predicted),
+        "n_gold": len(gold),
+        "n_correct": len(correct),
+    }
+
+
+def train_facts(documents: Iterable[Document]) -> set[Fact]:
+    """All facts of labelled documents, for every name that the two entities go by.
+
+    Args:
+        documents: DocRED documents; those without ``labels`` state no fact.
+
+    Returns:
+        Triples (head name, tail name, relation).
+
+    Raises:
+        SegDREError: if a document or a label is malformed.
+    """
+    facts: set[Fact] = set()
+    for doc in documents:
+        for h, t, r, _ in _labels(doc):
+            facts.update((head, tail, r) for head, tail in product(_names(doc, h), _names(doc, t)))
+    return facts
+
+
+def in_train(doc: Document, h: int, t: int, r: str, facts: set[Fact]) -> bool:
+    """Whether a triple is a known fact under any pair of mention names.
+
+    Args:
+        doc: the DocRED document of the triple.
+        h: index of the head entity.
+        t: index of the tail entity.
+        r: relation.
+        facts: from ``train_facts``.
+
+    Returns:
+        True if training states the fact.
+
+    Raises:
+        SegDREError: if the document has no such entity, or a mention has no name.
+    """
+    n = len(_entities(doc))
+    if not (_is_index(h, n) and _is_index(t, n)):
+        raise SegDREError(f"{_label(doc)}: no pair ({h}, {t}), it has {n} entities")
+    return any((head, tail, r) in facts for head, tail in product(_names(doc, h), _names(doc, t)))
+
+
+def has_gold(documents: Iterable[Document]) -> bool:
+    """Whether there is anything to score against.
+
+    Args:
+        documents: DocRED documents.
+
+    Returns:
+        True if a document has a triple.
+    """
+    return any(doc.get("labels") for doc in documents)
+
+
+def _f1(correct: int, predicted: int, gold: int) -> float:
+    return 2 * correct / (predicted + gold) if correct else 0.0
+
+
+def _is_intra(triple: Triple, by_title: Mapping[str, Document]) -> bool:
+    """Whether a sentence mentions both head and tail; False for a title without document."""
+    title, h, t, _ = triple
+    if title not in by_title:
+        return False
+    heads, tails = (set(_mention_values(by_title[title], entity, "sent_id")) for entity in (h, t))
+    return not heads.isdisjoint(tails)
+
+
+def _gold(documents: Sequence[Document]) -> tuple[dict[Triple, set[int]], int]:
+    """Evidence of each gold triple, and the official number of gold evidence sentences: one sum over all labels."""
+    gold: dict[Triple, set[int]] = {}
+    n_evidence = 0
+    for doc in documents:
+        for h, t, r, evidence in _labels(doc):
+            gold[doc["title"], h, t, r] = set(evidence)
+            n_evidence += len(evidence)
+    return gold, n_evidence
+
+
+def _predicted(predictions: Sequence[Mapping[str, Any]], by_title: Mapping[str, Document]) -> dict[Triple, set[int]]:
+    """Evidence of each predicted triple, the first of equal ones.
+
+    Args:
+        predictions: in the official format.
+        by_title: the documents.
+
+    Returns:
+        Sets of sentence indices by triple.
+
+    Raises:
+        SegDREError: listing every malformed prediction.
+    """
+    if isinstance(predictions, (Mapping, str)):
+        raise SegDREError(f"predictions must be a list, found {type(predictions).__name__}", _FORMAT)
+    found: dict[Triple, set[int]] = {}
+    problems = []
+    for i, item in enumerate(predictions):
+        wrong = _problem(item, by_title)
+        if wrong:
+            title = item.get("title") if isinstance(item, Mapping) else None
+            problems.append(f"prediction {i} (title {title!r}): {wrong}")
+        else:
+            triple = (item["title"], int(item["h_idx"]), int(item["t_idx"]), item["r"])
+            found.setdefault(triple, set(item.get("evidence") or ()))
+    raise_all(problems, f"{len(problems)} of {len(predictions)} predictions are malformed", _FORMAT)
+    return found
+
+
+def _problem(item: object, by_title: Mapping[str, Document]) -> str:
+    """What is wrong with a prediction; empty if nothing is."""
+    if not isinstance(item, Mapping):
+        return f"a dict is due, found {type(item).__name__}"
+    missing = [field for field in ("title", "h_idx", "t_idx", "r") if field not in item]
+    if missing:
+        return f"lacks {', '.join(map(repr, missing))}"
+    for field in ("title", "r"):
+        if not isinstance(item[field], str):
+            return f"{field!r} must be str, found {item[field]!r}"
+    doc = by_title.get(item["title"])
+    n = len(_entities(doc)) if doc is not None else None
+    for field in ("h_idx", "t_idx"):
+        if not _is_index(item[field], n):
+            return f"{field!r} must be an index" + (f" below {n}" if n is not None else "") + f", found {item[field]!r}"
+    evidence = item.get("evidence")
+    if evidence is not None and (
+        not isinstance(evidence, (list, tuple, set)) or not all(_is_index(sentence) for sentence in evidence)
+    ):
+        return f"'evidence' must be a list of sentence indices, found {evidence!r}"
+    return ""
+
+
+def _is_index(value: object, n: int | None = None) -> bool:
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        return False
+    return int(value) >= 0 and (n is None or int(value) < n)
+
+
+def _by_title(documents: Sequence[Document]) -> dict[str, Document]:
+    by_title: dict[str, Document] = {}
+    for i, doc in enumerate(documents):
+        title = doc.get("title")
+        if not isinstance(title, str):
+            raise SegDREError(f"document {i}: 'title' must be str, found {title!r}", "pass DocRED documents")
+        if title in by_title:
+            raise SegDREError(
+                f"two documents are called {title!r}", "predictions name documents by title: make titles unique"
+            )
+        by_title[title] = doc
+    return by_title
+
+
+def _label(doc: Document) -> str:
+    return f"document {doc.get('title', '(no title)')!r}"
+
+
+def _entities(doc: Document) -> Sequence[Sequence[Mapping[str, Any]]]:
+    if "vertexSet" not in doc:
+        raise SegDREError(f"{_label(doc)}: no 'vertexSet', found keys {sorted(doc)}", "pass DocRED documents")
+    return doc["vertexSet"]
+
+
+def _labels(doc: Document) -> list[tuple[int, int, str, Sequence[int]]]:
+    """Gold triples (h, t, r, evidence) of a document.
+
+    Args:
+        doc: a DocRED document.
+
+    Returns:
+        One tuple a label, in the document's order; none without ``labels``.
+
+    Raises:
+        SegDREError: if a label lacks a field or names an entity that does not exist.
+    """
+    labels = []
+    for i, label in enumerate(doc.get("labels") or ()):
+        missing = {"h", "t", "r"} - label.keys()
+        if missing:
+            raise SegDREError(f"{_label(doc)}, label {i}: lacks {sorted(missing)}, found {dict(label)}")
+        h, t, n = label["h"], label["t"], len(_entities(doc))
+        if not (_is_index(h, n) and _is_index(t, n)):
+            raise SegDREError(f"{_label(doc)}, label {i}: no pair ({h}, {t}), it has {n} entities")
+        labels.append((h, t, label["r"], label.get("evidence") or ()))
+    return labels
+
+
+def _names(doc: Document, entity: int) -> set[str]:
+    return set(_mention_values(doc, entity, "name"))
+
+
+def _mention_values(doc: Document, entity: int, field: str) -> list[Any]:
+    mentions = _entities(doc)[entity]
+    if not all(field in mention for mention in mentions):
+        raise SegDREError(f"{_label(doc)}: a mention of entity {entity} has no {field!r}", "pass DocRED documents")
+    return [mention[field] for mention in mentions]

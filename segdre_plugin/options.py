@@ -1,0 +1,116 @@
+"""The options that ``--seg`` adds to a backbone's train script."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from segdre_plugin.config import STAGES, SegConfig
+from segdre_plugin.errors import SegDREError
+from segdre_plugin.fusion import GRIDS
+
+ALL_STAGES = (*STAGES, "fuse")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for with ``--seg...``; see :func:`build_parser` for the meaning of each."""
+
+    seg: bool
+    directory: Path
+    stage: str
+    config: SegConfig
+    grid: str
+    objective: str
+    rel_info: Path | None
+    identify_epochs: float
+    identify_warmup: float
+    dense_epochs: float | None
+    sparse_epochs: float | None
+    skip_unusable: bool
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of our options; it knows none of the backbone's."""
+    paper = SegConfig()
+    parser = argparse.ArgumentParser(
+        add_help=False, allow_abbrev=False, usage="<train script> <its own options> --seg [options]"
+    )
+    add = parser.add_argument_group("SegDRE").add_argument
+    add("--seg", action="store_true", help="train all stages of SegDRE and fuse them")
+    add("--seg-dir", default="seg", type=Path, metavar="DIR", help="folder of all stages and results (%(default)s)")
+    add("--seg-stage", default="all", choices=("all", *ALL_STAGES), help="one stage only (%(default)s)")
+    add("--seg-alpha", default=paper.alpha, type=float, help="share of dense triples injected (%(default)s)")
+    add("--seg-link", action="store_true", help="mentions of the entity that a branch names see the branch")
+    add("--seg-branch-budget", default=paper.branch_budget, type=int, help="most branch tokens (%(default)s)")
+    add("--seg-template-from", default=paper.template_from, help="branch of (salient, r, tail) (%(default)s)")
+    add("--seg-template-to", default=paper.template_to, help="branch of (head, r, salient) (%(default)s)")
+    add("--seg-hidden", default=paper.hidden, type=int, help="width of the count head (%(default)s)")
+    add("--seg-grid", default="docred", choices=sorted(GRIDS), help="range of the threshold search (%(default)s)")
+    add("--seg-objective", default="f1", choices=("f1", "ign_f1"), help="what the search maximises (%(default)s)")
+    add("--seg-rel-info", type=Path, metavar="FILE", help="relation names (meta/ or data_dir/rel_info.json)")
+    add("--seg-identify-epochs", default=10.0, type=float, help="epochs of stage identify (%(default)s)")
+    add("--seg-identify-warmup", default=0.3, type=float, help="warm-up ratio of stage identify (%(default)s)")
+    add("--seg-dense-epochs", type=float, help="epochs of stage dense (those of the base)")
+    add("--seg-sparse-epochs", type=float, help="epochs of stage sparse (those of the base)")
+    add("--seg-skip-unusable", action="store_true", help="leave documents and entities without pairs or mentions out")
+    return parser
+
+
+def parse(arguments: Sequence[str]) -> tuple[Options, list[str]]:
+    """Take our options out of a command line.
+
+    Args:
+        arguments: the command line.
+
+    Returns:
+        Our options, and the arguments that are left for the backbone's own parser.
+
+    Raises:
+        SegDREError: if an option of ours is wrong, or stands without ``--seg``.
+    """
+    parser = build_parser()
+    parser.error = _refuse  # type: ignore[method-assign, assignment]
+    found, rest = parser.parse_known_args(list(arguments))
+    ours = [a for a in arguments if a.startswith("--seg-")]
+    unknown = [a for a in rest if a.startswith("--seg-")]
+    if unknown:
+        known = sorted(option for action in parser._actions for option in action.option_strings)
+        raise SegDREError(f"unknown option {unknown[0].split('=')[0]}", f"options: {', '.join(known)}")
+    if ours and not found.seg:
+        raise SegDREError(f"{ours[0].split('=')[0]} without --seg", "add --seg")
+    config = SegConfig(
+        hidden=found.seg_hidden,
+        alpha=found.seg_alpha,
+        branch_budget=found.seg_branch_budget,
+        link=found.seg_link,
+        template_from=found.seg_template_from,
+        template_to=found.seg_template_to,
+    )
+    options = Options(
+        seg=found.seg,
+        directory=found.seg_dir,
+        stage=found.seg_stage,
+        config=config,
+        grid=found.seg_grid,
+        objective=found.seg_objective,
+        rel_info=found.seg_rel_info,
+        identify_epochs=found.seg_identify_epochs,
+        identify_warmup=found.seg_identify_warmup,
+        dense_epochs=found.seg_dense_epochs,
+        sparse_epochs=found.seg_sparse_epochs,
+        skip_unusable=found.seg_skip_unusable,
+    )
+    for name in ("identify_epochs", "dense_epochs", "sparse_epochs"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise SegDREError(f"--seg-{name.replace('_', '-')} is {value}", "give one epoch or more")
+    if not 0 <= options.identify_warmup <= 1:
+        raise SegDREError(f"--seg-identify-warmup is {options.identify_warmup}", "give a share from 0 to 1")
+    return options, rest
+
+
+def _refuse(message: str) -> None:
+    raise SegDREError(message, "see --help")

@@ -1,0 +1,195 @@
+"""The salient entity of a document: gold, predicted, and how good the prediction is (paper section 3.3, equation 8).
+
+The salient entity is the one involved in the most relations (section 1; "Max Relation" of appendix A.1). Documents are
+DocRED dicts: ``vertexSet`` is a list of entities, each a list of mentions; ``labels`` is a list of ``{h, t, r}``.
+Section 3.4's dense pairs are those that involve the salient entity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from segdre_plugin.errors import SegDREError
+
+Document = Mapping[str, Any]
+
+
+def relation_counts(doc: Document) -> NDArray[np.int64]:
+    """Number of distinct gold triples (h, t, r) in which each entity is head or tail.
+
+    Args:
+        doc: a DocRED document; without ``labels`` it has no triple.
+
+    Returns:
+        Triples per entity, [n_entities].
+
+    Raises:
+        SegDREError: if ``vertexSet`` is missing, or a label lacks a field or names an entity that does not exist.
+    """
+    n_entities = len(_entities(doc))
+    counts = np.zeros(n_entities, dtype=np.int64)
+    for h, t, _ in {_triple(doc, label, n_entities) for label in doc.get("labels") or ()}:
+        counts[list({h, t})] += 1
+    return counts
+
+
+def gold_salient(doc: Document) -> int | None:
+    """Gold salient entity: the largest relation count; ties go to more mentions, then to the lower index.
+
+    Args:
+        doc: a DocRED document.
+
+    Returns:
+        The entity's index, or None if the document has no triple.
+
+    Raises:
+        SegDREError: as ``relation_counts``.
+    """
+    counts = relation_counts(doc)
+    if not counts.any():
+        return None
+    entities = _entities(doc)
+    return max(range(len(entities)), key=lambda e: (counts[e], len(entities[e]), -e))
+
+
+def entity_counts(counts: ArrayLike, pairs: ArrayLike, n_entities: int) -> NDArray[np.float64]:
+    """Aggregate the counts c of pairs by entity (paper section 3.3, after equation 7).
+
+    Args:
+        counts: count of each pair, expected or observed, [n_pairs]; ``counts[k]`` belongs to ``pairs[k]``.
+        pairs: entity indices (h, t), [n_pairs, 2].
+        n_entities: entities of the document.
+
+    Returns:
+        Sum over all pairs in which an entity is head or tail, [n_entities].
+
+    Raises:
+        SegDREError: if there is no entity, lengths differ, an index is out of range, or a count is not finite.
+    """
+    if n_entities < 1:
+        raise SegDREError(f"a document needs an entity, found n_entities={n_entities}", "leave such documents out")
+    index = _pair_array(pairs)
+    values = np.asarray(counts, dtype=np.float64)
+    if values.shape != (len(index),):
+        raise SegDREError(f"one count for each pair is due: found counts {values.shape}, pairs {index.shape}")
+    if not np.isfinite(values).all():
+        where = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise SegDREError(f"counts must be finite, found {values[where]} for pair {index[where].tolist()}")
+    if len(index) and (index.min() < 0 or index.max() >= n_entities):
+        found = f"found indices {index.min()} to {index.max()} for {n_entities} entities"
+        raise SegDREError(f"pairs name an entity that does not exist: {found}", "pass the pairs of this document")
+    h, t = index.T
+    totals = np.zeros(n_entities)
+    np.add.at(totals, h, values)
+    np.add.at(totals, t, np.where(h == t, 0.0, values))  # a pair (h, h) involves its entity once, not twice
+    return totals
+
+
+def select_salient(counts: ArrayLike, pairs: ArrayLike, n_entities: int) -> int:
+    """Predicted salient entity: the highest aggregated relation count; ties go to the lower index (section 3.3).
+
+    Args:
+        counts: expected count of each pair (equation 7), [n_pairs]; ``counts[k]`` belongs to ``pairs[k]``.
+        pairs: entity indices (h, t), [n_pairs, 2].
+        n_entities: entities of the document.
+
+    Returns:
+        The entity's index; 0 without pairs.
+
+    Raises:
+        SegDREError: as ``entity_counts``.
+    """
+    return int(entity_counts(counts, pairs, n_entities).argmax())
+
+
+def saliency(documents: Sequence[Document], salient: Sequence[int | None]) -> dict[str, float]:
+    """Quality of predicted salient entities: accuracy and Saliency (paper equation 8).
+
+    Documents without a triple have no gold salient entity and are left out.
+
+    Args:
+        documents: DocRED documents with gold labels.
+        salient: the predicted entity of each document; None (no prediction) counts 0 relations.
+
+    Returns:
+        ``accuracy``; ``saliency``, the mean over documents of Count(e_sal) / Count(e_gold); ``saliency_micro``, the
+        ratio of the two sums; ``documents``, how many were counted.
+
+    Raises:
+        SegDREError: if lengths differ, an entity does not exist, or no document has a triple.
+    """
+    if len(documents) != len(salient):
+        raise SegDREError(f"one salient entity for each document is due: found {len(salient)} for {len(documents)}")
+    hits, found, due = [], [], []
+    for doc, entity in zip(documents, salient, strict=True):
+        counts = relation_counts(doc)
+        if entity is not None and not 0 <= entity < len(counts):
+            raise SegDREError(f"{_name(doc)}: salient entity {entity} does not exist, it has {len(counts)} entities")
+        gold = gold_salient(doc)
+        if gold is None:
+            continue
+        hits.append(entity == gold)
+        found.append(0 if entity is None else counts[entity])
+        due.append(counts[gold])
+    if not due:
+        raise SegDREError("there is no gold: no document has a triple", "score documents that have labels")
+    return {
+        "accuracy": float(np.mean(hits)),
+        "saliency": float(np.mean(np.divide(found, due))),
+        "saliency_micro": float(np.sum(found) / np.sum(due)),
+        "documents": len(due),
+    }
+
+
+def dense_mask(pairs: ArrayLike, salient: int | None) -> NDArray[np.bool_]:
+    """Which pairs are dense, i.e. involve the salient entity (paper section 3.4); the others are sparse.
+
+    Args:
+        pairs: entity indices (h, t), [n_pairs, 2].
+        salient: the salient entity's index; with None no pair is dense.
+
+    Returns:
+        True for dense pairs, [n_pairs].
+
+    Raises:
+        SegDREError: if ``pairs`` is not [n_pairs, 2] of integers.
+    """
+    index = _pair_array(pairs)
+    if salient is None:
+        return np.zeros(len(index), dtype=bool)
+    return (index == salient).any(axis=1)
+
+
+def _pair_array(pairs: ArrayLike) -> NDArray[np.int64]:
+    index = np.asarray(pairs)
+    if index.size == 0:
+        return np.zeros((0, 2), dtype=np.int64)
+    if index.ndim != 2 or index.shape[1] != 2 or index.dtype.kind not in "iu":
+        raise SegDREError(f"pairs must be integers [n_pairs, 2], found {index.dtype} {list(index.shape)}")
+    return index.astype(np.int64)
+
+
+def _name(doc: Document) -> str:
+    return f"document {doc.get('title', '(no title)')!r}"
+
+
+def _entities(doc: Document) -> Sequence[Sequence[Any]]:
+    if "vertexSet" not in doc:
+        raise SegDREError(
+            f"{_name(doc)}: no 'vertexSet', found keys {sorted(doc)}", "pass a document in DocRED's format"
+        )
+    return doc["vertexSet"]
+
+
+def _triple(doc: Document, label: Mapping[str, Any], n_entities: int) -> tuple[int, int, str]:
+    missing = {"h", "t", "r"} - label.keys()
+    if missing:
+        raise SegDREError(f"{_name(doc)}: a label lacks {sorted(missing)}, found {dict(label)}")
+    h, t, r = label["h"], label["t"], label["r"]
+    if not all(isinstance(e, (int, np.integer)) and 0 <= e < n_entities for e in (h, t)):
+        raise SegDREError(f"{_name(doc)}: label ({h}, {t}, {r}) names an entity beyond its {n_entities} entities")
+    return h, t, r

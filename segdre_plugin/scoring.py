@@ -1,0 +1,115 @@
+"""Run a model of any stage over features and collect what it says of each pair."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from segdre_plugin.backbone import Backbone
+from segdre_plugin.features import Feature
+from segdre_plugin.hooks import Wrapped
+from segdre_plugin.margins import Margins, top_margins
+from segdre_plugin.wrap import STATE
+from segdre_plugin.zip_head import zip_mean
+
+
+@contextmanager
+def captured_logits(model: nn.Module, backbone: Backbone) -> Iterator[list[Tensor]]:
+    """Collect what the model's classifier puts out, call by call, while the context lasts."""
+    seen: list[Tensor] = []
+    handle = getattr(model, backbone.classifier).register_forward_hook(
+        lambda module, args, output: seen.append(output.detach())
+    )
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+@torch.no_grad()
+def pair_logits(
+    model: nn.Module, features: Sequence[Feature], collate_fn: Any, *, batch_size: int, device: Any, label: str
+) -> Iterator[tuple[list[Feature], Tensor]]:
+    """Predict features batch by batch, with a progress bar.
+
+    Args:
+        model: a wrapped model; in eval mode meanwhile.
+        features: features with one pair or more.
+        collate_fn: a wrapped collate function.
+        batch_size: documents of a batch.
+        device: where the model is.
+        label: of the progress bar.
+
+    Yields:
+        The features of a batch and the classifier's output for all their pairs, in order, [pairs, outputs].
+    """
+    wrapped: Wrapped = vars(model)[STATE]
+    training = model.training
+    model.eval()
+    loader: DataLoader[Feature] = DataLoader(
+        features,  # type: ignore[arg-type]
+        batch_size=batch_size,
+        collate_fn=lambda batch: (batch, collate_fn(batch)),
+    )
+    try:
+        for batch, collated in tqdm(loader, desc=label, leave=False, dynamic_ncols=True):
+            with captured_logits(model, wrapped.backbone) as seen:
+                model(**wrapped.backbone.inputs(collated, device))
+            yield batch, torch.cat(seen)
+    finally:
+        model.train(training)
+
+
+def score_relations(
+    model: nn.Module, features: Sequence[Feature], documents: Sequence[int], collate_fn: Any, **how: Any
+) -> Margins:
+    """Give the margins of all pairs of ``features``.
+
+    Args:
+        model: a wrapped model of stage base, dense or sparse.
+        features: the stage's features.
+        documents: for each feature, the index of its document.
+        collate_fn: a wrapped collate function.
+        how: batch_size, device and label of :func:`pair_logits`.
+
+    Returns:
+        The margins of the top ``model.num_labels`` classes of each pair.
+    """
+    parts = []
+    place = iter(documents)
+    for batch, logits in pair_logits(model, features, collate_fn, **how):
+        pairs = np.concatenate([np.asarray(feature["hts"], dtype=np.int64) for feature in batch])
+        owner = np.concatenate([np.full(len(feature["hts"]), next(place)) for feature in batch])
+        rows, relations, margins = top_margins(logits, int(model.num_labels))  # type: ignore[arg-type]
+        parts.append((owner[rows], pairs[rows, 0], pairs[rows, 1], relations, margins))
+    if not parts:
+        empty = np.empty(0, dtype=np.int64)
+        return Margins(empty, empty, empty, empty, np.empty(0))
+    return Margins(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def score_counts(model: nn.Module, features: Sequence[Feature], collate_fn: Any, **how: Any) -> list[np.ndarray]:
+    """Give the expected count of each pair (eq. 7).
+
+    Args:
+        model: a wrapped model of stage identify.
+        features: features with all pairs.
+        collate_fn: a wrapped collate function.
+        how: batch_size, device and label of :func:`pair_logits`.
+
+    Returns:
+        For each feature, float [pairs].
+    """
+    counts = []
+    for batch, logits in pair_logits(model, features, collate_fn, **how):
+        expected = zip_mean(logits[:, 0], logits[:, 1]).float().cpu().numpy()
+        ends = np.cumsum([len(feature["hts"]) for feature in batch])[:-1]
+        counts += np.split(expected, ends)
+    return counts

