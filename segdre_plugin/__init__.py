@@ -1,10 +1,22 @@
 """SegDRE as a plugin for document-level relation extraction backbones."""
 
 from segdre_plugin.backbone import Backbone
+from segdre_plugin.branches import Verbaliser
 from segdre_plugin.config import SegConfig
 from segdre_plugin.errors import SegDREError
+from segdre_plugin.prepare import Prepared, prepare_features
 from segdre_plugin.wrap import unwrap_model, wrap_collate, wrap_model
 
 __version__ = "0.1.0"
 
-__all__ = ["Backbone", "SegConfig", "SegDREError", "unwrap_model", "wrap_collate", "wrap_model"]
+__all__ = [
+    "Backbone",
+    "Prepared",
+    "SegConfig",
+    "SegDREError",
+    "Verbaliser",
+    "prepare_features",
+    "unwrap_model",
+    "wrap_collate",
+    "wrap_model",
+]

@@ -84,11 +84,14 @@ def mask_form(encoder: nn.Module) -> MaskForm:
         try:
             attention = _probe(encoder, form(visible, encoder_dtype(encoder)))
         except Exception as error:  # each transformers version has its own way of refusing a mask
-            seen.append(f"{form.__name__}: {type(error).__name__}: {str(error).splitlines()[0]}")
+            seen.append(f"{form.__name__}: {_first_line(error)}")
             continue
-        if all(((layer > 0) == visible.to(layer.device)[:, None]).all() for layer in attention):
+        if not attention:
+            seen.append(f"{form.__name__}: no attention weights")
+        elif all(((layer > 0) == visible.to(layer.device)[:, None]).all() for layer in attention):
             return form
-        seen.append(f"{form.__name__}: hidden pairs got attention")
+        else:
+            seen.append(f"{form.__name__}: hidden pairs got attention")
     raise SegDREError(
         f"{type(encoder).__name__}: no form of pairwise mask works with this encoder ({'; '.join(seen)})",
         "use an encoder of the BERT or RoBERTa family, and transformers 4.48 or later",
@@ -102,9 +105,16 @@ def check_outputs(encoder: nn.Module) -> None:
         encoder: a transformers encoder.
 
     Raises:
-        SegDREError: if it gives none.
+        SegDREError: if it gives none, or does not take the arguments of the BERT and RoBERTa families.
     """
-    if not _probe(encoder, torch.ones(1, 4)):
+    try:
+        attention = _probe(encoder, torch.ones(1, 4))
+    except Exception as error:  # whatever a foreign encoder raises
+        raise SegDREError(
+            f"{type(encoder).__name__}: the encoder cannot be run: {_first_line(error)}",
+            "use an encoder of the BERT or RoBERTa family, which takes position_ids and token_type_ids",
+        ) from error
+    if not attention:
         raise SegDREError(
             f"{type(encoder).__name__}: the encoder gives no attention weights",
             'load it with AutoModel.from_pretrained(..., attn_implementation="eager")',
@@ -134,6 +144,11 @@ def force_eager(encoder: nn.Module) -> Callable[[], None]:
     switch: Callable[[str], None] = encoder.set_attn_implementation  # type: ignore[assignment]
     switch("eager")
     return lambda: switch(before)
+
+
+def _first_line(error: Exception) -> str:
+    """Describe an exception in one line."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
 
 
 def _chosen_at_construction(encoder: nn.Module) -> bool:

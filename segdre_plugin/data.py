@@ -26,14 +26,12 @@ class Split:
         path: its file.
         documents: its documents.
         features: the backbone's features, one a document; empty until the backbone's reader ran.
-        visible: for each document, which of its entities the encoder sees.
     """
 
     name: str
     path: Path
     documents: list[Document]
     features: list[Feature] = field(default_factory=list)
-    visible: list[list[bool]] = field(default_factory=list)
 
     @property
     def has_gold(self) -> bool:
@@ -95,21 +93,19 @@ def attach_features(
             f"{len(split.documents)} documents",
             "is the clone's prepro.py the original one?",
         )
-    visible = [visible_entities(feature, backbone, transformer_type) for feature in features]
-    unseen = [
-        f"document {i} {document['title']!r}: entity {e} ({document['vertexSet'][e][0]['name']!r})"
-        for i, document in enumerate(split.documents)
-        for e, seen in enumerate(visible[i])
-        if not seen
-    ]
     if not skip_unusable:
         raise_all(
-            unseen,
+            [
+                f"document {i} {document['title']!r}: entity {e} ({document['vertexSet'][e][0]['name']!r})"
+                for i, (document, feature) in enumerate(zip(split.documents, features, strict=True))
+                for e, seen in enumerate(visible_entities(feature, backbone, transformer_type))
+                if not seen
+            ],
             f"{split.path}: entities without a mention inside the encoder's windows",
             "shorten these documents, raise --max_seq_length (the windows hold about 1,020 tokens), or leave the pairs "
             "of these entities out with --seg-skip-unusable (their gold triples still count)",
         )
-    split.features, split.visible = list(features), visible
+    split.features = list(features)
 
 
 def load_rel2id(num_class: int) -> dict[str, int]:

@@ -20,6 +20,8 @@ from segdre_plugin.backbone import Backbone
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.injection import Injection
 
+STATE = "_segdre"  # the attribute of a wrapped model that holds its Wrapped; no part of its state_dict
+
 
 class InjectedPositions(list[Any]):
     """A batch's ``entity_pos`` that carries the injections of its documents, one for each window.

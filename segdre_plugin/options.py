@@ -29,6 +29,7 @@ class Options:
     identify_warmup: float
     dense_epochs: float | None
     sparse_epochs: float | None
+    new_layer_lr: float | None
     skip_unusable: bool
 
 
@@ -55,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--seg-identify-warmup", default=0.3, type=float, help="warm-up ratio of stage identify (%(default)s)")
     add("--seg-dense-epochs", type=float, help="epochs of stage dense (those of the base)")
     add("--seg-sparse-epochs", type=float, help="epochs of stage sparse (those of the base)")
+    add("--seg-new-layer-lr", type=float, metavar="LR", help="learning rate of new layers (the script's own)")
     add("--seg-skip-unusable", action="store_true", help="leave documents and entities without pairs or mentions out")
     return parser
 
@@ -101,12 +103,15 @@ def parse(arguments: Sequence[str]) -> tuple[Options, list[str]]:
         identify_warmup=found.seg_identify_warmup,
         dense_epochs=found.seg_dense_epochs,
         sparse_epochs=found.seg_sparse_epochs,
+        new_layer_lr=found.seg_new_layer_lr,
         skip_unusable=found.seg_skip_unusable,
     )
     for name in ("identify_epochs", "dense_epochs", "sparse_epochs"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise SegDREError(f"--seg-{name.replace('_', '-')} is {value}", "give one epoch or more")
+    if options.new_layer_lr is not None and not options.new_layer_lr > 0:
+        raise SegDREError(f"--seg-new-layer-lr is {options.new_layer_lr}", "give a positive learning rate")
     if not 0 <= options.identify_warmup <= 1:
         raise SegDREError(f"--seg-identify-warmup is {options.identify_warmup}", "give a share from 0 to 1")
     return options, rest

@@ -14,9 +14,8 @@ from tqdm import tqdm
 
 from segdre_plugin.backbone import Backbone
 from segdre_plugin.features import Feature
-from segdre_plugin.hooks import Wrapped
+from segdre_plugin.hooks import STATE, Wrapped
 from segdre_plugin.margins import Margins, top_margins
-from segdre_plugin.wrap import STATE
 from segdre_plugin.zip_head import zip_mean
 
 

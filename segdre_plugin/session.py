@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-import argparse
-import io
 import random
 import shutil
-import sys
 import tempfile
 from argparse import Namespace
-from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from segdre_plugin import data
 from segdre_plugin.backbone import Backbone
 from segdre_plugin.branches import Verbaliser
 from segdre_plugin.config import STAGES
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.files import fingerprint, read_json, read_weights, write_json
+from segdre_plugin.files import fingerprint, read_json
 from segdre_plugin.fuse import fuse
 from segdre_plugin.margins import Margins
 from segdre_plugin.options import Options
 from segdre_plugin.script import Script
 from segdre_plugin.stages import SALIENT, Stage, margins_file, train_salient
 from segdre_plugin.store import Store, digest
-from segdre_plugin.wrap import wrap_collate, wrap_model
+from segdre_plugin.swapping import ArgparseProxy, Parsed, open_outside, progress_loader, swapped, with_new_layer_lr
+from segdre_plugin.training import Training
+from segdre_plugin.wrap import wrap_collate
 
 BEFORE = {"base": (), "identify": ("base",), "dense": ("identify",), "sparse": ("identify", "dense")}
 # Arguments that say where things are, not what is computed; the data are known by their hashes.
@@ -126,6 +122,7 @@ class Session:
             "arguments": arguments,
             "data": self.hashes,
             "skip_unusable": options.skip_unusable,
+            "new_layer_lr": options.new_layer_lr,
             "options": own,
             "before": {name: digest(self.settings(name)) for name in BEFORE[stage]},
         }
@@ -140,10 +137,10 @@ class Session:
 
     def _peek(self) -> Namespace:
         """Parse the command line with the script's own parser, and stop its ``main()`` there."""
-        with swapped(self.names, {"argparse": _ArgparseProxy(stop=True)}):
+        with swapped(self.names, {"argparse": ArgparseProxy(stop=True)}):
             try:
                 self.main()
-            except _Parsed as parsed:
+            except Parsed as parsed:
                 return parsed.arguments
         raise SegDREError(
             f"{self.script.file}: main() parsed no arguments", f"is it the original script of {self.backbone.name}?"
@@ -161,16 +158,18 @@ class Session:
             overrides["warmup_ratio"] = self.options.identify_warmup
         print(f"segdre: stage {stage}", flush=True)
         with self.store.building(stage, settings) as folder:
-            work = _Work(self, stage, folder, self.names["train"])
+            work = Training(self, stage, folder, self.names["train"])
             names = {
-                "argparse": _ArgparseProxy(overrides=overrides),
+                "argparse": ArgparseProxy(overrides=overrides),
                 "train": work.train,
                 "evaluate": work.evaluate,
                 "read_docred": self._reader(self.names["read_docred"]),
                 "collate_fn": wrap_collate(self.names["collate_fn"], adapter=self.backbone),
-                "DataLoader": _progress_loader(f"{stage}: train"),
-                "open": _open_outside(folder),
+                "DataLoader": progress_loader(f"{stage}: train"),
+                "open": open_outside(folder),
             }
+            if self.options.new_layer_lr:
+                names["AdamW"] = with_new_layer_lr(self.names["AdamW"], self.options.new_layer_lr)
             if self.script.report:
                 names[self.script.report] = lambda *_: []  # the test split is predicted once, with the best checkpoint
             with swapped(self.names, names):
@@ -206,7 +205,7 @@ class Session:
 
     def prepare(self, name: str) -> Stage:
         """Gather what a stage needs of the stages before it."""
-        stage = Stage(name, self.backbone, self.rel2id, self.splits)
+        stage = Stage(name, self.rel2id, self.splits)
         if name in ("dense", "sparse"):
             predicted = read_json(self.store.folder("identify") / SALIENT, "salient entities")
             stage.salient = {"train": train_salient(self.splits["train"])} | predicted
@@ -217,147 +216,3 @@ class Session:
             }
             stage.verbaliser = Verbaliser(self.tokenizer, self.relation_names, self.options.config)
         return stage
-
-
-class _Work:
-    """What stands in for the script's ``train`` and ``evaluate`` during one stage."""
-
-    def __init__(self, session: Session, name: str, folder: Path, train: Callable[..., Any]) -> None:
-        self.session, self.name, self.folder, self.upstream_train = session, name, folder, train
-        self.stage = session.prepare(name) if name != "sparse" else None
-        self.collate_fn: Any = None
-        self.finished = False
-
-    def train(self, args: Namespace, model: Any, train_features: Any, dev_features: Any, *rest: Any) -> None:
-        """Train with the script's own loop, then keep the best checkpoint's scores."""
-        session = self.session
-        if self.stage is None:  # the sparse stage needs the tokenizer, which the script has made by now
-            self.stage = session.prepare(self.name)
-        wrap_model(model, stage=self.name, adapter=session.backbone, config=session.options.config)
-        self.collate_fn = session.names["collate_fn"]
-        checkpoint = Path(session.script.checkpoint.format(folder=self.folder))
-        args.save_path = session.script.save_path.format(folder=self.folder)
-        if self.name == "identify":
-            _load_shared(model, session.checkpoint("base"), session.backbone.classifier)
-        splits = session.splits
-        if self.name == "base" and session.args.load_path:
-            _load_all(model, Path(session.args.load_path))
-            torch.save(model.state_dict(), checkpoint)
-        else:
-            features, _ = self.stage.features(splits["train"], model)
-            if len(features) < args.train_batch_size:
-                raise SegDREError(
-                    f"stage {self.name}: {len(features)} train documents have pairs of this stage, less than one "
-                    f"batch of {args.train_batch_size}",
-                    "pass a smaller --train_batch_size, or more documents",
-                )
-            self.upstream_train(args, model, features, splits["dev"].features, *(splits["test"].features for _ in rest))
-            if not checkpoint.exists():  # some scripts never evaluate an epoch of a single step
-                torch.save(model.state_dict(), checkpoint)
-        _load_all(model, checkpoint)
-        scores = {
-            split.name: self._judge(args, model, split, self.folder)
-            for split in splits.values()
-            if split.name != "train"
-        }
-        if self.name == "sparse":
-            write_json(self.folder / "left_out.json", self.stage.left_out)
-        write_json(self.folder / "metrics.json", scores)
-        self.finished = True
-
-    def evaluate(self, args: Namespace, model: Any, features: Any, tag: str = "dev") -> Any:
-        """Judge the stage on dev, in the form that the script expects."""
-        metrics = self._judge(args, model, self.session.splits["dev"], None)
-        shown = ("saliency", "accuracy") if self.name == "identify" else ("f1", "ign_f1", "precision", "recall")
-        scores = {name: metrics.get(name, 0.0) for name in shown}
-        return self.session.script.scores(scores[shown[0]], scores)
-
-    def _judge(self, args: Namespace, model: Any, split: data.Split, folder: Path | None) -> dict[str, float]:
-        assert self.stage is not None
-        return self.stage.judge(
-            model,
-            split,
-            self.collate_fn,
-            self.session.splits["train"].documents,
-            folder,
-            batch_size=args.test_batch_size,
-            device=args.device,
-            label=f"{self.name}: {split.name}",
-        )
-
-
-def _load_all(model: torch.nn.Module, path: Path) -> None:
-    weights = read_weights(path, "checkpoint")
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise SegDREError(f"{path} does not fit the model: {error}", "use the encoder it was made with") from None
-
-
-def _load_shared(model: torch.nn.Module, path: Path, classifier: str) -> None:
-    """Initialise all but the count head from the base model (section 3.3)."""
-    shared = {k: v for k, v in read_weights(path, "base").items() if not k.startswith(f"{classifier}.")}
-    missing, unexpected = model.load_state_dict(shared, strict=False)
-    strange = [name for name in missing if not name.startswith(f"{classifier}.")] + list(unexpected)
-    if strange:
-        raise SegDREError(f"{path} does not fit the model: {', '.join(strange[:5])}", "train the base stage again")
-
-
-@contextmanager
-def swapped(names: MutableMapping[str, Any], new: dict[str, Any]) -> Iterator[None]:
-    """Swap some of a module's names while the context lasts."""
-    absent = object()
-    before = {name: names.get(name, absent) for name in new}
-    names.update(new)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is absent:
-                del names[name]
-            else:
-                names[name] = value
-
-
-class _Parsed(Exception):  # noqa: N818 - no error: it carries the arguments out of main()
-    def __init__(self, arguments: Namespace) -> None:
-        self.arguments = arguments
-
-
-class _ArgparseProxy:
-    """``argparse`` for a script whose arguments are wanted, or are to be changed."""
-
-    def __init__(self, overrides: dict[str, Any] | None = None, stop: bool = False) -> None:
-        class Parser(argparse.ArgumentParser):
-            def parse_args(self, *args: Any, **kwargs: Any) -> Any:
-                found = super().parse_args(*args, **kwargs)
-                if stop:
-                    raise _Parsed(found)
-                vars(found).update(overrides or {})
-                return found
-
-        self.ArgumentParser = Parser
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(argparse, name)
-
-
-def _progress_loader(label: str) -> type[DataLoader[Any]]:
-    """Make a data loader that shows a progress bar each time it is gone through."""
-
-    class Loader(DataLoader[Any]):
-        def __iter__(self) -> Any:
-            yield from tqdm(super().__iter__(), total=len(self), desc=label, dynamic_ncols=True, file=sys.stderr)
-
-    return Loader
-
-
-def _open_outside(folder: Path) -> Callable[..., Any]:
-    """Make an ``open`` that keeps the script from writing a stage's ``result.json`` beside itself."""
-
-    def opened(path: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
-        if "w" in mode and not Path(path).is_absolute() and folder not in Path(path).parents:
-            return io.StringIO()
-        return open(path, mode, *args, **kwargs)
-
-    return opened

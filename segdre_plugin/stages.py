@@ -13,15 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from segdre_plugin.attention import position_range
-from segdre_plugin.backbone import Backbone
 from segdre_plugin.branches import Triple, Verbaliser
 from segdre_plugin.data import Split
 from segdre_plugin.documents import Document
-from segdre_plugin.features import Feature, add_branches, keep_pairs, stage_pairs
 from segdre_plugin.files import read_json, write_arrays, write_json
 from segdre_plugin.margins import Margins, official
 from segdre_plugin.metrics import evaluate, has_gold
+from segdre_plugin.prepare import Prepared, prepare_features
 from segdre_plugin.salient import gold_salient, saliency, select_salient
 from segdre_plugin.scoring import score_counts, score_relations
 
@@ -39,7 +37,6 @@ class Stage:
 
     Attributes:
         name: base, identify, dense or sparse.
-        backbone: the backbone.
         rel2id: the relations.
         splits: name -> split, with features.
         salient: split name -> the salient entity of each document (dense and sparse).
@@ -49,7 +46,6 @@ class Stage:
     """
 
     name: str
-    backbone: Backbone
     rel2id: Mapping[str, int]
     splits: Mapping[str, Split]
     salient: Mapping[str, Sequence[int | None]] = field(default_factory=dict)
@@ -57,47 +53,18 @@ class Stage:
     verbaliser: Verbaliser | None = None
     left_out: dict[str, int] = field(default_factory=dict)
 
-    def features(self, split: Split, model: Any) -> tuple[list[Feature], list[int]]:
-        """Make the stage's features.
-
-        Args:
-            split: the split.
-            model: the wrapped model, which says how many positions there are.
-
-        Returns:
-            Features with one pair or more, and the index of the document of each.
-        """
-        salient = self.salient.get(split.name, [None] * len(split.documents))
-        triples = self.triples(split) if self.name == "sparse" else []
-        kind = model.config.transformer_type
-        max_positions, offset = position_range(getattr(model, self.backbone.encoder), kind)
-        features, places, left_out = [], [], 0
-        for i, feature in enumerate(split.features):
-            pairs = np.asarray(feature["hts"], dtype=np.int64).reshape(-1, 2)
-            keep = stage_pairs(feature, self.name, salient[i]) & np.asarray(split.visible[i], bool)[pairs].all(1)
-            if not keep.any():
-                continue
-            made = keep_pairs(feature, keep, self.backbone)
-            entity = salient[i]
-            if self.name == "sparse":
-                assert self.verbaliser is not None
-                injected = self.verbaliser(split.documents[i], -1 if entity is None else entity, triples[i])
-                left_out += injected.left_out
-                made = add_branches(
-                    made,
-                    entity,
-                    injected.branches,
-                    backbone=self.backbone,
-                    transformer_type=kind,
-                    max_positions=max_positions,
-                    position_offset=offset,
-                    link=self.verbaliser.config.link,
-                )
-            features.append(made)
-            places.append(i)
-        if self.name == "sparse":
-            self.left_out[split.name] = left_out
-        return features, places
+    def prepare(self, split: Split, model: Any) -> Prepared:
+        """Make the stage's features of a split for the wrapped model."""
+        prepared = prepare_features(
+            split.features,
+            split.documents,
+            model,
+            salient=self.salient.get(split.name),
+            triples=self.triples(split) if self.name == "sparse" else None,
+            verbaliser=self.verbaliser,
+        )
+        self.left_out[split.name] = prepared.left_out
+        return prepared
 
     def triples(self, split: Split) -> list[list[Triple]]:
         """Give the dense triples to inject into each document, best-scored first: gold in train, else predicted."""
@@ -133,10 +100,10 @@ class Stage:
         Returns:
             Saliency and accuracy in stage identify; else the metrics on the stage's own pairs; empty without gold.
         """
-        features, places = self.features(split, model)
+        prepared = self.prepare(split, model)
         if self.name == "identify":
-            return self._judge_counts(model, split, features, places, collate_fn, folder, **how)
-        margins = score_relations(model, features, places, collate_fn, **how)
+            return self._judge_counts(model, split, prepared, collate_fn, folder, **how)
+        margins = score_relations(model, prepared.features, prepared.documents, collate_fn, **how)
         if folder is not None:
             margins.save(margins_file(folder, split.name))
         return own_scores(
@@ -144,15 +111,9 @@ class Stage:
         )
 
     def _judge_counts(
-        self,
-        model: Any,
-        split: Split,
-        features: list[Feature],
-        places: list[int],
-        collate_fn: Any,
-        folder: Path | None,
-        **how: Any,
+        self, model: Any, split: Split, prepared: Prepared, collate_fn: Any, folder: Path | None, **how: Any
     ) -> dict[str, float]:
+        features, places = prepared.features, prepared.documents
         counts = score_counts(model, features, collate_fn, **how)
         salient: list[int | None] = [None] * len(split.documents)
         for i, feature, expected in zip(places, features, counts, strict=True):

@@ -20,12 +20,10 @@ from segdre_plugin.backbone import Backbone, find_backbone, get_backbone
 from segdre_plugin.config import STAGES, SegConfig
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.features import FEATURE
-from segdre_plugin.hooks import AppendBranches, CutBranches, InjectedPositions, Wrapped
+from segdre_plugin.hooks import STATE, AppendBranches, CutBranches, InjectedPositions, Wrapped
 from segdre_plugin.zip_head import CountHead, CountLoss
 
 M = TypeVar("M", bound=nn.Module)
-
-STATE = "_segdre"  # the attribute of a wrapped model that holds its Wrapped; no part of its state_dict
 
 
 def wrap_model(
@@ -130,7 +128,7 @@ class Collate:
             titles = [str(feature.get("title")) for feature in features if FEATURE not in feature]
             raise SegDREError(
                 f"{len(titles)} of {len(features)} documents of a batch have no injection: {', '.join(titles[:3])}",
-                "prepare all of them with segdre_plugin.features.add_branches",
+                "prepare all of them with prepare_features",
             )
         at = self.backbone.batch.index("entity_pos")
         carrier = InjectedPositions(batch[at])
@@ -186,7 +184,7 @@ def _hook_injection(model: nn.Module, encoder: nn.Module, wrapped: Wrapped) -> N
         if not isinstance(positions, InjectedPositions):
             raise SegDREError(
                 "stage sparse got a batch without injections",
-                "prepare features with segdre_plugin.features.add_branches and collate them with wrap_collate(collate_fn)",
+                "prepare features with prepare_features and collate them with wrap_collate(collate_fn)",
             )
         wrapped.injections = positions.injections
 

@@ -17,5 +17,5 @@ SCRIPT = Script(
     versions={"35ab94b92603aa7735f526f1adad327c06eb63bb": "2540f44 (Remove multi-gpu) and later"},
     checkpoint="{folder}/checkpoint.pt",
     save_path="{folder}/checkpoint.pt",
-    scores=lambda score, metrics: (score, {f"dev_{name}": round(100 * value, 2) for name, value in metrics.items()}),
+    scores=lambda score, metrics: (score, {f"dev_{name}": 100 * value for name, value in metrics.items()}),
 )

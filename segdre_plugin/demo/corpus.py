@@ -21,6 +21,8 @@ from segdre_plugin.errors import SegDREError
 __all__ = ["RELATIONS", "generate", "rel2id", "write_corpus"]
 
 Document = dict[str, Any]
+NOMINAL_RATE = 0.4  # how often a noun stands for the topic: its facts then cross sentences
+DECOY_RATE = 0.4  # how often the most mentioned entity may not be the most related one
 
 
 def rel2id() -> dict[str, int]:
@@ -122,7 +124,7 @@ class _Writer:
             elif word == "{t}" and tail is not None:
                 self._name(tail)
             elif word == "{year}":
-                sentence.append(str(self.rng.randint(1900, 2020)))
+                sentence.append(str(self.rng.randint(1980, 2009)))
             elif word.startswith("{"):
                 sentence.append(self.rng.choice(words.FILLERS[word.strip("{}")]))
             else:
@@ -134,7 +136,7 @@ class _Writer:
     def _name(self, index: int) -> None:
         """Write an entity's name, or for a known topic now and then only the noun that stands for it."""
         entity, sent_id, start = self.entities[index], len(self.sents) - 1, len(self.sents[-1])
-        if index == 0 and self.topic_is_known and self.rng.random() < 0.35:
+        if index == 0 and self.topic_is_known and self.rng.random() < NOMINAL_RATE:
             self.sents[-1] += words.NOMINALS[entity.kind].split(" ")
             return
         known = bool(self.mentions[index])
@@ -155,9 +157,12 @@ def _write(rng: random.Random, world: World, n_sentences: int) -> Document:
     """Say what the world holds in about ``n_sentences`` sentences."""
     topic = world.entities[0]
     statements = _group(rng, world.statements)
-    rng.shuffle(statements)
+    if rng.random() < DECOY_RATE:  # an entity that the text comes back to, though little is said of it
+        decoy = rng.randrange(1, len(world.entities))
+        statements += [Statement("alone", [decoy], decoy), Statement("alone", [decoy], decoy)]
     while len(statements) < n_sentences - 1:
         statements.append(_idle(rng, world))
+    rng.shuffle(statements)
     opening_at = 0 if rng.random() < 0.7 else 1
     joins = max(len(statements) + 1 - n_sentences, 0)
     joined = set(rng.sample(range(2, len(statements) + 1), min(joins, len(statements) - 1)))  # places in the text
@@ -190,7 +195,7 @@ def _group(rng: random.Random, statements: list[Statement]) -> list[Statement]:
 
 
 def _idle(rng: random.Random, world: World) -> Statement:
-    """Choose two entities that nothing is stated about, but could be."""
+    """Choose two entities that nothing is stated about, but could be; or only one."""
     related = {(h, t) for h, _, t in closure(world.stated())}
     kinds = {(head, tail) for head, tail, _ in words.IDLE}
     pairs = [
@@ -199,6 +204,9 @@ def _idle(rng: random.Random, world: World) -> Statement:
         for t, tail in enumerate(world.entities)
         if h != t and (head.kind, tail.kind) in kinds and (h, t) not in related and (t, h) not in related
     ]
+    if not pairs:
+        entity = rng.randrange(len(world.entities))
+        return Statement("alone", [entity], entity)
     head, tail = rng.choice(pairs)
     return Statement("idle", [head], tail)
 
@@ -206,9 +214,11 @@ def _idle(rng: random.Random, world: World) -> Statement:
 def _template(rng: random.Random, world: World, statement: Statement) -> str:
     """Choose how to say a statement."""
     kinds = world.entities[statement.heads[0]].kind, world.entities[statement.tail].kind
+    if statement.relation == "alone":
+        return rng.choice(words.ALONE[words.TYPES[kinds[0]]])
     if statement.relation == "idle":
         return rng.choice(next(templates for head, tail, templates in words.IDLE if (head, tail) == kinds))
-    wording = words.WORDINGS[(statement.relation, *kinds)]
+    wording = words.WORDINGS[statement.relation, kinds[0], kinds[1]]
     about_topic = 0 in (*statement.heads, statement.tail)
     if len(statement.heads) > 1:
         return rng.choice([template for template in wording.shared if template in words.PLURAL])

@@ -32,7 +32,7 @@ class Statement:
     """One thing to say: a fact, or (relation "idle") something that is none.
 
     Attributes:
-        relation: relation id or "idle".
+        relation: relation id, "idle", or "alone" for a sentence about the tail only.
         heads: entities, more than one where one sentence states the fact for all of them.
         tail: an entity.
     """
@@ -52,7 +52,7 @@ class World:
 
     def stated(self) -> set[Triple]:
         """List the stated facts."""
-        return {(h, s.relation, s.tail) for s in self.statements if s.relation != "idle" for h in s.heads}
+        return {(h, s.relation, s.tail) for s in self.statements if s.relation in words.RELATIONS for h in s.heads}
 
 
 def closure(facts: Iterable[Triple]) -> dict[Triple, tuple[Triple, Triple] | None]:
@@ -183,9 +183,9 @@ def invent(rng: random.Random, kind: str, used_words: set[str]) -> Entity:
 
 
 def _word(rng: random.Random, used_words: set[str]) -> str:
-    """Make a capitalised word of two syllables that is not used yet."""
+    """Make a capitalised word that is not used yet."""
     while True:
-        parts = (words.ONSETS, words.VOWELS, words.CODAS) * 2
+        parts = (words.ONSETS, words.VOWELS, words.ONSETS, words.VOWELS, words.ENDINGS)
         word = "".join(rng.choice(part) for part in parts).capitalize()
         if word not in used_words:
             used_words.add(word)

@@ -157,6 +157,13 @@ IDLE: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("town", "river", ("The {t} does not reach {h} .", "{h} buys its water from the {t} .")),
 )  # fmt: skip
 
+ALONE: dict[str, tuple[str, ...]] = {
+    "PER": ("{h} slept badly in {year} .", "Nobody heard of {h} in {month} {year} .", "Letters of {h} were found ."),
+    "LOC": ("{h} had a hard winter in {year} .", "It rained in {h} in {month} {year} .", "Maps of {h} are rare ."),
+    "ORG": ("{h} had a hard year in {year} .", "Nobody trusted {h} in {month} {year} .", "Friends of {h} are rare ."),
+    "MISC": ("{h} was praised in {year} .", "Nobody noticed {h} in {month} {year} .", "Copies of {h} are rare ."),
+}
+
 # What a document about a topic tells, as moves (relation or "idle", head, tail). Ends: "topic", "+kind" for a new
 # entity, "kind" for one that is there already. Core moves come first, each with the chance given; then extra moves
 # follow until the document has its entities.
@@ -165,21 +172,26 @@ CORE: dict[str, tuple[tuple[float, Move], ...]] = {
     "band": (
         (0.8, ("P740", "topic", "+town")),
         (0.5, ("P17", "town", "+country")),
-        (0.7, ("P495", "topic", "+country")),
-        (0.85, ("P264", "topic", "+label")),
+        (0.5, ("P495", "topic", "+country")),
+        (0.6, ("idle", "topic", "+country")),
+        (0.8, ("P264", "topic", "+label")),
+        (0.5, ("idle", "topic", "+label")),
         (1.0, ("P463", "+person", "topic")),
         (1.0, ("P175", "+album", "topic")),
     ),
     "company": (
         (0.9, ("P159", "topic", "+town")),
         (0.5, ("P17", "town", "+country")),
-        (0.7, ("P17", "topic", "+country")),
+        (0.5, ("P17", "topic", "+country")),
+        (0.6, ("idle", "topic", "+country")),
+        (0.5, ("idle", "topic", "+town")),
         (0.7, ("P112", "topic", "+person")),
         (1.0, ("P108", "+person", "topic")),
         (1.0, ("P176", "+product", "topic")),
     ),
     "town": (
-        (0.85, ("P17", "topic", "+country")),
+        (0.8, ("P17", "topic", "+country")),
+        (0.6, ("idle", "topic", "+country")),
         (0.6, ("P206", "topic", "+river")),
         (1.0, ("P19", "+person", "topic")),
         (0.7, ("P159", "+company", "topic")),
@@ -231,10 +243,11 @@ EXTRA: dict[str, tuple[Move, ...]] = {
 # Heads that have one value of these at most: a second one would contradict the first.
 FUNCTIONAL: frozenset[str] = frozenset(RELATIONS) - {"P463", "P108"}
 
-# A syllable is an onset, a vowel and a coda: 288 syllables, so 80,000 words of two.
-ONSETS = ("b", "d", "f", "g", "h", "k", "l", "m", "n", "p", "r", "s", "t", "v", "st", "br", "gl", "tr")
-VOWELS = ("a", "e", "i", "o")
-CODAS = ("", "n", "r", "l")
+# An invented word is two open syllables and an ending: 20,000 words. Few syllables, so that a tiny encoder reads names
+# by their parts.
+ONSETS = ("b", "d", "f", "g", "k", "l", "m", "n", "r", "s", "t", "v")
+VOWELS = ("a", "e", "i", "o", "u")
+ENDINGS = ("", "n", "r", "l", "s", "x")
 SECOND_WORDS: dict[str, tuple[str, ...]] = {
     "ORG": ("Union", "House", "Circle", "Line", "Brothers", "Works", "Harbour"),
     "MISC": ("Star", "River", "Seven", "Light", "Garden", "Road", "Mirror"),

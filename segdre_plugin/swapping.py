@@ -1,0 +1,87 @@
+"""Stand-ins for names that a train script looks up when its ``main()`` runs."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+
+@contextmanager
+def swapped(names: MutableMapping[str, Any], new: dict[str, Any]) -> Iterator[None]:
+    """Swap some of a module's names while the context lasts."""
+    absent = object()
+    before = {name: names.get(name, absent) for name in new}
+    names.update(new)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is absent:
+                del names[name]
+            else:
+                names[name] = value
+
+
+class Parsed(Exception):  # noqa: N818 - no error
+    """Carries a script's arguments out of its ``main()``."""
+
+    def __init__(self, arguments: Namespace) -> None:
+        self.arguments = arguments
+
+
+class ArgparseProxy:
+    """``argparse`` for a script whose arguments are wanted, or are to be changed."""
+
+    def __init__(self, overrides: dict[str, Any] | None = None, stop: bool = False) -> None:
+        class Parser(argparse.ArgumentParser):
+            def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+                found = super().parse_args(*args, **kwargs)
+                if stop:
+                    raise Parsed(found)
+                vars(found).update(overrides or {})
+                return found
+
+        self.ArgumentParser = Parser
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(argparse, name)
+
+
+def progress_loader(label: str) -> type[DataLoader[Any]]:
+    """Make a data loader that shows a progress bar each time it is gone through."""
+
+    class Loader(DataLoader[Any]):
+        def __iter__(self) -> Any:
+            yield from tqdm(super().__iter__(), total=len(self), desc=label, dynamic_ncols=True, file=sys.stderr)
+
+    return Loader
+
+
+def open_outside(folder: Path) -> Callable[..., Any]:
+    """Make an ``open`` that keeps the script from writing a stage's ``result.json`` beside itself."""
+
+    def opened(path: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        if "w" in mode and not Path(path).is_absolute() and folder not in Path(path).parents:
+            return io.StringIO()
+        return open(path, mode, *args, **kwargs)
+
+    return opened
+
+
+def with_new_layer_lr(optimizer: Callable[..., Any], rate: float) -> Callable[..., Any]:
+    """Make an optimiser that gives the parameter groups with a learning rate of their own (the new layers) another."""
+
+    def build(groups: Any, *args: Any, **kwargs: Any) -> Any:
+        changed = [group | {"lr": rate} if "lr" in group else group for group in groups]
+        return optimizer(changed, *args, **kwargs)
+
+    return build
