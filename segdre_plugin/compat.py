@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from types import ModuleType
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import nn
 
 from segdre_plugin import amp
 from segdre_plugin.errors import SegDREError
+from segdre_plugin.script import Script
 
 
 class AdamW(torch.optim.AdamW):
@@ -82,16 +83,17 @@ def supply_modules() -> list[str]:
     return supplied
 
 
-def adapt_names(names: MutableMapping[str, Any], model: str = "DocREModel") -> None:
-    """Adapt what a script imported to today's libraries and to machines without a GPU.
+def adapt_names(names: MutableMapping[str, Any], script: Script) -> None:
+    """Adapt what a script imported to today's libraries, to machines without a GPU and to models that predict nothing.
 
     Args:
         names: the script's globals.
-        model: the name of its model class.
+        script: what it looks like.
     """
     names["AutoModel"] = _AutoModel
     names["AutoTokenizer"] = _AutoTokenizer
-    names[model] = _on_any_device(names[model])
+    names["DocREModel"] = _on_any_device(names["DocREModel"])
+    names["evaluate"] = _with_empty_predictions(names["evaluate"], script)
 
 
 class _AutoModel:
@@ -132,6 +134,19 @@ def _on_any_device(cls: type[nn.Module]) -> type[nn.Module]:
 
     Model.__name__ = Model.__qualname__ = cls.__name__
     return Model
+
+
+def _with_empty_predictions(evaluate: Callable[..., Any], script: Script) -> Callable[..., Any]:
+    """Score a model that predicts nothing with 0: ATLOP's ``evaluate`` leaves its result unset then."""
+
+    def evaluated(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return evaluate(*args, **kwargs)
+        except UnboundLocalError:
+            print("segdre: nothing is predicted: F1 is 0", file=sys.stderr)
+            return script.scores(0.0, {"F1": 0.0, "F1_ign": 0.0})
+
+    return evaluated
 
 
 def _importable(name: str) -> bool:

@@ -49,7 +49,7 @@ def entry(names: MutableMapping[str, Any], adapter: str) -> Callable[[], None]:
     from segdre_plugin.session import Session
 
     upstream = names["main"]
-    adapt_names(names)
+    adapt_names(names, SCRIPTS[adapter])
 
     def main() -> None:
         with _messages():

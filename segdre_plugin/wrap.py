@@ -49,7 +49,7 @@ def wrap_model(
     """
     if stage not in STAGES:
         raise SegDREError(f"unknown stage {stage!r}", f"stages of a model: {', '.join(STAGES)}")
-    if STATE in vars(model):
+    if hasattr(model, STATE):
         raise SegDREError(
             f"this {type(model).__name__} is wrapped already (stage {vars(model)[STATE].stage})",
             "call unwrap_model(model) first",
@@ -86,7 +86,7 @@ def unwrap_model(model: M) -> M:
     Raises:
         SegDREError: if it is not wrapped.
     """
-    if STATE not in vars(model):
+    if not hasattr(model, STATE):
         raise SegDREError(f"this {type(model).__name__} is not wrapped", "call wrap_model(model) first")
     _undo(vars(model)[STATE])
     object.__delattr__(model, STATE)

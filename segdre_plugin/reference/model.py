@@ -166,7 +166,8 @@ class ReferenceModel(nn.Module):
         predictions = self.loss_fnt.get_label(logits, num_labels=self.num_labels)
         if labels is None:
             return (predictions,)
-        gold = torch.cat([torch.as_tensor(label).reshape(-1, logits.shape[1]) for label in labels])
+        # Labels are as wide as the relations, which logits are not in stage identify; a document may have no pair.
+        gold = torch.cat([torch.as_tensor(label) for label in labels if len(label)] or [torch.zeros_like(logits)])
         precise = torch.promote_types(logits.dtype, torch.float32)  # the loss is not computed in half precision
         loss = self.loss_fnt(logits.to(precise), gold.to(logits.device, precise))
         return loss.to(sequence_output.dtype), predictions
