@@ -1,0 +1,78 @@
+"""What gets installed: from a built wheel, and in place."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from locate import REPOSITORY
+
+import segdre_plugin
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"  # setuptools leaves build/ beside what it builds
+    subprocess.run(["git", "clone", "-q", str(REPOSITORY), str(source)], check=True, capture_output=True)
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(folder), "."]
+    subprocess.run(build, cwd=source, check=True, capture_output=True)
+    return next(folder.glob("*.whl"))
+
+
+def test_wheel_holds_the_package_and_nothing_beside_it(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"segdre_plugin"}
+    for name in ("py.typed", "patches/atlop.patch", "adapters/atlop/__init__.py", "cli.py"):
+        assert f"segdre_plugin/{name}" in names
+
+
+def test_installed_wheel_finds_its_adapters_and_patches(wheel, tmp_path):
+    target = tmp_path / "site"
+    install = [sys.executable, "-m", "pip", "install", "--no-deps", "-q", "--target", str(target), str(wheel)]
+    subprocess.run(install, check=True, capture_output=True)
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import importlib.util, segdre_plugin, segdre_plugin.adapters.atlop as atlop\n"
+        "from segdre_plugin.patching import read_patch\n"
+        "assert segdre_plugin.__file__.startswith(sys.argv[1])\n"
+        "assert atlop.__file__.startswith(sys.argv[1])\n"
+        "assert len(read_patch(atlop.SCRIPT)) == 2\n"
+        "assert importlib.util.find_spec('adapters') is None\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(target)], cwd=tmp_path, check=True, timeout=120)
+
+
+def test_installed_in_place_there_is_no_top_level_adapters(tmp_path):
+    script = "import importlib.util, segdre_plugin.adapters; assert importlib.util.find_spec('adapters') is None"
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, timeout=120)
+
+
+def test_version_is_the_one_of_the_changelog():
+    released = re.search(r"^## \[(\d+\.\d+\.\d+)\]", (REPOSITORY / "CHANGELOG.md").read_text(), re.M)
+    assert released
+    assert released[1] == segdre_plugin.__version__
+
+
+def test_public_names_are_there():
+    assert [name for name in segdre_plugin.__all__ if not hasattr(segdre_plugin, name)] == []
+
+
+def test_every_adapter_folder_is_registered_and_packaged():
+    from segdre_plugin.adapters import BACKBONES, SCRIPTS
+
+    folders = {path.parent.name for path in (REPOSITORY / "adapters").glob("*/__init__.py")}
+    assert folders == set(BACKBONES) == set(SCRIPTS)
+    for name in folders:
+        assert importlib.util.find_spec(f"segdre_plugin.adapters.{name}") is not None
+        assert f"segdre_plugin.adapters.{name}" in (REPOSITORY / "setup.cfg").read_text()
+
+
+def test_constraints_pin_what_the_package_needs():
+    pinned = {line.split("==")[0].lower() for line in (REPOSITORY / "constraints.txt").read_text().splitlines()}
+    config = (REPOSITORY / "setup.cfg").read_text()
+    needed = re.findall(r"^    ([A-Za-z0-9_\-]+) >=", config.split("install_requires")[1].split("[options.pack")[0], re.M)
+    assert {name.lower() for name in needed} <= pinned
