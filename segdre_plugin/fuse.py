@@ -17,7 +17,7 @@ from segdre_plugin.injection import BoolArray
 from segdre_plugin.margins import FloatArray, Margins, official
 from segdre_plugin.metrics import evaluate, has_gold, in_train, train_facts
 from segdre_plugin.options import Options
-from segdre_plugin.stages import SALIENT, margins_file, own_scores
+from segdre_plugin.stages import INJECTED, SALIENT, margins_file, own_scores
 from segdre_plugin.store import Store
 from segdre_plugin.tables import print_scores
 
@@ -143,7 +143,8 @@ def fuse(store: Store, splits: Mapping[str, Split], rel2id: Mapping[str, int], o
         write_json(store.root / "result.json", predictions)
     assert result is not None
     report["thresholds"] = asdict(result) | {"grid": options.grid, "objective": options.objective}
-    report["branches_left_out"] = read_json(store.folder("sparse") / "left_out.json", "stage sparse")
+    injected = read_json(store.folder("sparse") / INJECTED, "stage sparse")
+    report["branches_left_out"] = {name: part["left_out"] for name, part in injected.items()}
     write_json(store.root / "metrics.json", report)
     print_scores(report, store.root)
     return report

@@ -18,7 +18,7 @@ from segdre_plugin.backbone import Backbone
 from segdre_plugin.branches import Verbaliser
 from segdre_plugin.config import STAGES
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.files import fingerprint, read_json
+from segdre_plugin.files import fingerprint, read_json, write_json
 from segdre_plugin.fuse import fuse
 from segdre_plugin.margins import Margins
 from segdre_plugin.options import Options
@@ -29,6 +29,7 @@ from segdre_plugin.swapping import ArgparseProxy, Parsed, open_outside, progress
 from segdre_plugin.training import Training
 from segdre_plugin.wrap import wrap_collate
 
+RUN = "run.json"  # where the data of a run are
 BEFORE = {"base": (), "identify": ("base",), "dense": ("identify",), "sparse": ("identify", "dense")}
 # Arguments that say where things are, not what is computed; the data are known by their hashes.
 PLACES = {
@@ -101,6 +102,7 @@ class Session:
             if self.options.stage in ("all", "fuse"):
                 self._require("fuse", STAGES)
                 fuse(self.store, self.splits, self.rel2id, self.options)
+                write_json(self.store.root / RUN, self.sources())
 
     def settings(self, stage: str) -> dict[str, Any]:
         """Give everything on which a stage's result depends."""
@@ -125,6 +127,16 @@ class Session:
             "new_layer_lr": options.new_layer_lr,
             "options": own,
             "before": {name: digest(self.settings(name)) for name in BEFORE[stage]},
+        }
+
+    def sources(self) -> dict[str, Any]:
+        """Say where the run's data are and what they were, for commands that look at the run later."""
+        files = {name: split.path for name, split in self.splits.items()}
+        files |= {"rel2id": data.REL2ID, "rel_info": self.rel_info}
+        return {
+            "adapter": self.backbone.name,
+            "files": {name: str(path.resolve()) for name, path in files.items()},
+            "hashes": self.hashes | {"rel_info": fingerprint(self.rel_info)},
         }
 
     def _require(self, stage: str, before: tuple[str, ...]) -> None:

@@ -24,6 +24,7 @@ from segdre_plugin.salient import gold_salient, saliency, select_salient
 from segdre_plugin.scoring import score_counts, score_relations
 
 SALIENT = "salient.json"
+INJECTED = "injected.json"
 
 
 def margins_file(folder: Path, split: str) -> Path:
@@ -42,7 +43,7 @@ class Stage:
         salient: split name -> the salient entity of each document (dense and sparse).
         dense: split name -> dense margins (sparse; dev and test).
         verbaliser: makes branches (sparse).
-        left_out: split name -> triples that exceeded the token budget (sparse).
+        injected: split name -> the triples injected into each document, and how many exceeded the budget (sparse).
     """
 
     name: str
@@ -51,7 +52,7 @@ class Stage:
     salient: Mapping[str, Sequence[int | None]] = field(default_factory=dict)
     dense: Mapping[str, Margins] = field(default_factory=dict)
     verbaliser: Verbaliser | None = None
-    left_out: dict[str, int] = field(default_factory=dict)
+    injected: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def prepare(self, split: Split, model: Any) -> Prepared:
         """Make the stage's features of a split for the wrapped model."""
@@ -63,7 +64,8 @@ class Stage:
             triples=self.triples(split) if self.name == "sparse" else None,
             verbaliser=self.verbaliser,
         )
-        self.left_out[split.name] = prepared.left_out
+        triples = [prepared.injected.get(i, []) for i in range(len(split.documents))]
+        self.injected[split.name] = {"left_out": prepared.left_out, "triples": triples}
         return prepared
 
     def triples(self, split: Split) -> list[list[Triple]]:

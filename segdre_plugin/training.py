@@ -12,7 +12,7 @@ import torch
 from segdre_plugin.data import Split
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.files import read_weights, write_json
-from segdre_plugin.stages import Stage
+from segdre_plugin.stages import INJECTED, Stage
 from segdre_plugin.wrap import wrap_model
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Training:
             if split.name != "train"
         }
         if self.name == "sparse":
-            write_json(self.folder / "left_out.json", self.stage.left_out)
+            write_json(self.folder / INJECTED, self.stage.injected)
         write_json(self.folder / "metrics.json", scores)
         self.finished = True
 
