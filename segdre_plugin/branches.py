@@ -55,7 +55,8 @@ class Verbaliser:
         Returns:
             The branches, cut off where the next one would exceed the token budget.
         """
-        chosen = triples[: math.ceil(self.config.alpha * len(triples))]
+        share = round(self.config.alpha * len(triples), 9)  # 0.55 of 100 triples is 55, not 55.00000000000001
+        chosen = triples[: math.ceil(share)]
         branches: list[Branch] = []
         budget = self.config.branch_budget
         for triple in chosen:
@@ -107,3 +108,11 @@ class Verbaliser:
 def entity_name(document: Mapping[str, Any], entity: int) -> str:
     """Give the name by which a branch calls an entity: its longest mention, the first of equally long ones."""
     return str(max((mention["name"] for mention in document["vertexSet"][entity]), key=len))
+
+
+def gold_dense_triples(document: Mapping[str, Any], salient: int | None) -> list[Triple]:
+    """Give a document's distinct gold triples that involve its salient entity, in the order of its labels."""
+    triples = ((label["h"], label["r"], label["t"]) for label in document.get("labels") or [])
+    return list(
+        dict.fromkeys(triple for triple in triples if salient is not None and salient in (triple[0], triple[2]))
+    )

@@ -90,28 +90,30 @@ def adapt_names(names: MutableMapping[str, Any], script: Script) -> None:
         names: the script's globals.
         script: what it looks like.
     """
-    names["AutoModel"] = _AutoModel
-    names["AutoTokenizer"] = _AutoTokenizer
+    names["AutoModel"] = AutoModel
+    names["AutoTokenizer"] = AutoTokenizer
     names["DocREModel"] = _on_any_device(names["DocREModel"])
     names["evaluate"] = _with_empty_predictions(names["evaluate"], script)
 
 
-class _AutoModel:
+class AutoModel:
     """``AutoModel`` with eager attention, which alone gives the weights that the backbones pool."""
 
     @staticmethod
     def from_pretrained(path: str, *args: Any, from_tf: bool = False, **kwargs: Any) -> Any:
+        """Load an encoder as transformers does; raise SegDREError for TensorFlow's."""
         if from_tf:
             raise SegDREError(f"{path}: TensorFlow checkpoints cannot be loaded any more", "convert it to PyTorch")
         kwargs.setdefault("attn_implementation", "eager")
         return transformers.AutoModel.from_pretrained(path, *args, **kwargs)
 
 
-class _AutoTokenizer:
+class AutoTokenizer:
     """``AutoTokenizer`` whose tokenizers have ``build_inputs_with_special_tokens``, gone in transformers 5."""
 
     @staticmethod
     def from_pretrained(path: str, *args: Any, **kwargs: Any) -> Any:
+        """Load a tokenizer as transformers does."""
         tokenizer = transformers.AutoTokenizer.from_pretrained(path, *args, **kwargs)
         if not hasattr(tokenizer, "build_inputs_with_special_tokens"):
             # one sequence of the BERT and RoBERTa families

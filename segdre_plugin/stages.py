@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from segdre_plugin.branches import Triple, Verbaliser
+from segdre_plugin.branches import Triple, Verbaliser, gold_dense_triples
 from segdre_plugin.data import Split
 from segdre_plugin.documents import Document
 from segdre_plugin.files import read_json, write_arrays, write_json
@@ -70,15 +70,10 @@ class Stage:
 
     def triples(self, split: Split) -> list[list[Triple]]:
         """Give the dense triples to inject into each document, best-scored first: gold in train, else predicted."""
-        found: list[list[Triple]] = [[] for _ in split.documents]
         salient = self.salient[split.name]
         if split.name == "train":
-            for i, document in enumerate(split.documents):
-                for label in document.get("labels") or []:
-                    triple = (label["h"], label["r"], label["t"])
-                    if salient[i] in (label["h"], label["t"]) and triple not in found[i]:
-                        found[i].append(triple)
-            return found
+            return [gold_dense_triples(d, entity) for d, entity in zip(split.documents, salient, strict=True)]
+        found: list[list[Triple]] = [[] for _ in split.documents]
         id2rel = {i: name for name, i in self.rel2id.items()}
         predicted = self.dense[split.name].take(self.dense[split.name].margin > 0)
         for k in np.argsort(-predicted.margin, kind="stable").tolist():
