@@ -22,7 +22,7 @@ __all__ = ["RELATIONS", "generate", "rel2id", "write_corpus"]
 
 Document = dict[str, Any]
 NOMINAL_RATE = 0.4  # how often a noun stands for the topic: its facts then cross sentences
-REVISIT_RATE = 0.8  # how often two known entities meet again without a relation
+REVISIT_RATE = 0.5  # how often two known entities meet again without a relation
 DECOY_RATE = 0.4  # how often the most mentioned entity may not be the most related one
 
 
@@ -160,7 +160,7 @@ def _write(rng: random.Random, world: World, n_sentences: int) -> Document:
     statements = _group(rng, world.statements)
     if rng.random() < DECOY_RATE:  # an entity that the text comes back to, though little is said of it
         decoy = rng.randrange(1, len(world.entities))
-        statements += [Statement("alone", [decoy], decoy) for _ in range(rng.randint(2, 4))]
+        statements += [Statement("alone", [decoy], decoy) for _ in range(rng.randint(2, 3))]
     if rng.random() < REVISIT_RATE:
         statements.append(_idle(rng, world))
     while len(statements) < n_sentences - 1:

@@ -169,8 +169,7 @@ def invent(rng: random.Random, kind: str, used_words: set[str]) -> Entity:
     main = _word(rng, used_words)
     entity_type = words.TYPES[kind]
     if entity_type == "PER":
-        given = _word(rng, used_words)
-        return Entity(kind, [given, main], [[main]])
+        return Entity(kind, [rng.choice(words.GIVEN_NAMES), main], [[main]])
     if kind in ("country", "river") or rng.random() < 0.5:
         return Entity(kind, [main], [])
     second = rng.choice(words.SECOND_WORDS[entity_type])

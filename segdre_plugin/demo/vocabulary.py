@@ -248,6 +248,13 @@ FUNCTIONAL: frozenset[str] = frozenset(RELATIONS) - {"P463", "P108"}
 ONSETS = ("b", "d", "f", "g", "k", "l", "m", "n", "r", "s", "t", "v")
 VOWELS = ("a", "e", "i", "o", "u")
 ENDINGS = ("", "n", "r", "l", "s", "x")
+# Given names are few, so that they become known words; the family name tells people apart.
+GIVEN_NAMES: tuple[str, ...] = (
+    "Ada", "Alma", "Anton", "Bela", "Berta", "Carl", "Clara", "Cora", "Dora", "Edgar", "Elsa", "Emil", "Erik",
+    "Fanny", "Felix", "Frida", "Georg", "Greta", "Hanna", "Hugo", "Ida", "Irma", "Ivan", "Jonas", "Julia",
+    "Karin", "Klaus", "Laura", "Leo", "Lotte", "Maria", "Marta", "Nora", "Olga", "Oskar", "Paula", "Peter",
+    "Rosa", "Viktor", "Wanda",
+)  # fmt: skip
 SECOND_WORDS: dict[str, tuple[str, ...]] = {
     "ORG": ("Union", "House", "Circle", "Line", "Brothers", "Works", "Harbour"),
     "MISC": ("Star", "River", "Seven", "Light", "Garden", "Road", "Mirror"),
