@@ -15,6 +15,8 @@ from torch import nn
 
 from segdre_plugin.errors import SegDREError, raise_all
 
+METHODS = ("encode", "get_hrt")  # what every descendant of ATLOP has
+
 
 @dataclass(frozen=True)
 class Backbone:
@@ -27,6 +29,11 @@ class Backbone:
         constants: further arguments of ``forward`` when predicting.
         not_for_prediction: arguments of ``batch`` that are left out when predicting.
         pair_fields: fields of a feature that have one entry for each entity pair, besides ``hts``.
+        token_fields: those of them whose entries are distributions over the document's tokens.
+        copied: arguments of ``forward`` that the model writes into; it gets copies of them.
+        evidence: key of ``forward``'s output under which predicted evidence is, bool [pairs, sentences]; None: no such.
+        evidence_labels: field of a feature that holds gold evidence; None in it means training without.
+        evidence_loss: attribute with the evidence loss, a mean over positive pairs (NaN where there is none).
         encoder: attribute that holds the transformers encoder.
         classifier: attribute that maps grouped bilinear features to relation logits.
         loss: attribute with ``forward(logits, labels)`` and ``get_label(logits, num_labels)``.
@@ -40,6 +47,11 @@ class Backbone:
     constants: Mapping[str, Any] = field(default_factory=dict)
     not_for_prediction: frozenset[str] = frozenset()
     pair_fields: tuple[str, ...] = ("labels",)
+    token_fields: tuple[str, ...] = ()
+    copied: tuple[str, ...] = ()
+    evidence: str | None = None
+    evidence_labels: str | None = None
+    evidence_loss: str | None = None
     encoder: str = "model"
     classifier: str = "bilinear"
     loss: str = "loss_fnt"
@@ -51,11 +63,8 @@ class Backbone:
         cls = type(model).__name__
         if not isinstance(model, nn.Module):
             return [f"{cls} is no torch.nn.Module"]
-        found = [
-            f"{cls}.{attribute}: missing"
-            for attribute in (self.encoder, self.classifier, self.loss, "encode", "get_hrt", "config", "num_labels")
-            if not hasattr(model, attribute)
-        ]
+        attributes = (self.encoder, self.classifier, self.loss, self.evidence_loss, *METHODS, "config", "num_labels")
+        found = [f"{cls}.{name}: missing" for name in attributes if name is not None and not hasattr(model, name)]
         classifier = getattr(model, self.classifier, None)
         if classifier is not None and not isinstance(classifier, nn.Linear):
             found.append(f"{cls}.{self.classifier}: expected torch.nn.Linear, found {type(classifier).__name__}")

@@ -10,6 +10,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import Callable, MutableMapping
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -55,6 +56,13 @@ class _NoRun:
         """End nothing."""
 
 
+def _stand_in(name: str) -> ModuleType:
+    """Make an empty module; with a spec, without which ``find_spec`` (transformers asks it) raises ValueError."""
+    module = ModuleType(name)
+    module.__spec__ = ModuleSpec(name, None)
+    return module
+
+
 def supply_modules() -> list[str]:
     """Put stand-ins where a module or a name that the scripts import is missing.
 
@@ -63,13 +71,13 @@ def supply_modules() -> list[str]:
     """
     supplied = []
     if not _importable("apex"):
-        apex = ModuleType("apex")
+        apex = _stand_in("apex")
         apex.amp = amp  # type: ignore[attr-defined]
         sys.modules["apex"] = apex
         sys.modules["apex.amp"] = amp
         supplied.append("apex")
     if not _importable("wandb"):
-        wandb, run = ModuleType("wandb"), _NoRun()
+        wandb, run = _stand_in("wandb"), _NoRun()
         wandb.init = lambda *_, **__: run  # type: ignore[attr-defined]
         wandb.log, wandb.finish, wandb.config = run.log, run.finish, run.config  # type: ignore[attr-defined]
         sys.modules["wandb"] = wandb
@@ -143,7 +151,7 @@ def _with_empty_predictions(evaluate: Callable[..., Any], script: Script) -> Cal
 
     def evaluated(*args: Any, **kwargs: Any) -> Any:
         try:
-            return evaluate(*args, **kwargs)
+            return script.repair(evaluate(*args, **kwargs))
         except UnboundLocalError:
             print("segdre: nothing is predicted: F1 is 0", file=sys.stderr)
             return script.scores(0.0, {"F1": 0.0, "F1_ign": 0.0})

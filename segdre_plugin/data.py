@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from segdre_plugin.features import Feature, visible_entities
 from segdre_plugin.files import fingerprint, read_json
 from segdre_plugin.metrics import has_gold
 
-REL2ID = Path("meta/rel2id.json")  # where the backbones' modules read it, relative to the working directory
+SUM_TOLERANCE = 0.02  # of a distribution that was stored in half precision
 
 
 @dataclass
@@ -93,6 +93,15 @@ def attach_features(
             f"{len(split.documents)} documents",
             "is the clone's prepro.py the original one?",
         )
+    raise_all(
+        [
+            f"document {i} {feature['title']!r}: {problem}"
+            for i, feature in enumerate(features)
+            for problem in _token_problems(feature, backbone)
+        ],
+        f"{split.path}: token distributions (teacher attentions) that are not those of these documents",
+        "make their file again, from these very documents and with the same tokenizer",
+    )
     if not skip_unusable:
         raise_all(
             [
@@ -108,10 +117,51 @@ def attach_features(
     split.features = list(features)
 
 
-def load_rel2id(num_class: int) -> dict[str, int]:
+def _token_problems(feature: Feature, backbone: Backbone) -> Iterator[str]:
+    """Say what is wrong with the fields that hold a distribution over the document's tokens for each pair."""
+    for name in backbone.token_fields:
+        rows = feature.get(name)
+        if rows is None:
+            continue
+        expected = (len(feature["hts"]), len(feature["input_ids"]))
+        if tuple(rows.shape) != expected:
+            yield f"{name} are {list(rows.shape)}, expected {list(expected)} [pairs, tokens]"
+            continue
+        sums = rows.sum(axis=1)
+        strange = ~((abs(sums - 1) < SUM_TOLERANCE) | (sums == 0))  # NaN is strange, too
+        if strange.any():
+            yield f"{name} of {int(strange.sum())} pairs do not sum to 1 over the document's tokens"
+
+
+def check_sentences(splits: Mapping[str, Split], most: int, argument: str) -> None:
+    """Refuse documents with more sentences than the model has evidence for.
+
+    Args:
+        splits: the data.
+        most: how many sentences a document may have.
+        argument: the script's argument that says so.
+
+    Raises:
+        SegDREError: with all such documents.
+    """
+    counts = [len(document["sents"]) for split in splits.values() for document in split.documents]
+    raise_all(
+        [
+            f"{split.path}: document {i} {document['title']!r}: {len(document['sents'])} sentences"
+            for split in splits.values()
+            for i, document in enumerate(split.documents)
+            if len(document["sents"]) > most
+        ],
+        f"documents with more sentences than --{argument} {most}",
+        f"pass --{argument} {max(counts, default=0)}, or shorten these documents",
+    )
+
+
+def load_rel2id(path: Path, num_class: int) -> dict[str, int]:
     """Read the relations and check that they fit the model.
 
     Args:
+        path: the file.
         num_class: classes of the model.
 
     Returns:
@@ -120,16 +170,14 @@ def load_rel2id(num_class: int) -> dict[str, int]:
     Raises:
         SegDREError: if the file is missing, or its classes are not 0 (NA) to ``num_class - 1``.
     """
-    rel2id = read_json(REL2ID, "relations")
+    rel2id = read_json(path, "relations")
     if not isinstance(rel2id, dict) or sorted(rel2id.values(), key=str) != sorted(range(len(rel2id)), key=str):
-        raise SegDREError(f"{REL2ID}: expected relation -> class with classes 0, 1, 2, ...", "use DocRED's rel2id.json")
+        raise SegDREError(f"{path}: expected relation -> class with classes 0, 1, 2, ...", "use DocRED's rel2id.json")
     if len(rel2id) != num_class:
-        raise SegDREError(
-            f"{REL2ID} has {len(rel2id)} classes, the model {num_class}", f"pass --num_class {len(rel2id)}"
-        )
+        raise SegDREError(f"{path} has {len(rel2id)} classes, the model {num_class}", f"pass --num_class {len(rel2id)}")
     na = next(name for name, i in rel2id.items() if i == 0)
     if na.lower() not in ("na", "n/a"):
-        raise SegDREError(f"{REL2ID}: class 0 is {na!r}", "class 0 must be NA: it is the threshold class")
+        raise SegDREError(f"{path}: class 0 is {na!r}", "class 0 must be NA: it is the threshold class")
     return rel2id
 
 
@@ -157,15 +205,15 @@ def load_relation_names(candidates: Sequence[Path], rel2id: Mapping[str, int]) -
         raise SegDREError(f"{path}: expected relation id -> name", "use DocRED's rel_info.json")
     raise_all(
         [name for name, i in rel2id.items() if i != 0 and not isinstance(names.get(name), str)],
-        f"{path}: relations of {REL2ID} without a name",
+        f"{path}: relations without a name",
         "add them",
     )
     return path, names
 
 
-def fingerprints(splits: Mapping[str, Split]) -> dict[str, str]:
+def fingerprints(splits: Mapping[str, Split], rel2id: Path) -> dict[str, str]:
     """Give the hashes of the splits' files and of the relations."""
-    return {name: fingerprint(split.path) for name, split in splits.items()} | {"rel2id": fingerprint(REL2ID)}
+    return {name: fingerprint(split.path) for name, split in splits.items()} | {"rel2id": fingerprint(rel2id)}
 
 
 def readable(split: Split, folder: Path) -> Path:

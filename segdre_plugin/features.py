@@ -46,7 +46,8 @@ def keep_pairs(feature: Feature, keep: BoolArray, backbone: Backbone) -> Feature
                 f"document {feature.get('title')!r}: {name} has {len(feature[name])} entries for {len(keep)} pairs",
                 f"is this a feature of {backbone.name}?",
             )
-        restricted[name] = [feature[name][k] for k in chosen]
+        values = feature[name]
+        restricted[name] = values[chosen] if isinstance(values, np.ndarray) else [values[k] for k in chosen]
     return restricted
 
 

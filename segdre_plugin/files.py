@@ -90,5 +90,9 @@ def read_weights(path: Path, what: str) -> dict[str, torch.Tensor]:
 
 
 def fingerprint(path: Path) -> str:
-    """Give the SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """Give the SHA-256 of a file, however large."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()

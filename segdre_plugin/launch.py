@@ -14,16 +14,29 @@ from pathlib import Path
 from typing import Any
 
 from segdre_plugin.compat import adapt_names, supply_modules
-from segdre_plugin.data import REL2ID
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.options import build_parser, parse
+from segdre_plugin.script import REL2ID
 from segdre_plugin.wrap import wrap_model
 
 
-def prepare() -> None:
-    """Supply what the script is about to import and today's libraries lack; end with a message if data are missing."""
+def prepare(adapter: str = "atlop") -> None:
+    """Supply what the script is about to import and today's libraries lack; end with a message if something is missing.
+
+    Args:
+        adapter: the backbone's name.
+
+    Raises:
+        SegDREError: never out of here: its message is printed, and the process ends.
+    """
+    from segdre_plugin.adapters import SCRIPTS
+
     with _messages():
-        if not REL2ID.is_file():
+        script = SCRIPTS[adapter]
+        missing = [name for name in script.required if importlib.util.find_spec(name) is None]
+        if missing:
+            raise SegDREError(f"{script.file} imports {', '.join(missing)}", f"pip install {' '.join(missing)}")
+        if not Path(REL2ID).is_file():
             raise SegDREError(
                 f"{REL2ID} not found in {Path.cwd()}: the backbone reads it when it is imported",
                 "run from the clone's folder, and put DocRED's rel2id.json into its folder meta/",
@@ -84,7 +97,7 @@ def run_script(path: Path, arguments: list[str]) -> None:
     if not path.is_file():
         raise SegDREError(f"{path} not found", "give the train script of a clone")
     adapter = recognise(path)
-    prepare()
+    prepare(adapter)
     sys.argv = [str(path), *arguments]
     sys.path.insert(0, str(path.resolve().parent))
     spec = importlib.util.spec_from_file_location("segdre_upstream", path)

@@ -16,9 +16,12 @@ import numpy.typing as npt
 import torch
 
 from segdre_plugin.files import read_arrays, write_arrays
+from segdre_plugin.injection import BoolArray
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
+
+CELL = ("document", "head", "tail", "relation")  # what says which cell it is
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Margins:
         tail: tail entity.
         relation: class of the relation (rel2id), never 0.
         margin: its margin.
+        evidence: predicted evidence of the cell's pair, bool [cells, sentences]; no column where the backbone has none.
     """
 
     document: IntArray
@@ -38,6 +42,7 @@ class Margins:
     tail: IntArray
     relation: IntArray
     margin: FloatArray
+    evidence: BoolArray
 
     def __len__(self) -> int:
         return len(self.margin)
@@ -45,6 +50,10 @@ class Margins:
     def take(self, keep: npt.NDArray[Any]) -> Margins:
         """Give the cells at ``keep`` (a mask or indices)."""
         return Margins(*(getattr(self, f.name)[keep] for f in fields(self)))
+
+    def pairs(self, n_entities: int) -> IntArray:
+        """Give each pair a number of its own, equal across stages; ``n_entities`` exceeds any entity's index."""
+        return (self.document * n_entities + self.head) * n_entities + self.tail
 
     def keys(self, n_entities: int, n_classes: int) -> IntArray:
         """Give each cell a number of its own, equal across stages.
@@ -56,19 +65,44 @@ class Margins:
         Returns:
             int [cells].
         """
-        return ((self.document * n_entities + self.head) * n_entities + self.tail) * n_classes + self.relation
+        return self.pairs(n_entities) * n_classes + self.relation
 
     def save(self, path: Path) -> None:
-        """Write the table as npz, integers and margins as 32 bits."""
-        arrays = {f.name: getattr(self, f.name).astype(np.int32) for f in fields(self)[:-1]}
-        write_arrays(path, arrays | {"margin": self.margin.astype(np.float32)})
+        """Write the table as npz, integers and margins as 32 bits, evidence only if the backbone has any."""
+        arrays = {name: getattr(self, name).astype(np.int32) for name in CELL}
+        arrays["margin"] = self.margin.astype(np.float32)
+        if self.evidence.shape[1]:
+            arrays["evidence"] = self.evidence
+        write_arrays(path, arrays)
 
     @staticmethod
     def load(path: Path) -> Margins:
         """Read a table that :meth:`save` wrote."""
         arrays = read_arrays(path)
-        document, head, tail, relation = (arrays[f.name].astype(np.int64) for f in fields(Margins)[:-1])
-        return Margins(document, head, tail, relation, arrays["margin"].astype(np.float64))
+        margin = arrays["margin"].astype(np.float64)
+        evidence = arrays.get("evidence", np.zeros((len(margin), 0), dtype=bool))
+        document, head, tail, relation = (arrays[name].astype(np.int64) for name in CELL)
+        return Margins(document, head, tail, relation, margin, evidence)
+
+
+def concatenate(tables: Sequence[Margins]) -> Margins:
+    """Put the cells of several tables one after the other; an empty list gives an empty table.
+
+    Args:
+        tables: any number of tables; one without evidence among others has none in each sentence.
+
+    Returns:
+        All their cells.
+    """
+    width = max((table.evidence.shape[1] for table in tables), default=0)
+    evidence = [np.zeros((0, width), dtype=bool)]
+    evidence += [np.pad(table.evidence, ((0, 0), (0, width - table.evidence.shape[1]))) for table in tables]
+    nothing = np.empty(0, dtype=np.int64)
+    document, head, tail, relation = (
+        np.concatenate([nothing, *(getattr(table, name) for table in tables)]) for name in CELL
+    )
+    margins = np.concatenate([np.empty(0), *(table.margin for table in tables)])
+    return Margins(document, head, tail, relation, margins, np.concatenate(evidence))
 
 
 def top_margins(
@@ -95,9 +129,7 @@ def top_margins(
     return rows[keep].astype(np.int64), relations_np[keep].astype(np.int64), margins[keep]
 
 
-def official(
-    cells: Margins, documents: Sequence[Mapping[str, Any]], id2rel: Mapping[int, str]
-) -> list[dict[str, str | int]]:
+def official(cells: Margins, documents: Sequence[Mapping[str, Any]], id2rel: Mapping[int, str]) -> list[dict[str, Any]]:
     """Write cells as predictions in DocRED's official format.
 
     Args:
@@ -106,11 +138,16 @@ def official(
         id2rel: relation class -> relation id.
 
     Returns:
-        Dictionaries with title, h_idx, t_idx and r, in the order of documents, heads, tails and relations.
+        Dictionaries with title, h_idx, t_idx and r, in the order of documents, heads, tails and relations; and with
+        evidence (sentences) if the backbone predicts any.
     """
-    order = np.lexsort((cells.relation, cells.tail, cells.head, cells.document))
-    columns = (cells.document[order], cells.head[order], cells.tail[order], cells.relation[order])
-    return [
+    cells = cells.take(np.lexsort((cells.relation, cells.tail, cells.head, cells.document)))
+    columns = (getattr(cells, name).tolist() for name in CELL)
+    rows: list[dict[str, Any]] = [
         {"title": documents[d]["title"], "h_idx": h, "t_idx": t, "r": id2rel[r]}
-        for d, h, t, r in zip(*(column.tolist() for column in columns), strict=True)
+        for d, h, t, r in zip(*columns, strict=True)
     ]
+    if cells.evidence.shape[1]:
+        for row, d, sentences in zip(rows, cells.document.tolist(), cells.evidence, strict=True):
+            row["evidence"] = np.flatnonzero(sentences[: len(documents[d]["sents"])]).tolist()
+    return rows

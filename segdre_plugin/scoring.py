@@ -15,7 +15,7 @@ from tqdm import tqdm
 from segdre_plugin.backbone import Backbone
 from segdre_plugin.features import Feature
 from segdre_plugin.hooks import STATE, Wrapped
-from segdre_plugin.margins import Margins, top_margins
+from segdre_plugin.margins import Margins, concatenate, top_margins
 from segdre_plugin.zip_head import zip_mean
 
 
@@ -33,9 +33,9 @@ def captured_logits(model: nn.Module, backbone: Backbone) -> Iterator[list[Tenso
 
 
 @torch.no_grad()
-def pair_logits(
+def outputs(
     model: nn.Module, features: Sequence[Feature], collate_fn: Any, *, batch_size: int, device: Any, label: str
-) -> Iterator[tuple[list[Feature], Tensor]]:
+) -> Iterator[tuple[list[Feature], Tensor, Any]]:
     """Predict features batch by batch, with a progress bar.
 
     Args:
@@ -47,7 +47,8 @@ def pair_logits(
         label: of the progress bar.
 
     Yields:
-        The features of a batch and the classifier's output for all their pairs, in order, [pairs, outputs].
+        The features of a batch, the classifier's output for all their pairs, in order, [pairs, outputs], and the
+        model's output.
     """
     wrapped: Wrapped = vars(model)[STATE]
     training = model.training
@@ -60,8 +61,8 @@ def pair_logits(
     try:
         for batch, collated in tqdm(loader, desc=label, leave=False, dynamic_ncols=True):
             with captured_logits(model, wrapped.backbone) as seen:
-                model(**wrapped.backbone.inputs(collated, device))
-            yield batch, torch.cat(seen)
+                output = model(**wrapped.backbone.inputs(collated, device))
+            yield batch, torch.cat(seen), output
     finally:
         model.train(training)
 
@@ -73,25 +74,35 @@ def score_relations(
 
     Args:
         model: a wrapped model of stage base, dense or sparse.
-        features: the stage's features.
+        features: the stage's features; those with an ``entity_map`` number only some of their document's entities.
         documents: for each feature, the index of its document.
         collate_fn: a wrapped collate function.
-        how: batch_size, device and label of :func:`pair_logits`.
+        how: batch_size, device and label of :func:`outputs`.
 
     Returns:
-        The margins of the top ``model.num_labels`` classes of each pair.
+        The margins of the top ``model.num_labels`` classes of each pair, with its evidence if the model predicts any.
     """
+    backbone: Backbone = vars(model)[STATE].backbone
     parts = []
     place = iter(documents)
-    for batch, logits in pair_logits(model, features, collate_fn, **how):
-        pairs = np.concatenate([np.asarray(feature["hts"], dtype=np.int64) for feature in batch])
+    for batch, logits, output in outputs(model, features, collate_fn, **how):
+        pairs = np.concatenate([_document_pairs(feature) for feature in batch])
         owner = np.concatenate([np.full(len(feature["hts"]), next(place)) for feature in batch])
         rows, relations, margins = top_margins(logits, int(model.num_labels))  # type: ignore[arg-type]
-        parts.append((owner[rows], pairs[rows, 0], pairs[rows, 1], relations, margins))
-    if not parts:
-        empty = np.empty(0, dtype=np.int64)
-        return Margins(empty, empty, empty, empty, np.empty(0))
-    return Margins(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        evidence = np.zeros((len(pairs), 0), dtype=bool)
+        if backbone.evidence and backbone.evidence in output:
+            evidence = output[backbone.evidence].bool().cpu().numpy()
+        parts.append(Margins(owner[rows], pairs[rows, 0], pairs[rows, 1], relations, margins, evidence[rows]))
+    return concatenate(parts)
+
+
+def _document_pairs(feature: Feature) -> np.ndarray:
+    """Give a feature's pairs by the document's entities, [pairs, 2]."""
+    pairs = np.asarray(feature["hts"], dtype=np.int64)
+    if "entity_map" not in feature:
+        return pairs
+    entities = feature["entity_map"]
+    return np.asarray([entities[i] for i in range(len(entities))], dtype=np.int64)[pairs]
 
 
 def score_counts(model: nn.Module, features: Sequence[Feature], collate_fn: Any, **how: Any) -> list[np.ndarray]:
@@ -101,13 +112,13 @@ def score_counts(model: nn.Module, features: Sequence[Feature], collate_fn: Any,
         model: a wrapped model of stage identify.
         features: features with all pairs.
         collate_fn: a wrapped collate function.
-        how: batch_size, device and label of :func:`pair_logits`.
+        how: batch_size, device and label of :func:`outputs`.
 
     Returns:
         For each feature, float [pairs].
     """
     counts = []
-    for batch, logits in pair_logits(model, features, collate_fn, **how):
+    for batch, logits, _ in outputs(model, features, collate_fn, **how):
         expected = zip_mean(logits[:, 0], logits[:, 1]).float().cpu().numpy()
         ends = np.cumsum([len(feature["hts"]) for feature in batch])[:-1]
         counts += np.split(expected, ends)

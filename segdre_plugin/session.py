@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import tempfile
-from argparse import Namespace
-from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -14,76 +11,45 @@ import numpy as np
 import torch
 
 from segdre_plugin import data
-from segdre_plugin.backbone import Backbone
 from segdre_plugin.branches import Verbaliser
 from segdre_plugin.config import STAGES
+from segdre_plugin.driver import Driver
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.files import fingerprint, read_json, write_json
 from segdre_plugin.fuse import fuse
 from segdre_plugin.margins import Margins
-from segdre_plugin.options import Options
-from segdre_plugin.script import Script
 from segdre_plugin.stages import SALIENT, Stage, margins_file, train_salient
-from segdre_plugin.store import Store, digest
-from segdre_plugin.swapping import ArgparseProxy, Parsed, open_outside, progress_loader, swapped, with_new_layer_lr
+from segdre_plugin.store import digest
+from segdre_plugin.swapping import open_outside, progress_loader, with_new_layer_lr
 from segdre_plugin.training import Training
-from segdre_plugin.wrap import wrap_collate
 
 RUN = "run.json"  # where the data of a run are
 BEFORE = {"base": (), "identify": ("base",), "dense": ("identify",), "sparse": ("identify", "dense")}
-# Arguments that say where things are, not what is computed; the data are known by their hashes.
-PLACES = {
-    "test_batch_size",
-    "data_dir",
-    "train_file",
-    "dev_file",
-    "test_file",
-    "save_path",
-    "load_path",
-    "display_name",
-    "pred_file",
-}
 
 
-class Session:
-    """One run of ``--seg``.
+class Session(Driver):
+    """A run that trains."""
 
-    Args:
-        names: the globals of the train script.
-        main: its ``main``.
-        backbone: what its model looks like.
-        script: what the script looks like.
-        options: what the user asked for.
-    """
-
-    def __init__(
-        self,
-        names: MutableMapping[str, Any],
-        main: Callable[[], Any],
-        backbone: Backbone,
-        script: Script,
-        options: Options,
-    ) -> None:
-        self.names, self.main = names, main
-        self.backbone, self.script, self.options = backbone, script, options
-        self.store = Store(options.directory)
-        self.args = self._peek()
-        self.rel2id = data.load_rel2id(self.args.num_class)
-        folder = Path(self.args.data_dir)
+    def __init__(self, *how: Any) -> None:
+        super().__init__(*how)
         files = {name: getattr(self.args, f"{name}_file") for name in ("train", "dev", "test")}
-        paths = {name: folder / file for name, file in files.items() if file}
-        candidates = [options.rel_info] if options.rel_info else [Path("meta/rel_info.json"), folder / "rel_info.json"]
-        self.rel_info, self.relation_names = data.load_relation_names(candidates, self.rel2id)
-        self.splits = data.load_splits(paths, self.rel2id, options.skip_unusable)
-        self.hashes = data.fingerprints(self.splits)
-        if len(self.splits["train"].documents) < self.args.train_batch_size:
+        self.load(files, self.options.skip_unusable)
+        self.hashes = data.fingerprints(self.splits, self.rel2id_file) | self._inputs()
+        train = self.splits["train"]
+        if len(train.documents) < self.args.train_batch_size:
             raise SegDREError(
-                f"{paths['train']}: {len(self.splits['train'].documents)} documents, less than one batch of "
+                f"{train.path}: {len(train.documents)} documents, less than one batch of "
                 f"{self.args.train_batch_size} (the backbone drops the last, smaller batch)",
                 "pass a smaller --train_batch_size",
             )
-        self.tokenizer: Any = None
-        self.read_arguments: dict[str, Any] = {}
+
+    def _inputs(self) -> dict[str, str]:
+        """Give the hashes of what training reads besides the splits."""
+        files = self.script.inputs(self.args, self.splits["train"].path)
+        for name, path in files.items():
+            if not path.is_file():
+                raise SegDREError(f"{name}: {path} not found", "check the path")
+        return {name: fingerprint(path) for name, path in files.items()}
 
     def run(self) -> None:
         """Run the stages that were asked for and are not done, then fuse."""
@@ -106,11 +72,11 @@ class Session:
 
     def settings(self, stage: str) -> dict[str, Any]:
         """Give everything on which a stage's result depends."""
-        arguments = {k: v for k, v in vars(self.args).items() if k not in PLACES}
+        arguments = {k: v for k, v in vars(self.args).items() if k not in self.places}
         options, config = self.options, self.options.config
         own: dict[str, Any] = {}
         if stage == "base" and self.args.load_path:
-            own = {"load_path": fingerprint(Path(self.args.load_path))}
+            own = {"load_path": fingerprint(self.given_weights())}
         elif stage == "identify":
             own = {"epochs": options.identify_epochs, "warmup": options.identify_warmup, "hidden": config.hidden}
         elif stage == "dense":
@@ -132,12 +98,26 @@ class Session:
     def sources(self) -> dict[str, Any]:
         """Say where the run's data are and what they were, for commands that look at the run later."""
         files = {name: split.path for name, split in self.splits.items()}
-        files |= {"rel2id": data.REL2ID, "rel_info": self.rel_info}
+        files |= {"rel2id": self.rel2id_file, "rel_info": self.rel_info}
         return {
             "adapter": self.backbone.name,
             "files": {name: str(path.resolve()) for name, path in files.items()},
             "hashes": self.hashes | {"rel_info": fingerprint(self.rel_info)},
         }
+
+    def given_weights(self) -> Path:
+        """Give the checkpoint that ``--load_path`` names.
+
+        Returns:
+            The file.
+
+        Raises:
+            SegDREError: if it is not there.
+        """
+        path = self.script.checkpoint_at(self.args.load_path)
+        if not path.is_file():
+            raise SegDREError(f"--load_path: {path} not found", "check the path")
+        return path
 
     def _require(self, stage: str, before: tuple[str, ...]) -> None:
         missing = [name for name in before if not self.store.is_done(name)]
@@ -146,17 +126,6 @@ class Session:
                 f"stage {stage} needs stage {' and '.join(missing)}, not found in {self.store.root}",
                 f"run with --seg-stage {missing[0]}, or without --seg-stage",
             )
-
-    def _peek(self) -> Namespace:
-        """Parse the command line with the script's own parser, and stop its ``main()`` there."""
-        with swapped(self.names, {"argparse": ArgparseProxy(stop=True)}):
-            try:
-                self.main()
-            except Parsed as parsed:
-                return parsed.arguments
-        raise SegDREError(
-            f"{self.script.file}: main() parsed no arguments", f"is it the original script of {self.backbone.name}?"
-        )
 
     def _train(self, stage: str) -> None:
         """Run the backbone's ``main()`` for one stage."""
@@ -172,11 +141,9 @@ class Session:
         with self.store.building(stage, settings) as folder:
             work = Training(self, stage, folder, self.names["train"])
             names = {
-                "argparse": ArgparseProxy(overrides=overrides),
                 "train": work.train,
                 "evaluate": work.evaluate,
-                "read_docred": self._reader(self.names["read_docred"]),
-                "collate_fn": wrap_collate(self.names["collate_fn"], adapter=self.backbone),
+                "collate_fn": self.collate(),
                 "DataLoader": progress_loader(f"{stage}: train"),
                 "open": open_outside(folder),
             }
@@ -184,36 +151,20 @@ class Session:
                 names["AdamW"] = with_new_layer_lr(self.names["AdamW"], self.options.new_layer_lr)
             if self.script.report:
                 names[self.script.report] = lambda *_: []  # the test split is predicted once, with the best checkpoint
-            with swapped(self.names, names):
-                self.main()
+            self.run_main(overrides, names)
             if not work.finished:
                 raise SegDREError(
                     f"{self.script.file}: main() ended without training",
                     "leave out the options by which the script only evaluates",
                 )
         if stage == "base" and self.args.save_path and not self.args.load_path:
-            shutil.copyfile(self.checkpoint("base"), self.args.save_path)
+            target = self.script.checkpoint_at(self.args.save_path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.checkpoint("base"), target)
 
     def checkpoint(self, stage: str) -> Path:
         """Give the best checkpoint of a finished stage."""
         return Path(self.script.checkpoint.format(folder=self.store.folder(stage)))
-
-    def _reader(self, read: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap the backbone's reader: checked documents in, features kept for the stages to come."""
-
-        def wrapped(path: Any, tokenizer: Any, **kwargs: Any) -> Any:
-            self.tokenizer, self.read_arguments = tokenizer, kwargs
-            split = next((s for s in self.splits.values() if s.path == Path(path)), None)
-            if split is None:
-                return read(path, tokenizer, **kwargs)
-            if not split.features:
-                with tempfile.TemporaryDirectory() as folder:
-                    features = read(str(data.readable(split, Path(folder))), tokenizer, **kwargs)
-                kind = self.args.transformer_type
-                data.attach_features(split, features, self.backbone, kind, self.options.skip_unusable)
-            return split.features
-
-        return wrapped
 
     def prepare(self, name: str) -> Stage:
         """Gather what a stage needs of the stages before it."""
@@ -226,5 +177,5 @@ class Session:
             stage.dense = {
                 split: Margins.load(margins_file(folder, split)) for split in self.splits if split != "train"
             }
-            stage.verbaliser = Verbaliser(self.tokenizer, self.relation_names, self.options.config)
+            stage.verbaliser = Verbaliser(self.reader.tokenizer, self.relation_names, self.options.config)
         return stage

@@ -32,6 +32,19 @@ def margins_file(folder: Path, split: str) -> Path:
     return folder / f"margins_{split}.npz"
 
 
+@dataclass(frozen=True)
+class Counts:
+    """What stage identify says of a split.
+
+    Attributes:
+        salient: the salient entity of each document; None where it has no pair.
+        arrays: document, pair and expected count (eq. 7) of every pair.
+    """
+
+    salient: list[int | None]
+    arrays: dict[str, np.ndarray]
+
+
 @dataclass
 class Stage:
     """A stage at work.
@@ -81,6 +94,44 @@ class Stage:
             found[int(predicted.document[k])].append(triple)
         return found
 
+    def score(self, model: Any, split: Split, collate_fn: Any, **how: Any) -> Margins:
+        """Give a split's margins (stages base, dense and sparse).
+
+        Args:
+            model: the wrapped model.
+            split: the split.
+            collate_fn: the wrapped collate function.
+            how: batch_size, device and label of :func:`segdre_plugin.scoring.outputs`.
+
+        Returns:
+            The margins of the stage's own pairs.
+        """
+        prepared = self.prepare(split, model)
+        return score_relations(model, prepared.features, prepared.documents, collate_fn, **how)
+
+    def count(self, model: Any, split: Split, collate_fn: Any, **how: Any) -> Counts:
+        """Count a split's relations (stage identify).
+
+        Args:
+            model: the wrapped model.
+            split: the split.
+            collate_fn: the wrapped collate function.
+            how: batch_size, device and label of :func:`segdre_plugin.scoring.outputs`.
+
+        Returns:
+            The expected counts, and the salient entities that follow.
+        """
+        prepared = self.prepare(split, model)
+        features, places = prepared.features, prepared.documents
+        counts = score_counts(model, features, collate_fn, **how)
+        salient: list[int | None] = [None] * len(split.documents)
+        for i, feature, expected in zip(places, features, counts, strict=True):
+            salient[i] = select_salient(expected, feature["hts"], len(feature["entity_pos"]))
+        pairs = [np.asarray(feature["hts"], dtype=np.int32) for feature in features]
+        owner = np.repeat(np.asarray(places, dtype=np.int32), [len(p) for p in pairs])
+        arrays = {"document": owner, "pair": np.concatenate(pairs), "count": np.concatenate(counts)}
+        return Counts(salient, arrays)
+
     def judge(
         self, model: Any, split: Split, collate_fn: Any, train: Sequence[Document], folder: Path | None, **how: Any
     ) -> dict[str, float]:
@@ -92,37 +143,25 @@ class Stage:
             collate_fn: the wrapped collate function.
             train: train documents, for Ign-F1.
             folder: where scores are written; None writes nothing.
-            how: batch_size, device and label of :func:`segdre_plugin.scoring.pair_logits`.
+            how: batch_size, device and label of :func:`segdre_plugin.scoring.outputs`.
 
         Returns:
             Saliency and accuracy in stage identify; else the metrics on the stage's own pairs; empty without gold.
         """
-        prepared = self.prepare(split, model)
         if self.name == "identify":
-            return self._judge_counts(model, split, prepared, collate_fn, folder, **how)
-        margins = score_relations(model, prepared.features, prepared.documents, collate_fn, **how)
+            counts = self.count(model, split, collate_fn, **how)
+            if folder is not None:
+                write_arrays(folder / f"counts_{split.name}.npz", counts.arrays)
+                path = folder / SALIENT
+                before = read_json(path, "salient") if path.exists() else {}
+                write_json(path, before | {split.name: counts.salient})
+            return saliency(split.documents, counts.salient) if split.has_gold else {}
+        margins = self.score(model, split, collate_fn, **how)
         if folder is not None:
             margins.save(margins_file(folder, split.name))
         return own_scores(
             margins.take(margins.margin > 0), self.name, split, self.salient.get(split.name), self.rel2id, train
         )
-
-    def _judge_counts(
-        self, model: Any, split: Split, prepared: Prepared, collate_fn: Any, folder: Path | None, **how: Any
-    ) -> dict[str, float]:
-        features, places = prepared.features, prepared.documents
-        counts = score_counts(model, features, collate_fn, **how)
-        salient: list[int | None] = [None] * len(split.documents)
-        for i, feature, expected in zip(places, features, counts, strict=True):
-            salient[i] = select_salient(expected, feature["hts"], len(feature["entity_pos"]))
-        if folder is not None:
-            pairs = [np.asarray(feature["hts"], dtype=np.int32) for feature in features]
-            owner = np.repeat(np.asarray(places, dtype=np.int32), [len(p) for p in pairs])
-            arrays = {"document": owner, "pair": np.concatenate(pairs), "count": np.concatenate(counts)}
-            write_arrays(folder / f"counts_{split.name}.npz", arrays)
-            path = folder / SALIENT
-            write_json(path, (read_json(path, "salient") if path.exists() else {}) | {split.name: salient})
-        return saliency(split.documents, salient) if split.has_gold else {}
 
 
 def own_scores(

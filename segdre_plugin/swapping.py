@@ -6,7 +6,7 @@ import argparse
 import io
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,21 +32,23 @@ def swapped(names: MutableMapping[str, Any], new: dict[str, Any]) -> Iterator[No
 
 
 class Parsed(Exception):  # noqa: N818 - no error
-    """Carries a script's arguments out of its ``main()``."""
+    """Carries a script's arguments out of its ``main()``, and the names of those that were given."""
 
-    def __init__(self, arguments: Namespace) -> None:
-        self.arguments = arguments
+    def __init__(self, arguments: Namespace, given: frozenset[str]) -> None:
+        self.arguments, self.given = arguments, given
 
 
 class ArgparseProxy:
     """``argparse`` for a script whose arguments are wanted, or are to be changed."""
 
-    def __init__(self, overrides: dict[str, Any] | None = None, stop: bool = False) -> None:
+    def __init__(self, overrides: Mapping[str, Any] | None = None, stop: bool = False) -> None:
         class Parser(argparse.ArgumentParser):
             def parse_args(self, *args: Any, **kwargs: Any) -> Any:
                 found = super().parse_args(*args, **kwargs)
                 if stop:
-                    raise Parsed(found)
+                    for action in self._actions:
+                        action.default = argparse.SUPPRESS
+                    raise Parsed(found, frozenset(vars(super().parse_args(*args, **kwargs))))
                 vars(found).update(overrides or {})
                 return found
 

@@ -14,13 +14,16 @@ COLUMNS = {
     "Intra-F1": "intra_f1",
     "Inter-F1": "inter_f1",
 }
+EVIDENCE_COLUMNS = {"Evi-F1": "evidence_f1"}  # only of backbones that predict evidence
 ROWS = {
     "base": "base",
+    "base_isf": "base w. ISF",
     "dense": "dense (its pairs)",
     "base_on_dense": "  base on these",
     "sparse": "sparse (its pairs)",
     "base_on_sparse": "  base on these",
     "fused": "fused",
+    "fused_isf": "fused w. ISF",
 }
 
 
@@ -28,28 +31,37 @@ def print_scores(report: Mapping[str, Any], folder: Path) -> None:
     """Print what ``metrics.json`` holds.
 
     Args:
-        report: the metrics of a ``--seg`` run.
+        report: the metrics of a ``--seg`` run, or of the evaluation of one.
         folder: where they and the results are.
     """
+    columns = COLUMNS | (EVIDENCE_COLUMNS if report.get("evidence") else {})
     for name in ("dev", "test"):
         if name not in report:
             continue
-        print(f"\n{name + ' (%)':<20}" + "".join(f"{column:>10}" for column in COLUMNS))
+        print(f"\n{name + ' (%)':<20}" + "".join(f"{column:>10}" for column in columns))
         if not report[name]["gold"]:
             print("no gold: predictions only")
             continue
         for row, title in ROWS.items():
+            if row not in report[name]:
+                continue
             scores = report[name][row]
-            values = [f"{100 * scores[key]:10.2f}" if key in scores else f"{'-':>10}" for key in COLUMNS.values()]
+            values = [f"{100 * scores[key]:10.2f}" if key in scores else f"{'-':>10}" for key in columns.values()]
             print(f"{title:<20}" + "".join(values))
         salient = report[name]["salient"]
         print(f"salient entity: accuracy {100 * salient['accuracy']:.1f}, saliency {100 * salient['saliency']:.1f}")
-    t = report["thresholds"]
-    print(
-        f"\nthresholds ({t['grid']} grid, {t['objective']} on dev): "
-        f"base {t['tau_base']:.1f}, dense {t['tau_dense']:.1f}, sparse {t['tau_sparse']:.1f}"
-    )
+    print()
+    _print_thresholds(report["thresholds"], "")
+    if "isf" in report:
+        _print_thresholds(report["isf"]["thresholds"], f" w. ISF, tau {report['isf']['tau']:.2f}")
     left_out = sum(report["branches_left_out"].values())
     if left_out:
         print(f"injection: {left_out} triples exceeded the token budget and were left out")
     print(f"written: {folder / 'result.json'}, {folder / 'metrics.json'}")
+
+
+def _print_thresholds(t: Mapping[str, Any], title: str) -> None:
+    print(
+        f"thresholds{title} ({t['grid']} grid, {t['objective']} on dev): "
+        f"base {t['tau_base']:.1f}, dense {t['tau_dense']:.1f}, sparse {t['tau_sparse']:.1f}"
+    )

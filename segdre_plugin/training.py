@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # What the script logs of dev, under the names that the backbones use; the first decides which checkpoint is kept.
 SCORES = {"F1": "f1", "F1_ign": "ign_f1"}
+EVIDENCE_SCORES = {"evi_F1": "evidence_f1"}
 IDENTIFY_SCORES = {"saliency": "saliency", "accuracy": "accuracy"}
 
 
@@ -35,6 +36,7 @@ class Training:
     def train(self, args: Namespace, model: Any, train_features: Any, dev_features: Any, *rest: Any) -> None:
         """Train with the script's own loop, then keep the best checkpoint's scores."""
         session = self.session
+        session.reader.fill_missing()
         self.stage = session.prepare(self.name)
         wrap_model(model, stage=self.name, adapter=session.backbone, config=session.options.config)
         self.collate_fn = session.names["collate_fn"]
@@ -43,8 +45,10 @@ class Training:
         if self.name == "identify":
             _load_shared(model, session.checkpoint("base"), session.backbone.classifier)
         splits = session.splits
-        if self.name == "base" and session.args.load_path:
-            _load_all(model, Path(session.args.load_path))
+        given = self.name == "base" and bool(session.args.load_path)
+        if given:
+            load_all(model, session.given_weights())
+        if given and not session.script.load_path_starts:
             torch.save(model.state_dict(), checkpoint)
         else:
             features = self.stage.prepare(splits["train"], model).features
@@ -57,7 +61,9 @@ class Training:
             self.upstream_train(args, model, features, splits["dev"].features, *(splits["test"].features for _ in rest))
             if not checkpoint.exists():  # some scripts never evaluate an epoch of a single step
                 torch.save(model.state_dict(), checkpoint)
-        _load_all(model, checkpoint)
+            for name in session.script.leftovers:
+                (checkpoint.parent / name).unlink(missing_ok=True)
+        load_all(model, checkpoint)
         scores = {
             split.name: self._judge(args, model, split, self.folder)
             for split in splits.values()
@@ -72,6 +78,8 @@ class Training:
         """Judge the stage on dev, in the form that the script expects."""
         metrics = self._judge(args, model, self.session.splits["dev"], None)
         shown = IDENTIFY_SCORES if self.name == "identify" else SCORES
+        if self.session.backbone.evidence and self.name != "identify":
+            shown = SCORES | EVIDENCE_SCORES
         scores = {title: metrics.get(name, 0.0) for title, name in shown.items()}
         return self.session.script.scores(next(iter(scores.values())), scores)
 
@@ -89,7 +97,16 @@ class Training:
         )
 
 
-def _load_all(model: torch.nn.Module, path: Path) -> None:
+def load_all(model: torch.nn.Module, path: Path) -> None:
+    """Load a checkpoint into a model.
+
+    Args:
+        model: the model.
+        path: the checkpoint.
+
+    Raises:
+        SegDREError: if it is missing, broken, or of another model.
+    """
     weights = read_weights(path, "checkpoint")
     try:
         model.load_state_dict(weights)

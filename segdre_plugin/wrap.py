@@ -20,6 +20,7 @@ from segdre_plugin.backbone import Backbone, find_backbone, get_backbone
 from segdre_plugin.config import STAGES, SegConfig
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.features import FEATURE
+from segdre_plugin.guards import guard
 from segdre_plugin.hooks import STATE, AppendBranches, CutBranches, InjectedPositions, Wrapped
 from segdre_plugin.zip_head import CountHead, CountLoss
 
@@ -66,6 +67,7 @@ def wrap_model(
             _hook_injection(model, encoder, wrapped)
         if stage == "identify":
             _swap_head(model, settings, wrapped)
+        guard(model, wrapped)
         wrapped.undo.append(encoder.register_forward_hook(CutBranches(wrapped)).remove)
     except Exception:
         _undo(wrapped)

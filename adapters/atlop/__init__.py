@@ -17,5 +17,6 @@ SCRIPT = Script(
     versions={"35ab94b92603aa7735f526f1adad327c06eb63bb": "2540f44 (Remove multi-gpu) and later"},
     checkpoint="{folder}/checkpoint.pt",
     save_path="{folder}/checkpoint.pt",
+    report="report",
     scores=lambda score, metrics: (score, {f"dev_{name}": 100 * value for name, value in metrics.items()}),
 )

@@ -1,0 +1,81 @@
+"""What DREEAM (https://github.com/YoumiMa/dreeam) looks like: its model, its batches, its train script."""
+
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from segdre_plugin.adapters.dreeam.teacher import teacher_problems
+
+from segdre_plugin.backbone import Backbone
+from segdre_plugin.script import Script
+
+BACKBONE = Backbone(
+    name="dreeam",
+    repository="https://github.com/YoumiMa/dreeam",
+    batch=(
+        "input_ids",
+        "attention_mask",
+        "labels",
+        "entity_pos",
+        "hts",
+        "sent_pos",
+        "sent_labels",
+        "teacher_attns",
+    ),
+    constants={"tag": "infer"},  # predictions without losses
+    not_for_prediction=frozenset({"labels", "teacher_attns"}),
+    pair_fields=("labels", "sent_labels", "attns"),
+    token_fields=("attns",),
+    copied=("teacher_attns",),
+    evidence="evi_pred",
+    evidence_labels="sent_labels",
+    evidence_loss="loss_fnt_evi",
+)
+
+
+def _scores(score: float, metrics: Mapping[str, float]) -> tuple[Any, ...]:
+    """Scores, what is printed, and the predictions that the script would write; it keeps the best ``dev_F1_ign``."""
+    scores = {f"dev_{name}": 100 * value for name, value in ({"F1_ign": score} | dict(metrics)).items()}
+    return scores, {name: round(value, 2) for name, value in scores.items()}, [], []
+
+
+def _repair(result: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A model that predicts nothing scores -100, below where the script starts: it would keep no checkpoint."""
+    scores, *rest = result
+    return {name: max(value, 0.0) for name, value in scores.items()}, *rest
+
+
+def _inputs(args: Namespace, train_file: Path) -> dict[str, Path]:
+    if not args.teacher_sig_path:
+        return {}
+    return {"teacher_attentions": Path(args.teacher_sig_path) / f"{train_file.stem}.attns"}
+
+
+def _explain(files: Mapping[str, Path], documents: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [problem for path in files.values() for problem in teacher_problems(path, documents)]
+
+
+SCRIPT = Script(
+    file="run.py",
+    patch="dreeam.patch",
+    # git blob of each version that the patch fits -> the commit that has it
+    versions={"704506a342ce9d79671c1d026d76addf83ac33b1": "476a700 (Update run_finetune_roberta.sh)"},
+    checkpoint="{folder}/best.ckpt",
+    save_path="{folder}",
+    scores=_scores,
+    required=("pandas",),
+    silent=("dump_to_file", "create_directory"),
+    leftovers=("last.ckpt",),
+    repair=_repair,
+    trains="do_train",
+    predicts={"do_train": False, "eval_mode": "single", "load_path": ""},
+    fuses=lambda args: args.eval_mode == "fushion",
+    load_path_starts=True,
+    places=frozenset({"do_train", "eval_mode", "save_attn", "teacher_sig_path"}),
+    refused={"save_attn": "store the teacher's attentions without --seg: --load_path SEG_DIR/base --save_attn"},
+    inputs=_inputs,
+    train_only=("teacher_sig_path",),
+    explain=_explain,
+    max_sentences="max_sent_num",
+)

@@ -1,0 +1,30 @@
+"""DREEAM's files of teacher attentions: one array [pairs, tokens] for each document of the train file, pickled."""
+
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def teacher_problems(path: Path, documents: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say why DREEAM's reader cannot go through a file of teacher attentions; it is the reader that unpickles it first.
+
+    Args:
+        path: the file.
+        documents: the train documents.
+
+    Returns:
+        The problems, one line each; empty if the file has an array for each document.
+    """
+    try:
+        with path.open("rb") as file:
+            attentions = pickle.load(file)
+    except Exception as error:  # a broken pickle raises nearly anything
+        return [f"{path}: cannot be read: {type(error).__name__}: {error}"]
+    if not isinstance(attentions, Sequence):
+        return [f"{path}: expected a list with an array for each document, found {type(attentions).__name__}"]
+    wrong = [i for i, rows in enumerate(attentions[: len(documents)]) if getattr(rows, "ndim", None) != 2]
+    if len(attentions) < len(documents):
+        first = documents[len(attentions)].get("title")
+        return [f"{path}: {len(attentions)} documents; document {len(attentions)} {first!r} has no attentions"]
+    return [f"{path}: document {i} {documents[i].get('title')!r}: expected an array [pairs, tokens]" for i in wrong]

@@ -1,0 +1,121 @@
+"""What training and evaluation share: the backbone's script with its arguments, the data, and each stage's inputs."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable, Mapping, MutableMapping
+from pathlib import Path
+from typing import Any
+
+from segdre_plugin import data
+from segdre_plugin.backbone import Backbone
+from segdre_plugin.data import Split
+from segdre_plugin.errors import SegDREError
+from segdre_plugin.options import Options
+from segdre_plugin.reading import Reader
+from segdre_plugin.script import Script
+from segdre_plugin.store import Store
+from segdre_plugin.swapping import ArgparseProxy, Parsed, swapped
+from segdre_plugin.wrap import wrap_collate
+
+# Arguments that say where things are, not what is computed; the data are known by their hashes.
+PLACES = frozenset(
+    {
+        "test_batch_size",
+        "data_dir",
+        "train_file",
+        "dev_file",
+        "test_file",
+        "save_path",
+        "load_path",
+        "display_name",
+        "pred_file",
+    }
+)
+
+
+class Driver:
+    """A train script in our hands.
+
+    Args:
+        names: the globals of the script.
+        main: its ``main``.
+        backbone: what its model looks like.
+        script: what the script looks like.
+        options: what the user asked for.
+    """
+
+    splits: dict[str, Split]
+    rel2id_file: Path
+    rel2id: dict[str, int]
+    rel_info: Path
+    relation_names: dict[str, str]
+    reader: Reader
+
+    def __init__(
+        self,
+        names: MutableMapping[str, Any],
+        main: Callable[[], Any],
+        backbone: Backbone,
+        script: Script,
+        options: Options,
+    ) -> None:
+        self.names, self.main = names, main
+        self.backbone, self.script, self.options = backbone, script, options
+        self.store = Store(options.directory)
+        self.places = PLACES | script.places
+        self.args, self.given = self._peek()
+        for name, hint in script.refused.items():
+            if getattr(self.args, name):
+                raise SegDREError(f"--{name} does not go with --seg", hint)
+
+    def _peek(self) -> tuple[Namespace, frozenset[str]]:
+        """Parse the command line with the script's own parser, and stop its ``main()`` there."""
+        with swapped(self.names, {"argparse": ArgparseProxy(stop=True)}):
+            try:
+                self.main()
+            except Parsed as parsed:
+                return parsed.arguments, parsed.given
+        raise SegDREError(
+            f"{self.script.file}: main() parsed no arguments", f"is it the original script of {self.backbone.name}?"
+        )
+
+    def load(self, files: Mapping[str, str], skip_unusable: bool) -> None:
+        """Read and check the data.
+
+        Args:
+            files: split -> file name in the script's data folder; where it is empty, there is no such split.
+            skip_unusable: accept documents and entities without pairs or mentions.
+
+        Raises:
+            SegDREError: if something is wrong with the data.
+        """
+        folder = Path(self.args.data_dir)
+        self.rel2id_file = Path(self.script.rel2id.format(data_dir=folder))
+        self.rel2id = data.load_rel2id(self.rel2id_file, self.args.num_class)
+        paths = {name: folder / file for name, file in files.items() if file}
+        given = self.options.rel_info
+        candidates = [given] if given else [Path("meta/rel_info.json"), folder / "rel_info.json"]
+        self.rel_info, self.relation_names = data.load_relation_names(candidates, self.rel2id)
+        self.splits = data.load_splits(paths, self.rel2id, skip_unusable)
+        if self.script.max_sentences:
+            most = getattr(self.args, self.script.max_sentences)
+            data.check_sentences(self.splits, most, self.script.max_sentences)
+        self.reader = Reader(
+            self.names["read_docred"], self.splits, self.backbone, self.script, self.args, skip_unusable
+        )
+
+    def collate(self) -> Any:
+        """Give the script's collate function, wrapped."""
+        return wrap_collate(self.names["collate_fn"], adapter=self.backbone)
+
+    def run_main(self, overrides: Mapping[str, Any], names: Mapping[str, Any]) -> None:
+        """Run the script's ``main()`` with other arguments and other names, and its own files unwritten."""
+        silent = dict.fromkeys(self.script.silent, _nothing)
+        ours = {"argparse": ArgparseProxy(overrides), "read_docred": self.reader}
+        with swapped(self.names, silent | ours | dict(names)):
+            self.main()
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """Stand in for a function that writes files."""
