@@ -1,7 +1,6 @@
 """The backbones that segdre-plugin knows, by name."""
 
 from segdre_plugin.adapters import atlop, dreeam
-
 from segdre_plugin.backbone import Backbone
 from segdre_plugin.script import Script
 

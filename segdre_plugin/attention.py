@@ -8,6 +8,7 @@ without a word. :func:`mask_form` therefore tries the forms on the encoder itsel
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -143,7 +144,7 @@ def force_eager(encoder: nn.Module) -> Callable[[], None]:
         return lambda: None
     switch: Callable[[str], None] = encoder.set_attn_implementation  # type: ignore[assignment]
     switch("eager")
-    return lambda: switch(before)
+    return partial(switch, before)
 
 
 def _first_line(error: Exception) -> str:

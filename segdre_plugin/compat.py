@@ -123,7 +123,8 @@ class AutoTokenizer:
     def from_pretrained(path: str, *args: Any, **kwargs: Any) -> Any:
         """Load a tokenizer as transformers does."""
         tokenizer = transformers.AutoTokenizer.from_pretrained(path, *args, **kwargs)
-        if not hasattr(tokenizer, "build_inputs_with_special_tokens"):
+        build = getattr(tokenizer, "build_inputs_with_special_tokens", list)
+        if tokenizer.cls_token_id is not None and not build([]):  # transformers 4's generic tokenizer adds none
             # one sequence of the BERT and RoBERTa families
             tokenizer.build_inputs_with_special_tokens = lambda ids: [
                 tokenizer.cls_token_id,

@@ -41,7 +41,7 @@ class SegConfig:
             text = getattr(self, name)
             try:
                 filled = text.format(head="head", relation="relation", tail="tail")
-            except (KeyError, IndexError, ValueError) as error:
+            except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
                 raise SegDREError(
                     f"{name} is {text!r}: {error}", "use only the fields {head}, {relation} and {tail}"
                 ) from None

@@ -20,6 +20,7 @@ Feature = dict[str, Any]
 
 FEATURE = "segdre"  # the field that holds a feature's injections, one for each window
 START_TOKENS = 1  # [CLS] or <s>: entity positions do not count it
+LAST_TOKENS = 1  # [SEP] or </s>: a document ends in one, also where the backbone ends a window with two
 
 
 def keep_pairs(feature: Feature, keep: BoolArray, backbone: Backbone) -> Feature:
@@ -84,9 +85,8 @@ def visible_entities(feature: Feature, backbone: Backbone, transformer_type: str
         One bool for each entity.
     """
     n = len(feature["input_ids"])
-    end_tokens = backbone.end_tokens[transformer_type]
     covered = [window.document for window in windows(n, backbone, transformer_type)]
-    last = n - end_tokens
+    last = n - LAST_TOKENS
     return [
         any(a <= start + START_TOKENS < min(b, last) for start, _ in mentions for a, b in covered)
         for mentions in feature["entity_pos"]
@@ -180,8 +180,9 @@ def add_branches(
 
 def _spans(feature: Feature, entity: int, window: Window) -> list[Span]:
     """Give an entity's mention spans in a window, markers included, in the document's order."""
+    last = len(feature["input_ids"]) - LAST_TOKENS  # a mention may be cut off, or be beyond the last token
     mentions = sorted((start + START_TOKENS, end + START_TOKENS) for start, end in feature["entity_pos"][entity])
-    located = (window.locate(span) for span in mentions)
+    located = (window.locate((start, min(end, last))) for start, end in mentions if start < last)
     return [span for span in located if span is not None]
 
 
@@ -191,5 +192,5 @@ def _window_ids(ids: Sequence[int], window: Window, backbone: Backbone, transfor
         return list(ids)
     start, end = window.document
     if window.shift == 0:
-        return [*ids[:end], *ids[-backbone.end_tokens[transformer_type] :]]
+        return [*ids[:end], *[ids[-1]] * backbone.end_tokens[transformer_type]]
     return [*ids[:START_TOKENS], *ids[start:end]]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -32,7 +35,8 @@ def write(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             fill(file)
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner may read
+        # mkstemp makes files that only their owner may read
+        os.chmod(temporary, stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
@@ -61,9 +65,24 @@ def read_json(path: Path, what: str) -> Any:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read arrays from npz."""
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+    """Read arrays from npz.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The arrays by name.
+
+    Raises:
+        SegDREError: if it is missing or not a whole file of numeric arrays.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except OSError as error:
+        raise SegDREError(f"cannot read {path}: {error.strerror or error}", "check the path") from None
+    except (ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        raise SegDREError(f"{path} is no file of arrays: {_first_line(error)}", "make that stage again") from None
 
 
 def read_weights(path: Path, what: str) -> dict[str, torch.Tensor]:
@@ -80,13 +99,20 @@ def read_weights(path: Path, what: str) -> dict[str, torch.Tensor]:
         SegDREError: if it is missing or not a file of tensors.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise SegDREError(f"{what}: cannot read {path}: {error.strerror}", "check the path") from None
     except Exception as error:  # torch.load raises half a dozen types for a broken or foreign file
         raise SegDREError(
-            f"{what}: {path} is no checkpoint of tensors: {str(error).splitlines()[0]}", "train that stage again"
+            f"{what}: {path} is no checkpoint of tensors: {_first_line(error)}", "train that stage again"
         ) from None
+    if not (isinstance(state, dict) and all(isinstance(value, torch.Tensor) for value in state.values())):
+        raise SegDREError(f"{what}: {path} is no checkpoint of tensors", "give a saved state_dict")
+    return state
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def fingerprint(path: Path) -> str:

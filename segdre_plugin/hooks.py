@@ -6,6 +6,7 @@ batch's injections travel as integers, linear in the number of tokens; the visib
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,6 +52,38 @@ class Wrapped:
     mask_form: MaskForm | None = None
     injections: list[Injection] | None = None
     width: int = 0
+
+
+class TakeInjections:
+    """Keep a batch's injections for the encoder's calls while ``forward`` runs.
+
+    The hooks are classes and no closures, so that they go with a deep copy of the model.
+    """
+
+    def __init__(self, wrapped: Wrapped, signature: inspect.Signature) -> None:
+        self.wrapped = wrapped
+        self.signature = signature
+
+    def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Look for them in ``forward``'s arguments."""
+        positions = self.signature.bind(*args, **kwargs).arguments.get("entity_pos")
+        if not isinstance(positions, InjectedPositions):
+            raise SegDREError(
+                "stage sparse got a batch without injections",
+                "prepare features with prepare_features and collate them with wrap_collate(collate_fn)",
+            )
+        self.wrapped.injections = positions.injections
+
+
+class DropInjections:
+    """Forget a batch's injections, also when its ``forward`` failed."""
+
+    def __init__(self, wrapped: Wrapped) -> None:
+        self.wrapped = wrapped
+
+    def __call__(self, *_: Any) -> None:
+        """Forget them."""
+        self.wrapped.injections, self.wrapped.width = None, 0
 
 
 class AppendBranches:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +109,7 @@ def parse(arguments: Sequence[str]) -> tuple[Options, list[str]]:
     )
     for name in ("identify_epochs", "dense_epochs", "sparse_epochs"):
         value = getattr(options, name)
-        if value is not None and value < 1:
+        if value is not None and not 1 <= value < math.inf:
             raise SegDREError(f"--seg-{name.replace('_', '-')} is {value}", "give one epoch or more")
     if options.new_layer_lr is not None and not options.new_layer_lr > 0:
         raise SegDREError(f"--seg-new-layer-lr is {options.new_layer_lr}", "give a positive learning rate")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -21,7 +22,15 @@ from segdre_plugin.config import STAGES, SegConfig
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.features import FEATURE
 from segdre_plugin.guards import guard
-from segdre_plugin.hooks import STATE, AppendBranches, CutBranches, InjectedPositions, Wrapped
+from segdre_plugin.hooks import (
+    STATE,
+    AppendBranches,
+    CutBranches,
+    DropInjections,
+    InjectedPositions,
+    TakeInjections,
+    Wrapped,
+)
 from segdre_plugin.zip_head import CountHead, CountLoss
 
 M = TypeVar("M", bound=nn.Module)
@@ -170,8 +179,8 @@ def _swap_head(model: nn.Module, config: SegConfig, wrapped: Wrapped) -> None:
     classifier, loss = getattr(model, backbone.classifier), getattr(model, backbone.loss)
     head = CountHead(classifier.in_features, config.hidden).to(classifier.weight)
     wrapped.undo += [
-        lambda: setattr(model, backbone.classifier, classifier),
-        lambda: setattr(model, backbone.loss, loss),
+        partial(setattr, model, backbone.classifier, classifier),  # no lambda: a deep copy undoes itself
+        partial(setattr, model, backbone.loss, loss),
     ]
     setattr(model, backbone.classifier, head)
     setattr(model, backbone.loss, CountLoss())
@@ -179,22 +188,8 @@ def _swap_head(model: nn.Module, config: SegConfig, wrapped: Wrapped) -> None:
 
 def _hook_injection(model: nn.Module, encoder: nn.Module, wrapped: Wrapped) -> None:
     """Hand a batch's injections from ``forward`` to the encoder's inputs."""
-    signature = inspect.signature(model.forward)
-
-    def begin(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        positions = signature.bind(*args, **kwargs).arguments.get("entity_pos")
-        if not isinstance(positions, InjectedPositions):
-            raise SegDREError(
-                "stage sparse got a batch without injections",
-                "prepare features with prepare_features and collate them with wrap_collate(collate_fn)",
-            )
-        wrapped.injections = positions.injections
-
-    def end(*_: Any) -> None:
-        wrapped.injections, wrapped.width = None, 0
-
-    wrapped.undo += [
-        model.register_forward_pre_hook(begin, with_kwargs=True).remove,
-        model.register_forward_hook(end, always_call=True).remove,
-        encoder.register_forward_pre_hook(AppendBranches(wrapped), with_kwargs=True).remove,
-    ]
+    undo = wrapped.undo  # one by one: a step that fails leaves those before it to be undone
+    take = TakeInjections(wrapped, inspect.signature(model.forward))
+    undo.append(model.register_forward_pre_hook(take, with_kwargs=True).remove)
+    undo.append(model.register_forward_hook(DropInjections(wrapped), always_call=True).remove)
+    undo.append(encoder.register_forward_pre_hook(AppendBranches(wrapped), with_kwargs=True).remove)

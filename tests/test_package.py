@@ -74,5 +74,6 @@ def test_every_adapter_folder_is_registered_and_packaged():
 def test_constraints_pin_what_the_package_needs():
     pinned = {line.split("==")[0].lower() for line in (REPOSITORY / "constraints.txt").read_text().splitlines()}
     config = (REPOSITORY / "setup.cfg").read_text()
-    needed = re.findall(r"^    ([A-Za-z0-9_\-]+) >=", config.split("install_requires")[1].split("[options.pack")[0], re.M)
+    section = config.split("install_requires")[1].split("[options.pack")[0]
+    needed = re.findall(r"^    ([A-Za-z0-9_\-]+) >=", section, re.M)
     assert {name.lower() for name in needed} <= pinned

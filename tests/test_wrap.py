@@ -3,6 +3,7 @@
 import pytest
 import tiny
 import torch
+import transformers
 from torch import nn
 
 import segdre_plugin.wrap
@@ -11,6 +12,8 @@ from segdre_plugin.config import STAGES
 from segdre_plugin.reference import AdaptiveThresholdLoss, collate_fn
 from segdre_plugin.zip_head import CountHead, CountLoss
 
+# transformers 4 keeps sdpa and falls back to eager by itself when attention is asked for
+EAGER = "eager" if int(transformers.__version__.split(".")[0]) >= 5 else "sdpa"
 SAME_KEYS = ("base", "dense", "sparse")
 
 
@@ -134,12 +137,22 @@ class TestUnwrap:
         assert torch.equal(tiny.logits(model, batch()), expected)
 
 
-class Broken(RuntimeError):
+def test_a_deep_copy_is_undone_on_its_own():
+    model = wrap_model(tiny.model(attn_implementation="sdpa"), stage="identify", config=SegConfig(hidden=8))
+    copy = unwrap_model(tiny.twin(model))
+    assert isinstance(copy.bilinear, nn.Linear)
+    assert isinstance(copy.loss_fnt, AdaptiveThresholdLoss)
+    assert isinstance(model.bilinear, CountHead)
+    assert (copy.model.config._attn_implementation, len(copy.model._forward_hooks)) == ("sdpa", 0)
+    assert (model.model.config._attn_implementation, len(model.model._forward_hooks)) == (EAGER, 1)
+
+
+class BrokenError(RuntimeError):
     pass
 
 
 def fail(*_, **__):
-    raise Broken
+    raise BrokenError
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
@@ -158,7 +171,7 @@ def test_a_failed_wrap_changes_nothing(monkeypatch, stage, step, implementation)
     model = tiny.model(attn_implementation=implementation).train()
     before, values = snapshot(model), weights(model)
     monkeypatch.setattr(segdre_plugin.wrap, step, fail)
-    with pytest.raises(Broken):
+    with pytest.raises(BrokenError):
         wrap_model(model, stage=stage)
     assert snapshot(model) == before
     assert_same_weights(model, values)

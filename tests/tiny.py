@@ -11,6 +11,8 @@ from segdre_plugin.adapters import BACKBONES
 from segdre_plugin.features import add_branches
 from segdre_plugin.reference import ReferenceModel
 
+torch.set_num_threads(1)  # threads only get into each other's way on matrices as small as these
+
 KINDS = ("bert", "roberta")
 ATLOP = BACKBONES["atlop"]
 VOCABULARY = 120

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from segdre_plugin.adapters.dreeam.teacher import teacher_problems
-
 from segdre_plugin.backbone import Backbone
 from segdre_plugin.script import Script
 

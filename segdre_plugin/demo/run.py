@@ -11,7 +11,7 @@ from typing import Any
 from segdre_plugin.branches import entity_name
 from segdre_plugin.demo.corpus import RELATIONS, rel2id, write_corpus
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.files import read_json
+from segdre_plugin.files import read_json, write_json
 from segdre_plugin.reference.run import run
 from segdre_plugin.salient import saliency
 
@@ -46,7 +46,7 @@ def demo(folder: Path, *, train: int, dev: int, test: int, epochs: int, seed: in
             raise SegDREError(f"--{name} is {value}", "give 1 or more")
     started = time.perf_counter()
     corpus = folder / "corpus"
-    write_corpus(corpus, train=train, dev=dev, test=test, seed=seed)
+    _write_corpus(corpus, {"train": train, "dev": dev, "test": test, "seed": seed})
     print(f"segdre: {train} train, {dev} dev and {test} test documents, generated from seed {seed}: {corpus}")
     arguments = {
         "--data_dir": corpus,
@@ -61,6 +61,24 @@ def demo(folder: Path, *, train: int, dev: int, test: int, epochs: int, seed: in
     print_saliency(documents, read_json(folder / "identify" / "salient.json", "salient entities")["test"], seed)
     print_injection(documents, read_json(folder / "sparse" / "injected.json", "injected triples")["test"]["triples"])
     print(f"\n{time.perf_counter() - started:.0f} seconds")
+
+
+def _write_corpus(corpus: Path, sizes: dict[str, int]) -> None:
+    """Write the corpus, or find that it is there already; refuse to write it over another one."""
+    mark = corpus / "sizes.json"
+    if not mark.exists():
+        write_corpus(corpus, **sizes)
+        write_json(mark, sizes)
+    found = read_json(mark, "corpus")
+    if found != sizes:
+        raise SegDREError(
+            f"{corpus} was made with other settings: {_words(found)} there, {_words(sizes)} now",
+            "use the same settings, or another folder",
+        )
+
+
+def _words(sizes: dict[str, int]) -> str:
+    return " ".join(f"--{name} {value}" for name, value in sizes.items())
 
 
 def print_saliency(documents: Sequence[dict[str, Any]], predicted: Sequence[int | None], seed: int) -> None:

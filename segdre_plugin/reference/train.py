@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.optim import AdamW
+from torch.utils.data import DataLoader
 from transformers import AutoConfig
 
 from segdre_plugin.compat import AutoModel, AutoTokenizer
@@ -25,7 +26,7 @@ from segdre_plugin.reference.tokenizer import build_encoder, build_tokenizer, pr
 from segdre_plugin.trainer import Recipe, fit
 
 # Looked up when main() runs, so that --seg can swap them, as it does in the backbones' scripts.
-__all__ = ["AdamW", "DocREModel", "collate_fn", "evaluate", "main", "read_docred", "train"]
+__all__ = ["AdamW", "DataLoader", "DocREModel", "collate_fn", "evaluate", "main", "read_docred", "train"]
 
 
 def read_docred(path: str, tokenizer: Any, rel2id: dict[str, int]) -> list[dict[str, Any]]:
@@ -66,17 +67,16 @@ def evaluate(args: argparse.Namespace, model: Any, features: Any, tag: str = "de
     """Score dev with the official metrics."""
     documents = load_documents(Path(args.data_dir) / args.dev_file)
     relations = {i: name for name, i in _relations(args).items()}
-    found = []
+    pairs = [(feature["title"], h, t) for feature in features for h, t in feature["hts"]]
+    predicted = []
     model.eval()
     with torch.no_grad():
-        for start in range(0, len(features), args.test_batch_size):
-            batch = features[start : start + args.test_batch_size]
-            ids, mask, _, entity_pos, hts = collate_fn(batch)
-            (predicted,) = model(ids.to(args.device), mask.to(args.device), None, entity_pos, hts)
-            pairs = [(feature["title"], h, t) for feature in batch for h, t in feature["hts"]]
-            for row, relation in predicted[:, 1:].nonzero().tolist():
-                title, h, t = pairs[row]
-                found.append({"title": title, "h_idx": h, "t_idx": t, "r": relations[relation + 1]})
+        for ids, mask, _, entity_pos, hts in DataLoader(features, args.test_batch_size, collate_fn=collate_fn):
+            predicted += model(ids.to(args.device), mask.to(args.device), None, entity_pos, hts)
+    found = []
+    for row, relation in torch.cat(predicted)[:, 1:].nonzero().tolist():
+        title, h, t = pairs[row]
+        found.append({"title": title, "h_idx": h, "t_idx": t, "r": relations[relation + 1]})
     scores = official_scores(found, documents, load_documents(Path(args.data_dir) / args.train_file))
     return scores["f1"], {f"{tag}_F1": 100 * scores["f1"], f"{tag}_F1_ign": 100 * scores["ign_f1"]}
 
