@@ -64,21 +64,10 @@ class Driver:
         self.backbone, self.script, self.options = backbone, script, options
         self.store = Store(options.directory)
         self.places = PLACES | script.places
-        self.args, self.given = self._peek()
+        self.args, self.given = peek(names, main, script)
         for name, hint in script.refused.items():
             if getattr(self.args, name):
                 raise SegDREError(f"--{name} does not go with --seg", hint)
-
-    def _peek(self) -> tuple[Namespace, frozenset[str]]:
-        """Parse the command line with the script's own parser, and stop its ``main()`` there."""
-        with swapped(self.names, {"argparse": ArgparseProxy(stop=True)}):
-            try:
-                self.main()
-            except Parsed as parsed:
-                return parsed.arguments, parsed.given
-        raise SegDREError(
-            f"{self.script.file}: main() parsed no arguments", f"is it the original script of {self.backbone.name}?"
-        )
 
     def load(self, files: Mapping[str, str], skip_unusable: bool) -> None:
         """Read and check the data.
@@ -115,6 +104,28 @@ class Driver:
         ours = {"argparse": ArgparseProxy(overrides), "read_docred": self.reader}
         with swapped(self.names, silent | ours | dict(names)):
             self.main()
+
+
+def peek(names: MutableMapping[str, Any], main: Callable[[], Any], script: Script) -> tuple[Namespace, frozenset[str]]:
+    """Parse the command line with the script's own parser, and stop its ``main()`` there.
+
+    Args:
+        names: the globals of the script.
+        main: its ``main``.
+        script: what it looks like.
+
+    Returns:
+        The arguments, and the names of those that the command line has.
+
+    Raises:
+        SegDREError: if ``main`` parses none.
+    """
+    with swapped(names, {"argparse": ArgparseProxy(stop=True)}):
+        try:
+            main()
+        except Parsed as parsed:
+            return parsed.arguments, parsed.given
+    raise SegDREError(f"{script.file}: main() parsed no arguments", "is it the original script?")
 
 
 def _nothing(*_: Any, **__: Any) -> None:

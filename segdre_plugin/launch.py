@@ -59,6 +59,8 @@ def entry(names: MutableMapping[str, Any], adapter: str) -> Callable[[], None]:
         The new ``main``.
     """
     from segdre_plugin.adapters import BACKBONES, SCRIPTS
+    from segdre_plugin.driver import peek
+    from segdre_plugin.saved import SavedRun
     from segdre_plugin.session import Session
 
     upstream = names["main"]
@@ -72,7 +74,10 @@ def entry(names: MutableMapping[str, Any], adapter: str) -> Callable[[], None]:
             options, rest = parse(sys.argv[1:])
             sys.argv[1:] = rest
             if options.seg:
-                Session(names, upstream, BACKBONES[adapter], SCRIPTS[adapter], options).run()
+                script = SCRIPTS[adapter]
+                args, _ = peek(names, upstream, script)
+                trains = script.trains is None or getattr(args, script.trains)
+                (Session if trains else SavedRun)(names, upstream, BACKBONES[adapter], script, options).run()
                 return
             model = names["DocREModel"]
             names["DocREModel"] = lambda *args, **kwargs: wrap_model(model(*args, **kwargs), adapter=adapter)

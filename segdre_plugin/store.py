@@ -104,6 +104,31 @@ class Store:
             raise
 
 
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """Make a folder anew: what was there stays until the new one is whole.
+
+    Args:
+        folder: where it goes; its parent is made.
+
+    Yields:
+        A folder to write into.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial, old = (folder.with_name(f".{folder.name}.{end}") for end in ("partial", "old"))
+    for left in (partial, old):
+        shutil.rmtree(left, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        if folder.exists():
+            folder.rename(old)
+        partial.rename(folder)
+    finally:
+        for left in (partial, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+
 def digest(settings: Mapping[str, Any]) -> str:
     """Give a short hash of settings."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

@@ -38,7 +38,7 @@ def print_scores(report: Mapping[str, Any], folder: Path) -> None:
     for name in ("dev", "test"):
         if name not in report:
             continue
-        print(f"\n{name + ' (%)':<20}" + "".join(f"{column:>10}" for column in columns))
+        print(f"\n{report.get('file', name) + ' (%)':<20}" + "".join(f"{column:>10}" for column in columns))
         if not report[name]["gold"]:
             print("no gold: predictions only")
             continue
