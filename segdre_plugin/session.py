@@ -20,7 +20,7 @@ from segdre_plugin.fuse import fuse
 from segdre_plugin.margins import Margins
 from segdre_plugin.stages import SALIENT, Stage, margins_file, train_salient
 from segdre_plugin.store import digest
-from segdre_plugin.swapping import open_outside, progress_loader, with_new_layer_lr
+from segdre_plugin.swapping import no_report, open_outside, progress_loader, with_new_layer_lr
 from segdre_plugin.training import Training
 
 RUN = "run.json"  # where the data of a run are
@@ -150,7 +150,7 @@ class Session(Driver):
             if self.options.new_layer_lr:
                 names["AdamW"] = with_new_layer_lr(self.names["AdamW"], self.options.new_layer_lr)
             if self.script.report:
-                names[self.script.report] = lambda *_: []  # the test split is predicted once, with the best checkpoint
+                names[self.script.report] = no_report
             self.run_main(overrides, names)
             if not work.finished:
                 raise SegDREError(

@@ -73,7 +73,7 @@ def command(place: Path, *more: str, kind: str = "bert", script: tuple[str, ...]
         "model_name_or_path": kind,
         "train_batch_size": "4",
         "test_batch_size": "4",
-        "num_train_epochs": "1",
+        "num_train_epochs": "2",
         "learning_rate": "1e-3",
         "num_class": str(n_classes),
     }
