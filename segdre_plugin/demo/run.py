@@ -67,7 +67,7 @@ def _write_corpus(corpus: Path, sizes: dict[str, int]) -> None:
     """Write the corpus, or find that it is there already; refuse to write it over another one."""
     mark = corpus / "sizes.json"
     if not mark.exists():
-        write_corpus(corpus, **sizes)
+        write_corpus(corpus, train=sizes["train"], dev=sizes["dev"], test=sizes["test"], seed=sizes["seed"])
         write_json(mark, sizes)
     found = read_json(mark, "corpus")
     if found != sizes:
