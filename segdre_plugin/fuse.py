@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from segdre_plugin.cells import Cells, count_entities, gold_flags, join
 from segdre_plugin.data import Split
@@ -60,6 +62,11 @@ class Scored:
             in_train=known,
         )
 
+    def search_base(self, cells: Cells, grid: str, objective: str) -> float:
+        """Find the base model's best threshold on this split when it stands alone: what tuning gives without stages."""
+        alone = replace(cells, stage=np.full(len(cells.stage), -np.inf))
+        return self.search(alone, grid, objective).tau_base
+
     def predict(self, cells: Cells, thresholds: FusionResult) -> list[dict[str, Any]]:
         """Fuse: give the predictions in the official format."""
         keep = apply_thresholds(cells.cells.margin, cells.stage, cells.is_dense, thresholds)
@@ -69,14 +76,24 @@ class Scored:
         """Write chosen cells in the official format."""
         return official(chosen, self.split.documents, {i: name for name, i in self.rel2id.items()})
 
-    def rows(self, predictions: list[dict[str, Any]]) -> dict[str, Any]:
-        """Evaluate base, dense, sparse and fused; each stage beside the base model on the stage's own pairs."""
+    def rows(self, predictions: list[dict[str, Any]], tau_base_alone: float) -> dict[str, Any]:
+        """Evaluate base, dense, sparse and fused.
+
+        Args:
+            predictions: the fused ones.
+            tau_base_alone: see :meth:`search_base`.
+
+        Returns:
+            The metrics of the base model, with its threshold tuned, too; of each stage, with the base model on the same
+            pairs beside it; and of the fused predictions.
+        """
         if not has_gold(self.split.documents):
             return {"gold": False}
         cells = self.cells()
         base = cells.cells.margin > 0
         predicted = {
             "base": (self._positive("base"), "base"),
+            "base_tuned": (self.tables["base"].take(self.tables["base"].margin > tau_base_alone), "base"),
             "dense": (self._positive("dense"), "dense"),
             "base_on_dense": (cells.cells.take(base & cells.is_dense), "dense"),
             "sparse": (self._positive("sparse"), "sparse"),
@@ -125,15 +142,18 @@ def fuse(store: Store, splits: Mapping[str, Split], rel2id: Mapping[str, int], o
         tables = {stage: _load(margins_file(store.folder(stage), name)) for stage in ("base", "dense", "sparse")}
         scored = Scored(splits[name], tables, salient[name], rel2id, splits["train"].documents)
         cells = scored.cells()
-        thresholds = thresholds or scored.search(cells, options.grid, options.objective)
+        if thresholds is None:
+            thresholds = scored.search(cells, options.grid, options.objective)
+            tau_base_alone = scored.search_base(cells, options.grid, options.objective)
         predictions = scored.predict(cells, thresholds)
         write_json(store.root / ("result.json" if name == "test" else "result_dev.json"), predictions)
-        report[name] = scored.rows(predictions) | {"salient": identify[name]}
+        report[name] = scored.rows(predictions, tau_base_alone) | {"salient": identify[name]}
         report["evidence"] = scored.has_evidence
     if "test" not in splits:
         write_json(store.root / "result.json", predictions)
     assert thresholds is not None
-    report["thresholds"] = asdict(thresholds) | {"grid": options.grid, "objective": options.objective}
+    search = {"grid": options.grid, "objective": options.objective, "tau_base_alone": tau_base_alone}
+    report["thresholds"] = asdict(thresholds) | search
     injected = read_json(store.folder("sparse") / INJECTED, "stage sparse")
     report["branches_left_out"] = {name: part["left_out"] for name, part in injected.items()}
     write_json(store.root / "metrics.json", report)

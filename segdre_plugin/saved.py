@@ -154,7 +154,7 @@ class SavedRun(Driver):
         scored = Scored(self.split, self.tables, self.salient, self.rel2id, self.splits["train"].documents)
         thresholds = self.metrics["thresholds"]
         predictions = scored.predict(scored.cells(), _result(thresholds))
-        rows = scored.rows(predictions)
+        rows = scored.rows(predictions, thresholds["tau_base_alone"])
         report: dict[str, Any] = {"file": self.split.path.name, "evidence": scored.has_evidence}
         if self.pseudo is not None:
             sums = add_margins(self.tables["base"], self.pseudo, count_entities(self.split))

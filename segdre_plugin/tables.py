@@ -17,6 +17,7 @@ COLUMNS = {
 EVIDENCE_COLUMNS = {"Evi-F1": "evidence_f1"}  # only of backbones that predict evidence
 ROWS = {
     "base": "base",
+    "base_tuned": "  threshold tuned",
     "base_isf": "base w. ISF",
     "dense": "dense (its pairs)",
     "base_on_dense": "  base on these",
