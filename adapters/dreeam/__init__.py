@@ -1,7 +1,7 @@
 """What DREEAM (https://github.com/YoumiMa/dreeam) looks like: its model, its batches, its train script."""
 
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,23 @@ def _scores(score: float, metrics: Mapping[str, float]) -> tuple[Any, ...]:
     return scores, {name: round(value, 2) for name, value in scores.items()}, [], []
 
 
-def _repair(result: tuple[Any, ...]) -> tuple[Any, ...]:
+def _not_below_zero(evaluate: Callable[..., Any]) -> Callable[..., Any]:
     """A model that predicts nothing scores -100, below where the script starts: it would keep no checkpoint."""
-    scores, *rest = result
-    return {name: max(value, 0.0) for name, value in scores.items()}, *rest
+
+    def evaluated(*args: Any, **kwargs: Any) -> Any:
+        scores, *rest = evaluate(*args, **kwargs)
+        return {name: max(value, 0.0) for name, value in scores.items()}, *rest
+
+    return evaluated
+
+
+def _with_lists(to_official: Callable[..., Any]) -> Callable[..., Any]:
+    """The script compares arrays to ``[]``, which NumPy 1.25 and later refuse; lists of rows do as well."""
+
+    def converted(preds: Any, features: Any, **arrays: Any) -> Any:
+        return to_official(preds, features, **{name: list(rows) for name, rows in arrays.items()})
+
+    return converted
 
 
 def _inputs(args: Namespace, train_file: Path) -> dict[str, Path]:
@@ -66,7 +79,7 @@ SCRIPT = Script(
     required=("pandas",),
     silent=("dump_to_file", "create_directory"),
     leftovers=("last.ckpt",),
-    repair=_repair,
+    mends={"evaluate": _not_below_zero, "to_official": _with_lists},
     trains="do_train",
     predicts={"do_train": False, "eval_mode": "single", "load_path": ""},
     fuses=lambda args: args.eval_mode == "fushion",
