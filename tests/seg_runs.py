@@ -19,7 +19,7 @@ from segdre_plugin.reference.tokenizer import build_encoder, build_tokenizer
 
 STAGES = ("base", "identify", "dense", "sparse")
 COMMON = {"data_dir": "data", "train_batch_size": "4", "test_batch_size": "4"}
-ONCE = {"num_train_epochs": "1"}
+TRAINING = {"num_train_epochs": "2"}  # later epochs shuffle as upstream's only if all seeds agree
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Place:
     def arguments(self, *more, kind="bert", train=True):
         n_classes = len(json.loads((self.folder / "meta" / "rel2id.json").read_text()))
         own = COMMON | {"transformer_type": kind, "model_name_or_path": kind, "num_class": str(n_classes)}
-        flags = [part for name, value in (own | (ONCE if train else {})).items() for part in (f"--{name}", value)]
+        flags = [part for name, value in (own | (TRAINING if train else {})).items() for part in (f"--{name}", value)]
         return [*flags, *(self.upstream.train if train else ()), *more]
 
     def seg(self, *more, **how):
