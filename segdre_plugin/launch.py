@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from segdre_plugin.backbone import Backbone, get_backbone
 from segdre_plugin.compat import adapt_names, supply_modules
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.options import build_parser, parse
-from segdre_plugin.script import REL2ID
+from segdre_plugin.script import REL2ID, Script
 from segdre_plugin.wrap import wrap_model
 
 
@@ -46,25 +47,28 @@ def prepare(adapter: str = "atlop") -> None:
             print(f"segdre: standing in for {', '.join(supplied)}", file=sys.stderr)
 
 
-def entry(names: MutableMapping[str, Any], adapter: str) -> Callable[[], None]:
+def entry(names: MutableMapping[str, Any], adapter: str | Backbone, script: Script | None = None) -> Callable[[], None]:
     """Make the ``main`` that the patched script calls.
 
     Without ``--seg`` it is the script's own, on today's libraries; with it, all stages of SegDRE.
 
     Args:
         names: the script's globals, its own ``main`` among them.
-        adapter: the backbone's name.
+        adapter: the backbone's name, or the spec of one of your own.
+        script: what its script looks like; None takes the one of that name.
 
     Returns:
         The new ``main``.
     """
-    from segdre_plugin.adapters import BACKBONES, SCRIPTS
+    from segdre_plugin.adapters import SCRIPTS
     from segdre_plugin.driver import peek
     from segdre_plugin.saved import SavedRun
     from segdre_plugin.session import Session
 
+    backbone = get_backbone(adapter)
+    spec = script or SCRIPTS[backbone.name]
     upstream = names["main"]
-    adapt_names(names, SCRIPTS[adapter])
+    adapt_names(names, spec)
 
     def main() -> None:
         with _messages():
@@ -74,10 +78,9 @@ def entry(names: MutableMapping[str, Any], adapter: str) -> Callable[[], None]:
             options, rest = parse(sys.argv[1:])
             sys.argv[1:] = rest
             if options.seg:
-                script = SCRIPTS[adapter]
-                args, _ = peek(names, upstream, script)
-                trains = script.trains is None or getattr(args, script.trains)
-                (Session if trains else SavedRun)(names, upstream, BACKBONES[adapter], script, options).run()
+                args, _ = peek(names, upstream, spec)
+                trains = spec.trains is None or getattr(args, spec.trains)
+                (Session if trains else SavedRun)(names, upstream, backbone, spec, options).run()
                 return
             model = names["DocREModel"]
             names["DocREModel"] = lambda *args, **kwargs: wrap_model(model(*args, **kwargs), adapter=adapter)

@@ -36,7 +36,7 @@ def test_ci_runs_the_test_command_of_the_readme():
 
 @pytest.mark.upstream
 def test_own_loop_runs_in_a_real_clone(atlop: Path, tmp_path: Path):
-    from test_seg_atlop import environment, make_encoder
+    from seg_runs import environment, make_encoder
 
     clone = tmp_path / "ATLOP"
     shutil.copytree(atlop, clone, ignore=shutil.ignore_patterns(".git", "meta"))
