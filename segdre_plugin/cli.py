@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="segdre", description="SegDRE for document-level relation extraction.")
     parser.add_argument("--version", action="version", version=f"segdre-plugin {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_patch, _add_run):
+    for add in (_add_demo, _add_patch, _add_run, _add_report):
         add(commands)
     options = parser.parse_args(arguments)
     try:
@@ -84,5 +84,28 @@ def _add_run(commands: Any) -> None:
         from segdre_plugin.launch import run_script
 
         run_script(options.script, options.arguments[options.arguments[:1] == ["--"] :])
+
+    command.set_defaults(command=run)
+
+
+def _add_report(commands: Any) -> None:
+    command = commands.add_parser("report", help="show a finished run on one HTML page")
+    command.add_argument("folder", type=Path, metavar="DIR", help="the run's --seg-dir")
+    command.add_argument("--output", type=Path, metavar="FILE", help="the page (DIR/report.html)")
+    command.add_argument(
+        "--documents",
+        nargs="+",
+        default=[],
+        metavar="TITLE",
+        help="titles of documents to show (of dev: where fusion gained most, lost most, and a typical one)",
+    )
+    command.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="where the run's data are now (where they were during the run)"
+    )
+
+    def run(options: Namespace) -> None:
+        from segdre_plugin.report.render import write_report
+
+        print(f"written: {write_report(options.folder, options.output, options.documents, options.data_dir)}")
 
     command.set_defaults(command=run)

@@ -54,6 +54,90 @@ class FusionResult:
     score: float
 
 
+@dataclass(frozen=True)
+class Grid:
+    """What every point (tau_base, tau_dense, tau_sparse) of a grid predicts on a set of cells.
+
+    Attributes:
+        offsets: distances from the anchors, [n], the same for the three thresholds.
+        taus: thresholds of base, dense and sparse, [3, n].
+        dense: predicted, correct and known dense cells at every (tau_base, tau_dense), [3, n, n].
+        sparse: the same for sparse cells at every (tau_base, tau_sparse), [3, n, n].
+        n_gold: all gold triples.
+        objective: ``"f1"`` or ``"ign_f1"``.
+    """
+
+    offsets: Floats
+    taus: Floats
+    dense: Ints
+    sparse: Ints
+    n_gold: int
+    objective: str
+
+    def scores(self, i: int) -> Floats:
+        """Give the objective, a fraction, at every (tau_dense, tau_sparse) with tau_base = ``taus[0, i]``, [n, n]."""
+        # P[i, j, k] = P_dense[i, j] + P_sparse[i, k]
+        predicted, correct, known = self.dense[:, i, :, None] + self.sparse[:, i, None, :]
+        if self.objective == "ign_f1":
+            return _ign_f1(predicted, correct, known, self.n_gold)
+        return 2 * correct / (predicted + self.n_gold)
+
+
+def count_grid(
+    base: ArrayLike,
+    stage: ArrayLike,
+    gold: ArrayLike,
+    is_dense: ArrayLike,
+    n_gold: int,
+    *,
+    low: float = -1.0,
+    high: float = 4.0,
+    step: float = 0.1,
+    anchor: float | Sequence[float] = 0.0,
+    objective: str = "f1",
+    in_train: ArrayLike | None = None,
+) -> Grid:
+    """Count the predicted, correct and known cells at every grid point; the arguments of ``search_thresholds``.
+
+    Args:
+        base: margins (in logits) of the base model, [N]; -inf where it has none.
+        stage: margins of the dense model in dense cells and of the sparse model in sparse cells, [N]; -inf for none.
+        gold: whether the cell is a gold triple, [N] bool.
+        is_dense: whether the cell's pair involves the salient entity, [N] bool.
+        n_gold: all gold triples, also those without a cell.
+        low: smallest offset from the anchor.
+        high: largest offset from the anchor.
+        step: distance of neighbouring offsets.
+        anchor: a number, or one for each of base, dense and sparse.
+        objective: ``"f1"`` or ``"ign_f1"``.
+        in_train: whether the cell's fact occurs in training, [N] bool; needed by ``"ign_f1"``.
+
+    Returns:
+        The counts.
+
+    Raises:
+        SegDREError: if there is no gold, lengths differ, a margin is NaN or +inf, or an argument is out of its range.
+    """
+    base, stage, dense = _cells(base, stage, is_dense)
+    correct = _flags("gold", gold, len(base))
+    n_gold = int(n_gold)  # a NumPy integer would make the results NumPy scalars
+    if n_gold < 1:
+        raise SegDREError(f"there is no gold to tune thresholds on: n_gold={n_gold}", "tune on a labelled split")
+    if correct.sum() > n_gold:
+        raise SegDREError(f"{correct.sum()} cells are gold but n_gold={n_gold}", "count all gold triples of the split")
+    if objective not in ("f1", "ign_f1"):
+        raise SegDREError(f"unknown objective {objective!r}", "use 'f1' or 'ign_f1'")
+    if objective == "ign_f1" and in_train is None:
+        raise SegDREError("objective 'ign_f1' needs in_train", "say which cells' facts occur in training")
+    # without it no fact is known, and the plain objective does not ask
+    known = correct & _flags("in_train", np.zeros(len(base), dtype=bool) if in_train is None else in_train, len(base))
+    offsets = _offsets(low, high, step)
+    taus = np.round(_anchors(anchor)[:, None] + offsets, _DECIMALS) + 0.0  # [3, n]: base, dense, sparse; no -0.0
+    at_dense = _tables(base[dense], stage[dense], correct[dense], known[dense], taus[0], taus[1])
+    at_sparse = _tables(base[~dense], stage[~dense], correct[~dense], known[~dense], taus[0], taus[2])
+    return Grid(offsets, taus, at_dense, at_sparse, n_gold, objective)
+
+
 def search_thresholds(
     base: ArrayLike,
     stage: ArrayLike,
@@ -92,29 +176,12 @@ def search_thresholds(
     Raises:
         SegDREError: if there is no gold, lengths differ, a margin is NaN or +inf, or an argument is out of its range.
     """
-    base, stage, dense = _cells(base, stage, is_dense)
-    correct = _flags("gold", gold, len(base))
-    n_gold = int(n_gold)  # a NumPy integer would make the results NumPy scalars
-    if n_gold < 1:
-        raise SegDREError(f"there is no gold to tune thresholds on: n_gold={n_gold}", "tune on a labelled split")
-    if correct.sum() > n_gold:
-        raise SegDREError(f"{correct.sum()} cells are gold but n_gold={n_gold}", "count all gold triples of the split")
-    if objective not in ("f1", "ign_f1"):
-        raise SegDREError(f"unknown objective {objective!r}", "use 'f1' or 'ign_f1'")
-    if objective == "ign_f1" and in_train is None:
-        raise SegDREError("objective 'ign_f1' needs in_train", "say which cells' facts occur in training")
-    # without it no fact is known, and the plain objective does not ask
-    known = correct & _flags("in_train", np.zeros(len(base), dtype=bool) if in_train is None else in_train, len(base))
-    offsets = _offsets(low, high, step)
-    taus = np.round(_anchors(anchor)[:, None] + offsets, _DECIMALS) + 0.0  # [3, n]: base, dense, sparse; no -0.0
-
-    at_dense = _tables(base[dense], stage[dense], correct[dense], known[dense], taus[0], taus[1])
-    at_sparse = _tables(base[~dense], stage[~dense], correct[~dense], known[~dense], taus[0], taus[2])
-
+    cells = (base, stage, gold, is_dense, n_gold)
+    grid = count_grid(*cells, low=low, high=high, step=step, anchor=anchor, objective=objective, in_train=in_train)
+    offsets, n_gold = grid.offsets, grid.n_gold
     best = (-np.inf, np.inf, 0, 0, 0)
     for i in range(len(offsets)):
-        p, c, t = at_dense[:, i, :, None] + at_sparse[:, i, None, :]  # P[i, j, k] = P_dense[i, j] + P_sparse[i, k]
-        scores = 2 * c / (p + n_gold) if objective == "f1" else _ign_f1(p, c, t, n_gold)
+        scores = grid.scores(i)
         top = float(scores.max())
         if top < best[0]:
             continue
@@ -126,11 +193,11 @@ def search_thresholds(
             best = (top, float(distance[nearest]), i, int(j[nearest]), int(k[nearest]))
 
     score, _, b, d, s = best
-    predicted, hits, _ = (at_dense[:, b, d] + at_sparse[:, b, s]).tolist()
+    predicted, hits, _ = (grid.dense[:, b, d] + grid.sparse[:, b, s]).tolist()
     return FusionResult(
-        tau_base=float(taus[0, b]),
-        tau_dense=float(taus[1, d]),
-        tau_sparse=float(taus[2, s]),
+        tau_base=float(grid.taus[0, b]),
+        tau_dense=float(grid.taus[1, d]),
+        tau_sparse=float(grid.taus[2, s]),
         f1=2 * hits / (predicted + n_gold),
         precision=hits / predicted if predicted else 0.0,
         recall=hits / n_gold,

@@ -1,0 +1,1 @@
+"""The report of a finished ``--seg`` run: one HTML file (``segdre report``)."""

@@ -1,0 +1,92 @@
+"""The visible matrix of a document as rectangles (section 3.5, eq. 10), over words in place of word pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from segdre_plugin.injection import BoolArray, Span, inject, visible_matrix
+
+TEXT, LINK, BRANCH = "text", "link", "branch"
+
+
+@dataclass(frozen=True)
+class Rectangle:
+    """A block of the matrix in which everyone sees everyone; units are words.
+
+    Attributes:
+        x: first column.
+        y: first row.
+        width: columns.
+        height: rows.
+        kind: ``text`` (document sees document), ``link`` (document and branch), ``branch`` (a branch sees itself).
+    """
+
+    x: int
+    y: int
+    width: int
+    height: int
+    kind: str
+
+
+@dataclass(frozen=True)
+class MatrixPicture:
+    """The visible matrix of a document.
+
+    Attributes:
+        size: words of document and branches.
+        n_document: words of the document.
+        anchors: word spans of the salient entity.
+        rectangles: where words see each other.
+    """
+
+    size: int
+    n_document: int
+    anchors: list[Span]
+    rectangles: list[Rectangle]
+
+
+def draw_matrix(
+    n_words: int, anchors: Sequence[Span], branches: Sequence[int], branch_anchors: Sequence[Sequence[Span]]
+) -> MatrixPicture:
+    """Draw the visible matrix that injection gives a document.
+
+    Args:
+        n_words: words of the document.
+        anchors: word spans of the salient entity's mentions.
+        branches: words of each branch.
+        branch_anchors: for each branch, further spans that see it (option ``link``).
+
+    Returns:
+        The picture.
+    """
+    injected = inject(
+        range(n_words),
+        anchors,
+        [range(length) for length in branches],
+        branch_anchors=branch_anchors,
+        max_positions=n_words + sum(branches) + 1,
+    )
+    matrix = visible_matrix(injected.node_ids, injected.visibility)
+    n = injected.n_document
+    bounds = [0, n, *(n + int(end) for end in np.cumsum(branches, dtype=int))]
+    return MatrixPicture(len(matrix), n, list(anchors), _rectangles(matrix, bounds))
+
+
+def _rectangles(matrix: BoolArray, bounds: Sequence[int]) -> list[Rectangle]:
+    """Cover the matrix with blocks: runs of equal rows, cut at ``bounds`` (document, branches), times runs of True."""
+    n, found = bounds[1], []
+    changes = (matrix[1:] != matrix[:-1]).any(axis=1).nonzero()[0] + 1
+    edges = sorted({*bounds, *changes.tolist()})
+    for top, bottom in pairwise(edges):
+        for first, last in ((0, n), (n, len(matrix))):
+            row = np.concatenate([[False], matrix[top, first:last], [False]])
+            starts = np.flatnonzero(row[1:] & ~row[:-1]) + first
+            ends = np.flatnonzero(~row[1:] & row[:-1]) + first
+            for left, right in zip(starts.tolist(), ends.tolist(), strict=True):
+                kind = TEXT if bottom <= n and right <= n else BRANCH if top >= n and left >= n else LINK
+                found.append(Rectangle(left, top, right - left, bottom - top, kind))
+    return found
