@@ -1,5 +1,6 @@
 """Data that only DREEAM reads: fields with a row for each pair, teacher attentions, sentences."""
 
+import importlib.util
 import pickle
 
 import numpy as np
@@ -11,6 +12,7 @@ from segdre_plugin.adapters import BACKBONES
 from segdre_plugin.adapters.dreeam.teacher import teacher_problems
 from segdre_plugin.data import Split, attach_features, check_sentences
 from segdre_plugin.features import FEATURE, keep_pairs
+from segdre_plugin.launch import prepare
 
 DREEAM = BACKBONES["dreeam"]
 
@@ -72,6 +74,15 @@ class TestTeacher:
         assert "cannot be read" in teacher_problems(path, documents)[0]
         path.write_bytes(pickle.dumps([rows, rows]))
         assert teacher_problems(path, documents) == []
+
+
+def test_a_module_that_the_script_needs_is_missing(monkeypatch, capsys):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pandas" else find(name))
+    with pytest.raises(SystemExit) as stop:
+        prepare("dreeam")
+    assert stop.value.code == 2
+    assert "run.py imports pandas\n  -> pip install pandas" in capsys.readouterr().err
 
 
 def test_more_sentences_than_the_model_has_evidence_for(tmp_path):

@@ -96,16 +96,17 @@ class TestEvaluation:
 
 
 def test_train_without_evidence(place):
-    """Missing, null and empty evidence; and RoBERTa, through all stages."""
+    """Missing, null and empty evidence; and RoBERTa, and no test file, through all stages."""
     bare = json.loads(json.dumps(place.documents("train_annotated")))
     for k, label in enumerate(label for document in bare for label in document["labels"]):
         label["evidence"] = [] if k % 3 == 0 else None
         if k % 3 == 2:
             del label["evidence"]
     place.write("train_bare", bare)
-    printed = place.run("--seg-dir", "bare", "--train_file", "train_bare.json", kind="roberta")
+    printed = place.run("--seg-dir", "bare", "--train_file", "train_bare.json", "--test_file", "", kind="roberta")
     assert printed.count("no label of train has evidence: training without the evidence loss") == 1
-    assert (place.folder / "bare" / "metrics.json").is_file()
+    assert "test" not in read(place.folder / "bare" / "metrics.json")
+    assert read(place.folder / "bare" / "result.json") == read(place.folder / "bare" / "result_dev.json")
 
 
 def test_some_evidence_is_enough(place):
