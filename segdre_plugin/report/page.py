@@ -77,7 +77,7 @@ def headlines(metrics: Mapping[str, Any]) -> list[str]:
         alone = f", {percent(scores['base_tuned']['f1'])} with its threshold tuned" if "base_tuned" in scores else ""
         change = float(fused) - float(base)
         found.append(
-            f"On {name}, base has an F1 of {base}{alone}, and the fused result of {fused} ({change:+.2f}){tuned}."
+            f"On {name}, base has an F1 of {base}{alone}, and the fused result of {fused} ({change:+.2f} against base){tuned}."
         )
     return found
 
