@@ -75,10 +75,8 @@ def headlines(metrics: Mapping[str, Any]) -> list[str]:
         base, fused = percent(scores["base"]["f1"]), percent(scores["fused"]["f1"])
         tuned = "; the thresholds were chosen on it" if name == "dev" else ""
         alone = f", {percent(scores['base_tuned']['f1'])} with its threshold tuned" if "base_tuned" in scores else ""
-        change = float(fused) - float(base)
-        found.append(
-            f"On {name}, base has an F1 of {base}{alone}, and the fused result of {fused} ({change:+.2f} against base){tuned}."
-        )
+        change = f"{float(fused) - float(base):+.2f} against base"
+        found.append(f"On {name}, base has an F1 of {base}{alone}, and the fused result of {fused} ({change}){tuned}.")
     return found
 
 
