@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="segdre", description="SegDRE for document-level relation extraction.")
     parser.add_argument("--version", action="version", version=f"segdre-plugin {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_patch, _add_run, _add_report):
+    for add in COMMANDS:
         add(commands)
     options = parser.parse_args(arguments)
     try:
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-# Commands import what they need when they run: torch takes seconds, `segdre --help` should not.
+# Commands import what they need when they run.
 
 
 def _add_demo(commands: Any) -> None:
@@ -109,3 +109,114 @@ def _add_report(commands: Any) -> None:
         print(f"written: {write_report(options.folder, options.output, options.documents, options.data_dir)}")
 
     command.set_defaults(command=run)
+
+
+def _add_validate(commands: Any) -> None:
+    command = commands.add_parser("validate", help="check a data file: every problem with title, entity and field")
+    command.add_argument("file", type=Path, help="DocRED documents, JSON or JSONL; labels may be missing")
+    command.add_argument("--rel2id", type=Path, metavar="FILE", help="the relations that may occur in labels")
+
+    def run(options: Namespace) -> None:
+        from segdre_plugin.evaluating import validate
+
+        print(validate(options.file, options.rel2id))
+
+    command.set_defaults(command=run)
+
+
+def _add_evaluate(commands: Any) -> None:
+    command = commands.add_parser("evaluate", help="score predictions against gold, or compare two of them")
+    command.add_argument("predictions", type=Path, help="in the official format, or what segdre predict writes")
+    command.add_argument("--gold", type=Path, required=True, metavar="FILE", help="DocRED documents with labels")
+    command.add_argument("--train", type=Path, metavar="FILE", help="train documents, whose facts Ign-F1 leaves out")
+    command.add_argument("--compare", type=Path, metavar="FILE", help="other predictions: is the difference chance?")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write the numbers")
+
+    def run(options: Namespace) -> None:
+        from segdre_plugin.evaluating import run as evaluate
+
+        evaluate(options.predictions, options.gold, options.train, options.compare, options.json)
+
+    command.set_defaults(command=run)
+
+
+def _add_convert(commands: Any) -> None:
+    command = commands.add_parser("convert", help="turn plain text with entity spans into DocRED's JSON")
+    command.add_argument(
+        "file", type=Path, help='JSON or JSONL: {"title", "text", "entities": [{"type", "mentions": [[start, end]]}]}'
+    )
+    command.add_argument("--output", type=Path, required=True, metavar="FILE", help=".jsonl for one document a line")
+
+    def run(options: Namespace) -> None:
+        from segdre_plugin.convert import convert_file
+
+        print(convert_file(options.file, options.output))
+
+    command.set_defaults(command=run)
+
+
+def _add_bundle(commands: Any) -> None:
+    command = commands.add_parser("bundle", help="put what prediction needs of a finished --seg run into one folder")
+    command.add_argument("folder", type=Path, metavar="SEG_DIR", help="the run's --seg-dir")
+    command.add_argument("output", type=Path, metavar="OUTPUT", help="the bundle's folder")
+
+    def run(options: Namespace) -> None:
+        from segdre_plugin.bundle import bundle_run
+
+        print(f"written: {bundle_run(options.folder, options.output)}")
+
+    command.set_defaults(command=run)
+
+
+def _add_predict(commands: Any) -> None:
+    command = commands.add_parser("predict", help="predict new documents with a bundle")
+    command.add_argument("bundle", type=Path, help="what segdre bundle wrote")
+    command.add_argument("--input", type=Path, required=True, metavar="FILE", help="DocRED documents, JSON or JSONL")
+    command.add_argument("--output", type=Path, required=True, metavar="FILE", help="one answer a line")
+    command.add_argument("--clone", type=Path, metavar="DIR", help="the backbone's clone (the reference needs none)")
+    command.add_argument("--batch-size", type=int, default=8, help="documents at once (%(default)s)")
+    command.add_argument("--resume", action="store_true", help="go on with what a killed run left, if there is any")
+    command.add_argument(
+        "--on-error",
+        choices=("stop", "skip"),
+        default="stop",
+        help="at a document that cannot be predicted (%(default)s); skip: OUTPUT.rejected.jsonl says which and why",
+    )
+    command.add_argument(
+        "--format", choices=("jsonl", "official"), default="jsonl", help="official: DocRED's list (%(default)s)"
+    )
+    command.add_argument("--device", help="cpu, cuda, cuda:1, ... (a GPU if there is one)")
+
+    def run(options: Namespace) -> None:
+        from segdre_plugin.predict import predict
+
+        report = predict(
+            options.bundle,
+            options.input,
+            options.output,
+            clone=options.clone,
+            batch_size=options.batch_size,
+            resume=options.resume,
+            on_error=options.on_error,
+            form=options.format,
+            device=options.device,
+        )
+        print(
+            "written: {output}: {documents} documents, {triples} triples, {rejected} rejected, "
+            "{documents_per_second:.2f} documents a second".format(output=options.output, **report)
+        )
+
+    command.set_defaults(command=run)
+
+
+COMMANDS = (
+    _add_demo,
+    _add_patch,
+    _add_run,
+    _add_report,
+    _add_validate,
+    _add_evaluate,
+    _add_convert,
+    _add_bundle,
+    _add_predict,
+)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from segdre_plugin.errors import raise_all
 from segdre_plugin.files import read_json
+from segdre_plugin.stream import Broken
 
 Document = dict[str, Any]
 
@@ -28,14 +29,28 @@ def load_documents(path: Path, rel2id: Mapping[str, int] | None = None) -> list[
     documents = read_json(path, "documents")
     if not isinstance(documents, list):
         raise_all([f"found {type(documents).__name__}"], f"{path}: expected a list of documents")
-    problems = [problem for i, document in enumerate(documents) for problem in find_problems(document, i, rel2id)]
-    titles: dict[str, int] = {}
-    for i, document in enumerate(documents):
-        title = document.get("title") if isinstance(document, dict) else None
-        if isinstance(title, str) and titles.setdefault(title, i) != i:
-            problems.append(f"document {i} {title!r}: has the same title as document {titles[title]}")
+    problems = [problem for _, found in check(documents, rel2id) for problem in found]
     raise_all(problems, f"{path}: {len(problems)} problems", "mend or remove these documents")
     return documents
+
+
+def check(values: Iterable[Any], rel2id: Mapping[str, int] | None = None) -> Iterator[tuple[Any, list[str]]]:
+    """Go through the documents of a file and say what is wrong with each, with itself and with its title.
+
+    Args:
+        values: what should be DocRED documents.
+        rel2id: the known relations; None leaves relations unchecked.
+
+    Yields:
+        Each value and its problems, one line each.
+    """
+    titles: dict[str, int] = {}
+    for i, value in enumerate(values):
+        problems = find_problems(value, i, rel2id)
+        title = value.get("title") if isinstance(value, dict) else None
+        if isinstance(title, str) and titles.setdefault(title, i) != i:
+            problems.append(f"document {i} {title!r}: has the same title as document {titles[title]}")
+        yield value, problems
 
 
 def find_problems(document: Any, index: int, rel2id: Mapping[str, int] | None = None) -> list[str]:
@@ -49,13 +64,21 @@ def find_problems(document: Any, index: int, rel2id: Mapping[str, int] | None = 
     Returns:
         The problems; empty if there is none.
     """
+    if isinstance(document, Broken):
+        return [f"document {index}: {document.reason}"]
     if not isinstance(document, dict):
         return [f"document {index}: expected an object, found {type(document).__name__}"]
     where = f"document {index} {document.get('title')!r}"
-    problems = [] if isinstance(document.get("title"), str) else [f"{where}: title: expected text"]
+    problems = [] if _is_text(document.get("title")) else [f"{where}: title: expected text"]
     sents, entities = document.get("sents"), document.get("vertexSet")
     if not (isinstance(sents, list) and sents and all(_is_sentence(sent) for sent in sents)):
         return [*problems, f"{where}: sents: expected sentences, each a list of one word or more"]
+    problems += [
+        f"{where}: sents[{i}][{j}]: {word!r} is half a character (a lone surrogate)"
+        for i, sent in enumerate(sents)
+        for j, word in enumerate(sent)
+        if not _is_text(word)
+    ]
     if not isinstance(entities, list):
         return [*problems, f"{where}: vertexSet: expected a list of entities, found {type(entities).__name__}"]
     for e, mentions in enumerate(entities):
@@ -80,6 +103,14 @@ def _is_sentence(sent: Any) -> bool:
     return isinstance(sent, list) and len(sent) > 0 and all(isinstance(word, str) for word in sent)
 
 
+def _is_text(value: Any) -> bool:
+    """Say whether this is text that can be written and tokenised: JSON can spell half a surrogate pair."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
 def _is_index(value: Any, n: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < n
 
@@ -87,7 +118,7 @@ def _is_index(value: Any, n: int) -> bool:
 def _mention_problem(mention: Any, sents: Sequence[Sequence[str]]) -> str:
     if not isinstance(mention, dict):
         return f"expected an object, found {type(mention).__name__}"
-    if not isinstance(mention.get("name"), str):
+    if not _is_text(mention.get("name")):
         return f"name: expected text, found {mention.get('name')!r}"
     sent_id, pos = mention.get("sent_id"), mention.get("pos")
     if not _is_index(sent_id, len(sents)):
@@ -108,6 +139,8 @@ def _label_problem(label: Any, n_entities: int, n_sents: int, rel2id: Mapping[st
             return f"{name}: expected an entity from 0 to {n_entities - 1}, found {entity!r}"
     if head == tail:
         return f"h and t are the same entity {head}"
+    if rel2id is None and not _is_text(relation):
+        return f"r: expected a relation id, found {relation!r}"
     if rel2id is not None and (not isinstance(relation, str) or rel2id.get(relation, 0) == 0):
         return f"r: {relation!r} is no relation of rel2id.json"
     if evidence is not None and not (isinstance(evidence, list) and all(_is_index(s, n_sents) for s in evidence)):
