@@ -48,6 +48,10 @@ class SavedRun(Driver):
                 f"--{self.script.trains} and --test_file are both missing",
                 f"train the stages with --{self.script.trains}, or name a file of a finished run's to evaluate",
             )
+        if self.args.load_path:
+            raise SegDREError(
+                "--load_path with --seg: what is evaluated is the run in --seg-dir", "leave --load_path out, or --seg"
+            )
         if self.options.stage != "all":
             raise SegDREError(f"--seg-stage {self.options.stage} needs --{self.script.trains}", "add it")
         missing = [stage for stage in STAGES if not self.store.is_done(stage)]

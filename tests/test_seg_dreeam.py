@@ -186,6 +186,7 @@ def test_bad_input_ends_in_one_message_and_writes_nothing(place):
             [*saved, "--test_file", "dev.json", "--train_file", "dev.json"],
             ["data/dev.json", "same ones"],
         ),
+        "a checkpoint": ([*saved, "--test_file", "dev.json", "--load_path", "x"], ["--load_path", "--seg-dir"]),
         "no file": ([*saved, "--test_file", "nowhere.json"], ["nowhere.json"]),
         "a stage": ([*saved, "--test_file", "dev.json", "--seg-stage", "base"], ["--seg-stage base", "--do_train"]),
     }
