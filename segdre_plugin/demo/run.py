@@ -13,6 +13,7 @@ from segdre_plugin.demo.corpus import RELATIONS, rel2id, write_corpus
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.files import read_json, write_json
 from segdre_plugin.reference.run import run
+from segdre_plugin.report.render import write_report
 from segdre_plugin.salient import saliency
 
 HEURISTICS: dict[str, Callable[[dict[str, Any], random.Random], int]] = {
@@ -60,7 +61,8 @@ def demo(folder: Path, *, train: int, dev: int, test: int, epochs: int, seed: in
     documents = read_json(corpus / "test.json", "test documents")
     print_saliency(documents, read_json(folder / "identify" / "salient.json", "salient entities")["test"], seed)
     print_injection(documents, read_json(folder / "sparse" / "injected.json", "injected triples")["test"]["triples"])
-    print(f"\n{time.perf_counter() - started:.0f} seconds")
+    print(f"\nreport: {write_report(folder)}")
+    print(f"{time.perf_counter() - started:.0f} seconds")
 
 
 def _write_corpus(corpus: Path, sizes: dict[str, int]) -> None:

@@ -76,6 +76,8 @@ def headlines(metrics: Mapping[str, Any]) -> list[str]:
         tuned = "; the thresholds were chosen on it" if name == "dev" else ""
         alone = f", {percent(scores['base_tuned']['f1'])} with its threshold tuned" if "base_tuned" in scores else ""
         change = f"{float(fused) - float(base):+.2f} against base"
+        if "base_tuned" in scores:
+            change += f", {float(fused) - float(percent(scores['base_tuned']['f1'])):+.2f} against the tuned one"
         found.append(f"On {name}, base has an F1 of {base}{alone}, and the fused result of {fused} ({change}){tuned}.")
     return found
 
