@@ -54,7 +54,7 @@ def test_page_holds_every_score_and_section(out, text):
     base, tuned, fused = (f"{100 * metrics['test'][row]['f1']:.2f}" for row in ("base", "base_tuned", "fused"))
     change = float(fused) - float(base)
     assert f"On test, base has an F1 of {base}, {tuned} with its threshold tuned, and the fused" in text
-    assert f"result of {fused} ({change:+.2f} against base)." in text
+    assert f"result of {fused} ({change:+.2f} against base, " in text
     assert text.count("<figure") == text.count("<figcaption>")
     assert text.count("<article>") == 3
 
