@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-# Commands import what they need when they run.
+# Commands import what they need when they run: torch takes seconds, `segdre --help` should not.
 
 
 def _add_demo(commands: Any) -> None:

@@ -32,6 +32,7 @@ class Options:
     sparse_epochs: float | None
     new_layer_lr: float | None
     skip_unusable: bool
+    bundle: Path | None
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -58,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--seg-dense-epochs", type=float, help="epochs of stage dense (those of the base)")
     add("--seg-sparse-epochs", type=float, help="epochs of stage sparse (those of the base)")
     add("--seg-new-layer-lr", type=float, metavar="LR", help="learning rate of new layers (the script's own)")
+    add("--seg-bundle", type=Path, metavar="DIR", help="make a bundle for segdre predict of the finished run")
     add("--seg-skip-unusable", action="store_true", help="leave documents and entities without pairs or mentions out")
     return parser
 
@@ -106,6 +108,7 @@ def parse(arguments: Sequence[str]) -> tuple[Options, list[str]]:
         sparse_epochs=found.seg_sparse_epochs,
         new_layer_lr=found.seg_new_layer_lr,
         skip_unusable=found.seg_skip_unusable,
+        bundle=found.seg_bundle,
     )
     for name in ("identify_epochs", "dense_epochs", "sparse_epochs"):
         value = getattr(options, name)

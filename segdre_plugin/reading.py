@@ -106,7 +106,7 @@ class Reader:
 
     def _reason(self, document: Mapping[str, Any], error: Exception) -> str:
         limit = self.arguments.get("max_seq_length")
-        tokens = _count_tokens(document, self.tokenizer)
+        tokens = count_tokens(document, self.tokenizer)
         if limit is not None and tokens >= limit:
             return f"{tokens} tokens, fewer than --max_seq_length {limit} are due"
         return _name(error)
@@ -120,7 +120,7 @@ def _has_evidence(split: Split) -> bool:
     return any(label.get("evidence") for document in split.documents for label in document.get("labels") or [])
 
 
-def _count_tokens(document: Mapping[str, Any], tokenizer: Any) -> int:
+def count_tokens(document: Mapping[str, Any], tokenizer: Any) -> int:
     """Count a document's tokens as the backbones do: word pieces, and a marker before and after each mention."""
     mentions = [mention for mentions in document["vertexSet"] for mention in mentions]
     markers = {(m["sent_id"], m["pos"][0], "*") for m in mentions} | {(m["sent_id"], m["pos"][1]) for m in mentions}

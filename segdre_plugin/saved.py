@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from segdre_plugin.branches import Verbaliser
+from segdre_plugin.bundle import offer
 from segdre_plugin.cells import count_entities, gold_flags
 from segdre_plugin.config import STAGES, SegConfig
 from segdre_plugin.driver import Driver
@@ -125,6 +126,8 @@ class SavedRun(Driver):
             names = {"evaluate": self._predict, "collate_fn": self.collate()}
             self.run_main(self.arguments | dict(self.script.predicts), names)
             self._finish(tuned)
+            if self.options.bundle:
+                offer(self.store.root, self.options.bundle)
 
     def _predict(self, args: Namespace, model: Any, *_: Any, **__: Any) -> Any:
         """Stand in for the script's ``evaluate``: every stage in turn, with its checkpoint, in the one model."""

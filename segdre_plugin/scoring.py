@@ -44,7 +44,7 @@ def outputs(
         collate_fn: a wrapped collate function.
         batch_size: documents of a batch.
         device: where the model is.
-        label: of the progress bar.
+        label: of the progress bar; empty for none.
 
     Yields:
         The features of a batch, the classifier's output for all their pairs, in order, [pairs, outputs], and the
@@ -59,7 +59,7 @@ def outputs(
         collate_fn=lambda batch: (batch, collate_fn(batch)),
     )
     try:
-        for batch, collated in tqdm(loader, desc=label, leave=False, dynamic_ncols=True):
+        for batch, collated in tqdm(loader, desc=label, leave=False, dynamic_ncols=True, disable=not label):
             with captured_logits(model, wrapped.backbone) as seen:
                 output = model(**wrapped.backbone.inputs(collated, device))
             yield batch, torch.cat(seen), output

@@ -12,6 +12,7 @@ import torch
 
 from segdre_plugin import data
 from segdre_plugin.branches import Verbaliser
+from segdre_plugin.bundle import check_target, offer
 from segdre_plugin.config import STAGES
 from segdre_plugin.driver import Driver
 from segdre_plugin.errors import SegDREError
@@ -55,6 +56,8 @@ class Session(Driver):
         """Run the stages that were asked for and are not done, then fuse."""
         asked = STAGES if self.options.stage == "all" else (self.options.stage,)
         wanted = [stage for stage in STAGES if stage in asked]
+        if self.options.bundle:
+            check_target(self.options.bundle)
         with self.store.locked():
             for stage in STAGES:
                 if self.store.is_done(stage):
@@ -69,6 +72,7 @@ class Session(Driver):
                 self._require("fuse", STAGES)
                 fuse(self.store, self.splits, self.rel2id, self.options)
                 write_json(self.store.root / RUN, self.sources())
+                offer(self.store.root, self.options.bundle)
 
     def settings(self, stage: str) -> dict[str, Any]:
         """Give everything on which a stage's result depends."""
@@ -101,8 +105,11 @@ class Session(Driver):
         files |= {"rel2id": self.rel2id_file, "rel_info": self.rel_info}
         return {
             "adapter": self.backbone.name,
+            "checkpoint": self.script.checkpoint,
             "files": {name: str(path.resolve()) for name, path in files.items()},
             "hashes": self.hashes | {"rel_info": fingerprint(self.rel_info)},
+            "rel2id": self.rel2id,
+            "relation_names": {name: self.relation_names[name] for name in self.rel2id if self.rel2id[name]},
         }
 
     def given_weights(self) -> Path:

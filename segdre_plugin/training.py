@@ -12,6 +12,7 @@ import torch
 from segdre_plugin.data import Split
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.files import read_weights, write_json
+from segdre_plugin.kept import keep_model
 from segdre_plugin.stages import INJECTED, Stage
 from segdre_plugin.wrap import wrap_model
 
@@ -69,6 +70,10 @@ class Training:
             for split in splits.values()
             if split.name != "train"
         }
+        if self.name == "base":
+            script = session.names.get("__file__") if session.script.versions else None
+            reader = session.reader
+            keep_model(self.folder, model, reader.tokenizer, session.backbone, reader.arguments, script)
         if self.name == "sparse":
             write_json(self.folder / INJECTED, self.stage.injected)
         write_json(self.folder / "metrics.json", scores)

@@ -1,0 +1,286 @@
+"""Use a trained SegDRE: documents in, triples out (sections 3.2 to 3.6 without training).
+
+base -> identify (the salient entity) -> dense (its pairs) -> sparse (the others, dense triples injected) -> thresholds;
+the same functions as in a ``--seg`` run, on models from a bundle.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+import transformers
+from transformers import AutoConfig
+
+from segdre_plugin.answers import build_answers
+from segdre_plugin.branches import Verbaliser
+from segdre_plugin.bundle import Description, State, read_bundle, read_stage, write_bundle
+from segdre_plugin.clones import Parts, load_parts
+from segdre_plugin.compat import AutoTokenizer
+from segdre_plugin.config import STAGES
+from segdre_plugin.data import Split
+from segdre_plugin.documents import Document, find_problems
+from segdre_plugin.errors import SegDREError, raise_all
+from segdre_plugin.features import visible_entities
+from segdre_plugin.fuse import Scored
+from segdre_plugin.inputs import PAIR_MEMORY, Rejected, batches, read_features
+from segdre_plugin.kept import ENCODER
+from segdre_plugin.margins import Margins, concatenate
+from segdre_plugin.prepare import Prepared
+from segdre_plugin.salient import entity_counts
+from segdre_plugin.scoring import score_counts, score_relations
+from segdre_plugin.stages import Stage
+from segdre_plugin.wrap import wrap_collate, wrap_model
+
+SPLIT = "predict"
+LOCAL = {"local_files_only": True, "trust_remote_code": False}  # nothing is downloaded, no code is run from the folder
+
+
+class SegPipeline:
+    """All models of a run, ready to predict; made by :meth:`from_pretrained`.
+
+    Attributes:
+        description: what the bundle says.
+        models: stage -> wrapped model, in eval mode.
+        tokenizer: the encoder's.
+        parts: the backbone's code.
+        device: where the models are.
+    """
+
+    def __init__(
+        self, description: Description, models: Mapping[str, Any], tokenizer: Any, parts: Parts, device: torch.device
+    ) -> None:
+        self.description, self.models, self.tokenizer, self.parts = description, models, tokenizer, parts
+        self.device = device
+        self._collate = wrap_collate(parts.collate, adapter=parts.backbone)
+        self._words = Verbaliser(tokenizer, description.relation_names, description.config)
+        classifier = getattr(models["base"], parts.backbone.classifier)
+        self._max_pairs = max(1, PAIR_MEMORY // (4 * classifier.in_features))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        backbone_dir: str | Path | None = None,
+        device: str | torch.device | None = None,
+        parts: Parts | None = None,
+    ) -> SegPipeline:
+        """Load a bundle.
+
+        Args:
+            path: its folder.
+            backbone_dir: a clone of the backbone; the reference model needs none.
+            device: where to compute; None takes a GPU if there is one.
+            parts: the code of a backbone of your own, in place of a clone.
+
+        Returns:
+            The pipeline.
+
+        Raises:
+            SegDREError: if the bundle is damaged, or the clone is missing or not the right one.
+        """
+        folder = Path(path)
+        description = read_bundle(folder)
+        clone = Path(backbone_dir) if backbone_dir is not None else None
+        try:
+            parts = parts or load_parts(description.adapter, clone, description.rel2id, description.modules)
+        except SegDREError as error:
+            raise SegDREError(f"{folder}: {error}") from None
+        config, tokenizer = _load_encoder(folder / ENCODER)
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        models = {}
+        for stage in STAGES:
+            state = read_stage(folder, stage)
+            model = _build(parts, copy.deepcopy(config), tokenizer, description, stage, state)
+            try:
+                model.load_state_dict(state)
+            except RuntimeError as error:
+                raise SegDREError(
+                    f"{folder}: the weights of stage {stage} do not fit: {' '.join(str(error).split())[:300]}",
+                    f"use the clone of {parts.backbone.name} that the models were trained with",
+                ) from None
+            models[stage] = model.to(where).eval()
+        return cls(description, models, tokenizer, parts, where)
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write a bundle; one that is there already is replaced.
+
+        Args:
+            path: its folder.
+        """
+        encoder: Any = getattr(self.models["base"], self.parts.backbone.encoder)
+
+        def save_encoder(folder: Path) -> None:
+            encoder.config.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+
+        write_bundle(Path(path), self.description, lambda stage: self.models[stage].state_dict(), save_encoder)
+
+    @overload
+    def __call__(self, documents: Document, batch_size: int = 8) -> dict[str, Any]: ...
+
+    @overload
+    def __call__(self, documents: Iterable[Document], batch_size: int = 8) -> list[dict[str, Any]]: ...
+
+    def __call__(self, documents: Document | Iterable[Document], batch_size: int = 8) -> Any:
+        """Predict one document or several.
+
+        Args:
+            documents: a DocRED document, or any number of them; labels and evidence are not needed and not read.
+            batch_size: how many go through the models at once; it changes time and memory, not the numbers.
+
+        Returns:
+            One answer a document, see :mod:`segdre_plugin.answers`; a list if a list was given.
+
+        Raises:
+            SegDREError: with what is wrong with all documents that cannot be predicted.
+        """
+        if isinstance(documents, Mapping):
+            return self([dict(documents)], batch_size)[0]
+        answers = self.answer(list(documents), batch_size)
+        problems = [line for answer in answers if isinstance(answer, Rejected) for line in answer.reasons]
+        raise_all(problems, "documents that cannot be predicted", "mend or leave them out")
+        return answers
+
+    def answer(self, documents: Sequence[Any], batch_size: int = 8, first: int = 0) -> list[dict[str, Any] | Rejected]:
+        """Predict those documents that can be, and say why others cannot.
+
+        Args:
+            documents: anything; documents without problems are predicted.
+            batch_size: how many go through the models at once.
+            first: the number of the first one, for messages.
+
+        Returns:
+            An answer for each, or why there is none.
+
+        Raises:
+            SegDREError: if ``batch_size`` is below 1.
+        """
+        if batch_size < 1:
+            raise SegDREError(f"batch_size is {batch_size}", "give 1 or more")
+        results: list[Any] = [None] * len(documents)
+        for i, document in enumerate(documents):
+            plain = {k: v for k, v in document.items() if k != "labels"} if isinstance(document, dict) else document
+            problems = find_problems(plain, first + i) or self._too_many_sentences(document, first + i)
+            results[i] = Rejected(problems) if problems else None
+        whole = [i for i, result in enumerate(results) if result is None]
+        reading = self.description.reading
+        features = read_features([documents[i] for i in whole], self.parts, self.tokenizer, reading)
+        readable = []
+        for i, feature in zip(whole, features, strict=True):
+            if isinstance(feature, Rejected):
+                results[i] = _placed(feature, first + i, documents[i])
+            else:
+                readable.append((i, feature))
+        split = Split(SPLIT, Path(), [documents[i] for i, _ in readable], [feature for _, feature in readable])
+        for (i, _), answer in zip(readable, self._predict_each(split, batch_size), strict=True):
+            results[i] = _placed(answer, first + i, documents[i]) if isinstance(answer, Rejected) else answer
+        return results
+
+    def _predict_each(self, split: Split, batch_size: int) -> Sequence[dict[str, Any] | Rejected]:
+        """Predict a split, and document by document if one of them cannot be."""
+        try:
+            return self._predict(split, batch_size)
+        except SegDREError as error:
+            if len(split.documents) == 1:
+                return [Rejected([" ".join(str(error).split())])]
+        singles = zip(split.documents, split.features, strict=True)
+        return [self._predict_each(Split(SPLIT, split.path, [d], [f]), batch_size)[0] for d, f in singles]
+
+    def _too_many_sentences(self, document: Document, index: int) -> list[str]:
+        name = self.parts.script.max_sentences
+        most = self.description.arguments.get(name) if name else None
+        if most is None or len(document["sents"]) <= most:
+            return []
+        found = f"{len(document['sents'])} sentences, the model has evidence for {most}"
+        return [f"document {index} {document['title']!r}: sents: {found}"]
+
+    def _predict(self, split: Split, batch_size: int) -> list[dict[str, Any]]:
+        """Run all stages on readable documents."""
+        kind = self.models["base"].config.transformer_type
+        seen = [visible_entities(feature, self.parts.backbone, kind) for feature in split.features]
+        rest = Split(SPLIT, split.path, [], [])
+        for document, feature, visible in zip(split.documents, split.features, seen, strict=True):
+            if sum(visible) > 1:  # the others have no pair, and backbones stumble over them
+                rest.documents.append(document)
+                rest.features.append(feature)
+        tables: dict[str, Margins] = {}
+        counts: list[float] = []
+        salient: list[int | None] = []
+        injected: list[Any] = []
+        for name in STAGES:
+            stage = Stage(name, self.description.rel2id, {SPLIT: rest})
+            if name in ("dense", "sparse"):
+                stage.salient = {SPLIT: salient}
+            if name == "sparse":
+                stage.dense, stage.verbaliser = {SPLIT: tables["dense"]}, self._words
+            prepared = stage.prepare(rest, self.models[name])
+            if name == "identify":
+                salient, counts = self._identify(prepared, rest, batch_size)
+            else:
+                tables[name] = self._margins(name, prepared, batch_size)
+            injected = stage.injected[SPLIT]["triples"]
+        scored = Scored(rest, tables, salient, self.description.rel2id, [])
+        return build_answers(split.documents, seen, scored, counts, injected, self.description)
+
+    def _margins(self, name: str, prepared: Prepared, batch_size: int) -> Margins:
+        model = self.models[name]
+        how = {"device": self.device, "label": ""}
+        return concatenate(
+            [
+                score_relations(model, batch, places, self._collate, batch_size=len(batch), **how)
+                for batch, places in self._batches(prepared, batch_size)
+            ]
+        )
+
+    def _identify(self, prepared: Prepared, split: Split, batch_size: int) -> tuple[list[int | None], list[float]]:
+        """Give each document's salient entity and its expected count (section 3.3)."""
+        pairs: list[list[Any]] = [[] for _ in split.documents]
+        expected: list[list[Any]] = [[] for _ in split.documents]
+        how = {"device": self.device, "label": ""}
+        for batch, places in self._batches(prepared, batch_size):
+            found = score_counts(self.models["identify"], batch, self._collate, batch_size=len(batch), **how)
+            for feature, place, counts in zip(batch, places, found, strict=True):
+                pairs[place] += feature["hts"]
+                expected[place] += counts.tolist()
+        totals = [
+            entity_counts(counts, hts, len(document["vertexSet"]))
+            for counts, hts, document in zip(expected, pairs, split.documents, strict=True)
+        ]
+        return [int(np.argmax(total)) for total in totals], [float(total.max()) for total in totals]
+
+    def _batches(self, prepared: Prepared, batch_size: int) -> Any:
+        return batches(prepared.features, prepared.documents, self.parts.backbone, batch_size, self._max_pairs)
+
+
+def _placed(rejected: Rejected, index: int, document: Document) -> Rejected:
+    return Rejected([f"document {index} {document['title']!r}: {reason}" for reason in rejected.reasons])
+
+
+def _load_encoder(folder: Path) -> tuple[Any, Any]:
+    """Load configuration and tokenizer; no weights, which are in the stages'."""
+    try:
+        config = AutoConfig.from_pretrained(folder, **LOCAL)
+        return config, AutoTokenizer.from_pretrained(str(folder), **LOCAL)
+    except Exception as error:  # transformers raises all sorts of types for a damaged folder
+        raise SegDREError(
+            f"{folder}: cannot be loaded: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            "make the bundle again; encoders with code of their own are not supported",
+        ) from error
+
+
+def _build(parts: Parts, config: Any, tokenizer: Any, description: Description, stage: str, state: State) -> Any:
+    """Make a stage's model, weights still to be loaded."""
+    prefix = f"{parts.backbone.encoder}.pooler."
+    pooler = {} if any(name.startswith(prefix) for name in state) else {"add_pooling_layer": False}
+    with torch.random.fork_rng(devices=[]):  # it draws weights that are replaced at once
+        encoder = transformers.AutoModel.from_config(config, attn_implementation="eager", **pooler)
+        given = {"config": config, "model": encoder, "tokenizer": tokenizer} | description.arguments
+        names = inspect.signature(parts.model.__init__).parameters
+        model = parts.model(**{name: value for name, value in given.items() if name in names})
+        return wrap_model(model, stage=stage, adapter=parts.backbone, config=description.config)
