@@ -109,7 +109,9 @@ def write_bundle(
         (partial / ENCODER).mkdir()
         encoder(partial / ENCODER)
         for stage in STAGES:
-            save_file(_separate(weights(stage)), partial / WEIGHTS.format(stage=stage))
+            path = partial / WEIGHTS.format(stage=stage)
+            save_file(_separate(weights(stage)), path)
+            path.chmod(0o644)  # safetensors makes files that only their owner may read
         for name, file in FILES.items():
             write_json(partial / file, getattr(description, name))
         files = sorted(path for path in partial.rglob("*") if path.is_file())

@@ -82,12 +82,13 @@ def load_parts(
         raise SegDREError(f"this is a model of {adapter}, whose code is needed to run it", get)
     missing = [f"{name}.py, which has {part}" for name, part in MODULES.items() if not (clone / f"{name}.py").is_file()]
     raise_all(missing, f"{clone}: not a clone of {adapter}; missing", get)
-    parts = _import(clone.resolve(), rel2id)
-    _compare(clone, modules or {})
+    parts, imported = _import(clone.resolve(), rel2id)
+    _compare(clone, {name: known for name, known in (modules or {}).items() if name in imported})
     return Parts(backbone, SCRIPTS[adapter], parts["DocREModel"], parts["read_docred"], parts["collate_fn"])
 
 
-def _import(clone: Path, rel2id: Mapping[str, int]) -> dict[str, Any]:
+def _import(clone: Path, rel2id: Mapping[str, int]) -> tuple[dict[str, Any], set[str]]:
+    """Give the parts, and the names of the clone's files that were imported for them."""
     found, problems = {}, []
     with isolated(clone, rel2id):
         for name, part in MODULES.items():
@@ -106,8 +107,9 @@ def _import(clone: Path, rel2id: Mapping[str, int]) -> dict[str, Any]:
                 found[part] = getattr(module, part)
             else:
                 problems.append(f"{part} in {name}.py")
+        files = {path.name for module in list(sys.modules.values()) if clone in (path := _file(module)).parents}
     raise_all(problems, f"{clone}: missing", "use an unchanged clone")
-    return found
+    return found, files
 
 
 @contextmanager
@@ -143,9 +145,13 @@ def isolated(clone: Path, rel2id: Mapping[str, int]) -> Iterator[None]:
             if not ujson:
                 del sys.modules["ujson"]
             for name, module in list(sys.modules.items()):
-                if clone in Path(getattr(module, "__file__", None) or "/").parents:
+                if clone in _file(module).parents:
                     del sys.modules[name]
             sys.modules.update(hidden)
+
+
+def _file(module: Any) -> Path:
+    return Path(getattr(module, "__file__", None) or "/")
 
 
 def _compare(clone: Path, modules: Mapping[str, str]) -> None:

@@ -32,8 +32,7 @@ def keep_model(
         reading: arguments of the backbone's reader besides the file and the tokenizer.
         script: the train script's file; the modules beside it are noted, to recognise the clone later.
     """
-    encoder: Any = getattr(model, backbone.encoder)
-    encoder.config.save_pretrained(folder / ENCODER)
+    model.config.save_pretrained(folder / ENCODER)  # not the encoder's, which may be a copy without the backbone's
     tokenizer.save_pretrained(folder / ENCODER)
     write_json(
         folder / MODEL,

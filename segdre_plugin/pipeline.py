@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -26,7 +26,7 @@ from segdre_plugin.config import STAGES
 from segdre_plugin.data import Split
 from segdre_plugin.documents import Document, find_problems
 from segdre_plugin.errors import SegDREError, raise_all
-from segdre_plugin.features import visible_entities
+from segdre_plugin.features import Feature, visible_entities
 from segdre_plugin.fuse import Scored
 from segdre_plugin.inputs import PAIR_MEMORY, Rejected, batches, read_features
 from segdre_plugin.kept import ENCODER
@@ -58,6 +58,7 @@ class SegPipeline:
         self.description, self.models, self.tokenizer, self.parts = description, models, tokenizer, parts
         self.device = device
         self._collate = wrap_collate(parts.collate, adapter=parts.backbone)
+        self._progress: Callable[[float], Any] | None = None
         self._words = Verbaliser(tokenizer, description.relation_names, description.config)
         classifier = getattr(models["base"], parts.backbone.classifier)
         self._max_pairs = max(1, PAIR_MEMORY // (4 * classifier.in_features))
@@ -113,10 +114,9 @@ class SegPipeline:
         Args:
             path: its folder.
         """
-        encoder: Any = getattr(self.models["base"], self.parts.backbone.encoder)
 
         def save_encoder(folder: Path) -> None:
-            encoder.config.save_pretrained(folder)
+            self.models["base"].config.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
 
         write_bundle(Path(path), self.description, lambda stage: self.models[stage].state_dict(), save_encoder)
@@ -147,13 +147,20 @@ class SegPipeline:
         raise_all(problems, "documents that cannot be predicted", "mend or leave them out")
         return answers
 
-    def answer(self, documents: Sequence[Any], batch_size: int = 8, first: int = 0) -> list[dict[str, Any] | Rejected]:
+    def answer(
+        self,
+        documents: Sequence[Any],
+        batch_size: int = 8,
+        first: int = 0,
+        progress: Callable[[float], Any] | None = None,
+    ) -> list[dict[str, Any] | Rejected]:
         """Predict those documents that can be, and say why others cannot.
 
         Args:
             documents: anything; documents without problems are predicted.
             batch_size: how many go through the models at once.
             first: the number of the first one, for messages.
+            progress: called after each batch of each stage with the share of a document's work times documents.
 
         Returns:
             An answer for each, or why there is none.
@@ -163,6 +170,7 @@ class SegPipeline:
         """
         if batch_size < 1:
             raise SegDREError(f"batch_size is {batch_size}", "give 1 or more")
+        self._progress = progress
         results: list[Any] = [None] * len(documents)
         for i, document in enumerate(documents):
             plain = {k: v for k, v in document.items() if k != "labels"} if isinstance(document, dict) else document
@@ -254,8 +262,12 @@ class SegPipeline:
         ]
         return [int(np.argmax(total)) for total in totals], [float(total.max()) for total in totals]
 
-    def _batches(self, prepared: Prepared, batch_size: int) -> Any:
-        return batches(prepared.features, prepared.documents, self.parts.backbone, batch_size, self._max_pairs)
+    def _batches(self, prepared: Prepared, batch_size: int) -> Iterator[tuple[list[Feature], list[int]]]:
+        backbone = self.parts.backbone
+        for batch in batches(prepared.features, prepared.documents, backbone, batch_size, self._max_pairs):
+            yield batch
+            if self._progress:
+                self._progress(len(batch[0]) / len(STAGES))
 
 
 def _placed(rejected: Rejected, index: int, document: Document) -> Rejected:

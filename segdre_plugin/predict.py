@@ -20,7 +20,9 @@ from segdre_plugin.output import Output
 from segdre_plugin.pipeline import SegPipeline
 from segdre_plugin.stream import count_lines, read_values
 
-WINDOW = 16  # batches that are read ahead and sorted by length
+WINDOW = 8  # batches that are read ahead and sorted by length (10 % padding on DocRED; 51 % without)
+BAR = "{l_bar}{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
+OPEN_BAR = "{n:.0f} documents [{elapsed}, {rate_fmt}]"  # of a JSON list: how many there are is not known
 ON_ERROR = ("stop", "skip")
 
 
@@ -38,7 +40,7 @@ def predict(
 ) -> dict[str, Any]:
     """Predict a file of documents.
 
-    Memory holds a window of ``16 * batch_size`` documents. Windows begin at multiples of that in the input, also after
+    Memory holds a window of ``8 * batch_size`` documents. Windows begin at multiples of that in the input, also after
     a resume, so batches are the same and a resumed output equals an uninterrupted one.
 
     Args:
@@ -95,9 +97,11 @@ def _run(
     begin = first - first % size
     report: dict[str, Any] = {"documents": 0, "triples": 0, "rejected": 0}
     started = time.perf_counter()
-    with tqdm(total=count_lines(source), initial=first, unit="doc", smoothing=0, dynamic_ncols=True) as bar:
+    total = count_lines(source)
+    shown = {"unit": "doc", "smoothing": 0, "dynamic_ncols": True, "bar_format": BAR if total else OPEN_BAR}
+    with tqdm(total=total, initial=first, **shown) as bar:
         for documents, problem in _windows(source, begin, size):
-            results = pipeline.answer(documents, batch_size, begin)
+            results = pipeline.answer(documents, batch_size, begin, bar.update)
             for i, (document, result) in enumerate(zip(documents, results, strict=True), start=begin):
                 if i < first:
                     continue
@@ -110,9 +114,10 @@ def _run(
                     report["triples"] += len(result["triples"])
                 target.add(i, document.get("title") if isinstance(document, dict) else None, result)
                 report["documents"] += 1
-                bar.update()
             target.flush()
             begin += len(documents)
+            bar.n = max(first, begin)  # exactly: some documents have no batch, some several
+            bar.refresh()
             if problem:
                 raise problem
     report["documents_per_second"] = report["documents"] / max(time.perf_counter() - started, 1e-9)
