@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from segdre_plugin.branches import entity_name
 from segdre_plugin.demo.corpus import RELATIONS, rel2id, write_corpus
@@ -57,12 +60,24 @@ def demo(folder: Path, *, train: int, dev: int, test: int, epochs: int, seed: in
         "--seg-dir": folder,
         "--seg-identify-epochs": max(1, epochs // 2),
     }
-    run(["--seg", *(str(part) for pair in arguments.items() for part in pair)])
+    with _one_thread():
+        run(["--seg", *(str(part) for pair in arguments.items() for part in pair)])
     documents = read_json(corpus / "test.json", "test documents")
     print_saliency(documents, read_json(folder / "identify" / "salient.json", "salient entities")["test"], seed)
     print_injection(documents, read_json(folder / "sparse" / "injected.json", "injected triples")["test"]["triples"])
     print(f"\nreport: {write_report(folder)}")
     print(f"{time.perf_counter() - started:.0f} seconds")
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute with one thread: more gain nothing with so small a model, and wait for each other on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _write_corpus(corpus: Path, sizes: dict[str, int]) -> None:
