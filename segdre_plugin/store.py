@@ -91,7 +91,12 @@ class Store:
 
         Yields:
             A folder to write into.
+
+        Raises:
+            SegDREError: if a folder of that name is there already.
         """
+        if self.folder(stage).exists():
+            raise SegDREError(f"{self.folder(stage)} is there, but is no finished stage", "remove or rename it")
         partial = self.root / f".{stage}.partial"
         shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
         partial.mkdir()
