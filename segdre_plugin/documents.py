@@ -12,6 +12,8 @@ from segdre_plugin.stream import Broken
 
 Document = dict[str, Any]
 
+LONGEST = 100  # characters of a value in a message
+
 
 def load_documents(path: Path, rel2id: Mapping[str, int] | None = None) -> list[Document]:
     """Read a file of DocRED documents.
@@ -68,13 +70,13 @@ def find_problems(document: Any, index: int, rel2id: Mapping[str, int] | None = 
         return [f"document {index}: {document.reason}"]
     if not isinstance(document, dict):
         return [f"document {index}: expected an object, found {type(document).__name__}"]
-    where = f"document {index} {document.get('title')!r}"
+    where = f"document {index} {_short(document.get('title'))}"
     problems = [] if _is_text(document.get("title")) else [f"{where}: title: expected text"]
     sents, entities = document.get("sents"), document.get("vertexSet")
     if not (isinstance(sents, list) and sents and all(_is_sentence(sent) for sent in sents)):
         return [*problems, f"{where}: sents: expected sentences, each a list of one word or more"]
     problems += [
-        f"{where}: sents[{i}][{j}]: {word!r} is half a character (a lone surrogate)"
+        f"{where}: sents[{i}][{j}]: {_short(word)} is half a character (a lone surrogate)"
         for i, sent in enumerate(sents)
         for j, word in enumerate(sent)
         if not _is_text(word)
@@ -99,6 +101,15 @@ def find_problems(document: Any, index: int, rel2id: Mapping[str, int] | None = 
     return problems
 
 
+def _short(value: Any) -> str:
+    """Show a value in a message, cut off where it is long."""
+    try:
+        text = repr(value)
+    except RecursionError:
+        return type(value).__name__
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
 def _is_sentence(sent: Any) -> bool:
     return isinstance(sent, list) and len(sent) > 0 and all(isinstance(word, str) for word in sent)
 
@@ -119,14 +130,14 @@ def _mention_problem(mention: Any, sents: Sequence[Sequence[str]]) -> str:
     if not isinstance(mention, dict):
         return f"expected an object, found {type(mention).__name__}"
     if not _is_text(mention.get("name")):
-        return f"name: expected text, found {mention.get('name')!r}"
+        return f"name: expected text, found {_short(mention.get('name'))}"
     sent_id, pos = mention.get("sent_id"), mention.get("pos")
     if not _is_index(sent_id, len(sents)):
-        return f"sent_id: expected 0 to {len(sents) - 1}, found {sent_id!r}"
+        return f"sent_id: expected 0 to {len(sents) - 1}, found {_short(sent_id)}"
     words = len(sents[sent_id])  # type: ignore[index]
     inside = isinstance(pos, (list, tuple)) and len(pos) == 2 and all(_is_index(p, words + 1) for p in pos)
     if not inside or not pos[0] < pos[1]:  # type: ignore[index]
-        return f"pos: {pos!r} is no [start, end) inside sentence {sent_id} of {words} words"
+        return f"pos: {_short(pos)} is no [start, end) inside sentence {sent_id} of {words} words"
     return ""
 
 
@@ -136,13 +147,13 @@ def _label_problem(label: Any, n_entities: int, n_sents: int, rel2id: Mapping[st
     head, tail, relation, evidence = (label.get(key) for key in ("h", "t", "r", "evidence"))
     for name, entity in (("h", head), ("t", tail)):
         if not _is_index(entity, n_entities):
-            return f"{name}: expected an entity from 0 to {n_entities - 1}, found {entity!r}"
+            return f"{name}: expected an entity from 0 to {n_entities - 1}, found {_short(entity)}"
     if head == tail:
         return f"h and t are the same entity {head}"
     if rel2id is None and not _is_text(relation):
-        return f"r: expected a relation id, found {relation!r}"
+        return f"r: expected a relation id, found {_short(relation)}"
     if rel2id is not None and (not isinstance(relation, str) or rel2id.get(relation, 0) == 0):
-        return f"r: {relation!r} is no relation of rel2id.json"
+        return f"r: {_short(relation)} is no relation of rel2id.json"
     if evidence is not None and not (isinstance(evidence, list) and all(_is_index(s, n_sents) for s in evidence)):
-        return f"evidence: expected sentences from 0 to {n_sents - 1}, found {evidence!r}"
+        return f"evidence: expected sentences from 0 to {n_sents - 1}, found {_short(evidence)}"
     return ""
