@@ -85,7 +85,7 @@ def build_encoder(vocab_size: int, *, hidden: int = 64, layers: int = 2, heads: 
 
     With ordinary random weights it learns names by heart and not what stands next to what. So it starts from attention
     to like tokens: sinusoidal positions and equal query and key weights (after Trockman and Kolter 2023, "Mimetic
-    initialization of self-attention layers", section 3). Nothing ties them in training.
+    initialization of self-attention layers"). Nothing ties them in training.
 
     Args:
         vocab_size: tokens.
