@@ -158,7 +158,7 @@ def test_redocred(redocred):
     assert sum(entity is not None for entity in gold) == 499  # one document has no triple
     report = saliency(docs, gold)
     assert report == {"accuracy": 1, "saliency": 1, "saliency_micro": 1, "documents": 499}
-    # the paper's 54.09 % (Table 6) is over all of Re-DocRED; its dev split alone gives this
+    # the paper's 54.09 % (Table 6) names no split; dev alone gives this
     share = np.mean(
         [relation_counts(d)[e] / len(d["labels"]) for d, e in zip(docs, gold, strict=True) if e is not None]
     )
