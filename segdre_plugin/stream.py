@@ -165,8 +165,7 @@ class _Buffer:
                 return None, str(error)
             else:
                 # a number could go on in the next block: "0." decodes as 0
-                ended = end < len(self.text) and self.text[end] in _SPACE + ",]"
-                if ended or not self._grow(size):
+                if end + CUT_OFF <= len(self.text) or not self._grow(size):
                     text, self.at = self.text[self.at : end], end
                     return (value, "") if _is_unicode(text) else (None, "not UTF-8")
             size *= 2  # so that the work stays linear in the value's length
