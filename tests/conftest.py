@@ -26,6 +26,7 @@ def atlop() -> Path:
 
 @pytest.fixture(scope="session")
 def dreeam() -> Path:
+    pytest.importorskip("pandas", reason="DREEAM imports pandas")
     return _or_skip(locate.dreeam_clone(), "no clone of DREEAM: set SEGDRE_DREEAM")
 
 
