@@ -205,6 +205,12 @@ def _size(path: Path) -> str:
     return f"{path.stat().st_size} bytes" if path.is_file() else "missing"
 
 
+def read_encoder(folder: Path) -> dict[str, bytes]:
+    """Read the encoder's configuration and the tokenizer as they are, for another bundle."""
+    names = read_json(folder / DESCRIPTION, "bundle")["files"]
+    return {Path(name).name: (folder / name).read_bytes() for name in names if Path(name).parent == Path(ENCODER)}
+
+
 def read_stage(folder: Path, stage: str) -> dict[str, torch.Tensor]:
     """Read the weights of a stage.
 

@@ -7,21 +7,18 @@ the same functions as in a ``--seg`` run, on models from a bundle.
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 import torch
-import transformers
-from transformers import AutoConfig
 
 from segdre_plugin.answers import build_answers
 from segdre_plugin.branches import Verbaliser
-from segdre_plugin.bundle import Description, State, read_bundle, read_stage, write_bundle
+from segdre_plugin.building import build_model, load_encoder
+from segdre_plugin.bundle import Description, read_bundle, read_encoder, read_stage, write_bundle
 from segdre_plugin.clones import Parts, load_parts
-from segdre_plugin.compat import AutoTokenizer
 from segdre_plugin.config import STAGES
 from segdre_plugin.data import Split
 from segdre_plugin.documents import Document, find_problems
@@ -35,10 +32,9 @@ from segdre_plugin.prepare import Prepared
 from segdre_plugin.salient import entity_counts
 from segdre_plugin.scoring import score_counts, score_relations
 from segdre_plugin.stages import Stage
-from segdre_plugin.wrap import wrap_collate, wrap_model
+from segdre_plugin.wrap import wrap_collate
 
 SPLIT = "predict"
-LOCAL = {"local_files_only": True, "trust_remote_code": False}  # nothing is downloaded, no code is run from the folder
 
 
 class SegPipeline:
@@ -49,14 +45,21 @@ class SegPipeline:
         models: stage -> wrapped model, in eval mode.
         tokenizer: the encoder's.
         parts: the backbone's code.
+        encoder_files: the encoder's configuration and the tokenizer as files, name -> content.
         device: where the models are.
     """
 
     def __init__(
-        self, description: Description, models: Mapping[str, Any], tokenizer: Any, parts: Parts, device: torch.device
+        self,
+        description: Description,
+        models: Mapping[str, Any],
+        tokenizer: Any,
+        parts: Parts,
+        encoder_files: Mapping[str, bytes],
+        device: torch.device,
     ) -> None:
         self.description, self.models, self.tokenizer, self.parts = description, models, tokenizer, parts
-        self.device = device
+        self.encoder_files, self.device = encoder_files, device
         self._collate = wrap_collate(parts.collate, adapter=parts.backbone)
         self._progress: Callable[[float], Any] | None = None
         self._words = Verbaliser(tokenizer, description.relation_names, description.config)
@@ -92,12 +95,12 @@ class SegPipeline:
             parts = parts or load_parts(description.adapter, clone, description.rel2id, description.modules)
         except SegDREError as error:
             raise SegDREError(f"{folder}: {error}") from None
-        config, tokenizer = _load_encoder(folder / ENCODER)
+        config, tokenizer = load_encoder(folder / ENCODER)
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         models = {}
         for stage in STAGES:
             state = read_stage(folder, stage)
-            model = _build(parts, copy.deepcopy(config), tokenizer, description, stage, state)
+            model = build_model(parts, copy.deepcopy(config), tokenizer, description, stage, state)
             try:
                 model.load_state_dict(state)
             except RuntimeError as error:
@@ -106,7 +109,7 @@ class SegPipeline:
                     f"use the clone of {parts.backbone.name} that the models were trained with",
                 ) from None
             models[stage] = model.to(where).eval()
-        return cls(description, models, tokenizer, parts, where)
+        return cls(description, models, tokenizer, parts, read_encoder(folder), where)
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write a bundle; one that is there already is replaced.
@@ -115,11 +118,11 @@ class SegPipeline:
             path: its folder.
         """
 
-        def save_encoder(folder: Path) -> None:
-            self.models["base"].config.save_pretrained(folder)
-            self.tokenizer.save_pretrained(folder)
+        def write_encoder(folder: Path) -> None:
+            for name, content in self.encoder_files.items():
+                (folder / name).write_bytes(content)
 
-        write_bundle(Path(path), self.description, lambda stage: self.models[stage].state_dict(), save_encoder)
+        write_bundle(Path(path), self.description, lambda stage: self.models[stage].state_dict(), write_encoder)
 
     @overload
     def __call__(self, documents: Document, batch_size: int = 8) -> dict[str, Any]: ...
@@ -272,27 +275,3 @@ class SegPipeline:
 
 def _placed(rejected: Rejected, index: int, document: Document) -> Rejected:
     return Rejected([f"document {index} {document['title']!r}: {reason}" for reason in rejected.reasons])
-
-
-def _load_encoder(folder: Path) -> tuple[Any, Any]:
-    """Load configuration and tokenizer; no weights, which are in the stages'."""
-    try:
-        config = AutoConfig.from_pretrained(folder, **LOCAL)
-        return config, AutoTokenizer.from_pretrained(str(folder), **LOCAL)
-    except Exception as error:  # transformers raises all sorts of types for a damaged folder
-        raise SegDREError(
-            f"{folder}: cannot be loaded: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-            "make the bundle again; encoders with code of their own are not supported",
-        ) from error
-
-
-def _build(parts: Parts, config: Any, tokenizer: Any, description: Description, stage: str, state: State) -> Any:
-    """Make a stage's model, weights still to be loaded."""
-    prefix = f"{parts.backbone.encoder}.pooler."
-    pooler = {} if any(name.startswith(prefix) for name in state) else {"add_pooling_layer": False}
-    with torch.random.fork_rng(devices=[]):  # it draws weights that are replaced at once
-        encoder = transformers.AutoModel.from_config(config, attn_implementation="eager", **pooler)
-        given = {"config": config, "model": encoder, "tokenizer": tokenizer} | description.arguments
-        names = inspect.signature(parts.model.__init__).parameters
-        model = parts.model(**{name: value for name, value in given.items() if name in names})
-        return wrap_model(model, stage=stage, adapter=parts.backbone, config=description.config)
