@@ -1,10 +1,12 @@
 """Fixtures for what lies outside the repository; a test that asks for something absent skips with the reason."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import locate
 import pytest
 import seg_runs
+import torch
 
 
 def _or_skip(path: Path | None, what: str) -> Path:
@@ -43,3 +45,12 @@ def atlop_place(atlop: Path, tmp_path_factory: pytest.TempPathFactory) -> seg_ru
 @pytest.fixture(scope="session")
 def dreeam_place(dreeam: Path, tmp_path_factory: pytest.TempPathFactory) -> seg_runs.Place:
     return seg_runs.Place("dreeam", tmp_path_factory.mktemp("dreeam") / "clone", dreeam)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Compute with one thread: tiny models are no slower, and sums come out the same bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

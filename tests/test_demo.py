@@ -14,12 +14,7 @@ from segdre_plugin.reference.run import run
 SIZES = ["--train", "24", "--dev", "8", "--test", "8", "--epochs", "2"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -16,13 +16,7 @@ from segdre_plugin.files import read_weights
 from segdre_plugin.inputs import Rejected, batches
 from segdre_plugin.margins import Margins
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
