@@ -83,7 +83,7 @@ def mask_form(encoder: nn.Module) -> MaskForm:
     seen = []
     for form in MASK_FORMS:
         try:
-            attention = _probe(encoder, form(visible, encoder_dtype(encoder)))
+            attention = probe(encoder, form(visible, encoder_dtype(encoder))).attentions
         except Exception as error:  # each transformers version has its own way of refusing a mask
             seen.append(f"{form.__name__}: {_first_line(error)}")
             continue
@@ -109,7 +109,7 @@ def check_outputs(encoder: nn.Module) -> None:
         SegDREError: if it gives none, or does not take the arguments of the BERT and RoBERTa families.
     """
     try:
-        attention = _probe(encoder, torch.ones(1, 4))
+        attention = probe(encoder, torch.ones(1, 4)).attentions
     except Exception as error:  # whatever a foreign encoder raises
         raise SegDREError(
             f"{type(encoder).__name__}: the encoder cannot be run: {_first_line(error)}",
@@ -158,13 +158,21 @@ def _chosen_at_construction(encoder: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def _probe(encoder: nn.Module, mask: Tensor) -> tuple[Tensor, ...]:
-    """Run four tokens through the encoder in eval mode; give the attention of all layers, leave no trace."""
+def probe(encoder: nn.Module, mask: Tensor) -> Any:
+    """Run four tokens through the encoder in eval mode, with the attention of all layers; leave no trace.
+
+    Args:
+        encoder: a transformers encoder.
+        mask: its attention mask, for one document of four tokens.
+
+    Returns:
+        What the encoder gives.
+    """
     device = next(encoder.parameters()).device
     training = {module: module.training for module in encoder.modules()}
     encoder.eval()
     try:
-        output = encoder(
+        return encoder(
             input_ids=torch.arange(4, device=device).unsqueeze(0),
             attention_mask=mask.to(device),
             position_ids=torch.arange(4, device=device).unsqueeze(0),
@@ -174,7 +182,6 @@ def _probe(encoder: nn.Module, mask: Tensor) -> tuple[Tensor, ...]:
     finally:
         for module, flag in training.items():
             module.training = flag
-    return tuple(output.attentions or ())
 
 
 def position_range(encoder: nn.Module, transformer_type: str) -> tuple[int, int]:

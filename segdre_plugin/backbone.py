@@ -19,6 +19,21 @@ METHODS = ("encode", "get_hrt")  # what every descendant of ATLOP has
 
 
 @dataclass(frozen=True)
+class Pooling:
+    """How a backbone's ``get_hrt`` pools; what the fast path has to know of it.
+
+    Attributes:
+        epsilon: added to the sum of a pair's attention before it is divided by it.
+        layers: of how many of the encoder's last layers the attention is read.
+        with_attention: ``get_hrt`` also gives the attention of each pair and the number of pairs of each document.
+    """
+
+    epsilon: float
+    layers: int = 1
+    with_attention: bool = False
+
+
+@dataclass(frozen=True)
 class Backbone:
     """An ATLOP-descended backbone.
 
@@ -39,6 +54,7 @@ class Backbone:
         loss: attribute with ``forward(logits, labels)`` and ``get_label(logits, num_labels)``.
         window: how many tokens the backbone feeds to its encoder at once.
         end_tokens: how many tokens end a window, by ``config.transformer_type``.
+        pooling: how ``get_hrt`` pools; None: there is no fast path.
     """
 
     name: str
@@ -57,6 +73,7 @@ class Backbone:
     loss: str = "loss_fnt"
     window: int = 512
     end_tokens: Mapping[str, int] = field(default_factory=lambda: {"bert": 1, "roberta": 2})
+    pooling: Pooling | None = None
 
     def problems(self, model: Any) -> list[str]:
         """List what keeps ``model`` from being this backbone, one line each; empty if nothing does."""

@@ -127,7 +127,9 @@ class CutBranches:
         def cut(layers: Any, square: bool) -> Any:
             if not layers:
                 return None
-            return tuple(layer[..., :width, :width] if square else layer[:, :width] for layer in layers)
+            if square:  # the fast path has no attention of the layers that are not pooled
+                return tuple(None if layer is None else layer[..., :width, :width] for layer in layers)
+            return tuple(layer[:, :width] for layer in layers)
 
         return BaseModelOutput(
             last_hidden_state=output.last_hidden_state[:, :width],

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from segdre_plugin.backbone import Backbone
 from segdre_plugin.clones import Parts
 from segdre_plugin.documents import Document
-from segdre_plugin.features import Feature, keep_pairs
+from segdre_plugin.features import Feature
 from segdre_plugin.reading import count_tokens
-
-PAIR_MEMORY = 512 << 20  # bytes that the bilinear features of a batch's pairs may take
 
 
 @dataclass(frozen=True)
@@ -81,49 +76,3 @@ def _reason(document: Document, tokenizer: Any, arguments: Mapping[str, Any], er
     if limit is not None and tokens >= limit:
         return f"{tokens} tokens, fewer than {limit} are due: shorten it, or cut it into several documents"
     return f"the backbone's reader stopped: {type(error).__name__}: {error}"
-
-
-def batches(
-    features: Sequence[Feature], documents: Sequence[int], backbone: Backbone, batch_size: int, max_pairs: int
-) -> Iterator[tuple[list[Feature], list[int]]]:
-    """Sort features into batches of like length, so that little is padded and memory is bounded.
-
-    The logits of a pair do not depend on the other pairs, so a document with more than ``max_pairs`` is read in parts.
-
-    Args:
-        features: of one stage.
-        documents: for each feature, the index of its document.
-        backbone: says which fields have an entry for each pair.
-        batch_size: most features of a batch.
-        max_pairs: most pairs of a batch.
-
-    Yields:
-        The features of a batch and their documents' indices; parts of a document come in order.
-    """
-    pieces = [
-        (part, place)
-        for feature, place in zip(features, documents, strict=True)
-        for part in _parts(feature, backbone, max_pairs)
-    ]
-    pieces.sort(key=lambda piece: len(piece[0]["input_ids"]))  # stable
-    batch: list[tuple[Feature, int]] = []
-    pairs = 0
-    for piece in pieces:
-        n = len(piece[0]["hts"])
-        if batch and (len(batch) == batch_size or pairs + n > max_pairs):
-            yield [feature for feature, _ in batch], [place for _, place in batch]
-            batch, pairs = [], 0
-        batch.append(piece)
-        pairs += n
-    if batch:
-        yield [feature for feature, _ in batch], [place for _, place in batch]
-
-
-def _parts(feature: Feature, backbone: Backbone, max_pairs: int) -> Iterator[Feature]:
-    n = len(feature["hts"])
-    if n <= max_pairs:
-        yield feature
-        return
-    place = np.arange(n)
-    for start in range(0, n, max_pairs):
-        yield keep_pairs(feature, (place >= start) & (place < start + max_pairs), backbone)

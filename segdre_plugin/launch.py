@@ -83,7 +83,8 @@ def entry(names: MutableMapping[str, Any], adapter: str | Backbone, script: Scri
                 (Session if trains else SavedRun)(names, upstream, backbone, spec, options).run()
                 return
             model = names["DocREModel"]
-            names["DocREModel"] = lambda *args, **kwargs: wrap_model(model(*args, **kwargs), adapter=adapter)
+            plain: dict[str, Any] = {"adapter": adapter, "fast": False}  # to the last bit what the script computes
+            names["DocREModel"] = lambda *args, **kwargs: wrap_model(model(*args, **kwargs), **plain)
             upstream()
 
     main.segdre = True  # type: ignore[attr-defined]

@@ -33,6 +33,8 @@ class Options:
     new_layer_lr: float | None
     skip_unusable: bool
     bundle: Path | None
+    fast: bool
+    bf16: bool
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -60,6 +62,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--seg-sparse-epochs", type=float, help="epochs of stage sparse (those of the base)")
     add("--seg-new-layer-lr", type=float, metavar="LR", help="learning rate of new layers (the script's own)")
     add("--seg-bundle", type=Path, metavar="DIR", help="make a bundle for segdre predict of the finished run")
+    switch = argparse.BooleanOptionalAction
+    add("--seg-fast", default=True, action=switch, help="the same numbers in less time and memory (on)")
+    add("--seg-bf16", action="store_true", help="compute in bfloat16 where that is safe")
     add("--seg-skip-unusable", action="store_true", help="leave documents and entities without pairs or mentions out")
     return parser
 
@@ -79,8 +84,8 @@ def parse(arguments: Sequence[str]) -> tuple[Options, list[str]]:
     parser = build_parser()
     parser.error = _refuse  # type: ignore[method-assign, assignment]
     found, rest = parser.parse_known_args(list(arguments))
-    ours = [a for a in arguments if a.startswith("--seg-")]
-    unknown = [a for a in rest if a.startswith("--seg-")]
+    ours = [a for a in arguments if a.startswith(("--seg-", "--no-seg-"))]
+    unknown = [a for a in rest if a.startswith(("--seg-", "--no-seg-"))]
     if unknown:
         known = sorted(option for action in parser._actions for option in action.option_strings)
         raise SegDREError(f"unknown option {unknown[0].split('=')[0]}", f"options: {', '.join(known)}")
@@ -109,6 +114,8 @@ def parse(arguments: Sequence[str]) -> tuple[Options, list[str]]:
         new_layer_lr=found.seg_new_layer_lr,
         skip_unusable=found.seg_skip_unusable,
         bundle=found.seg_bundle,
+        fast=found.seg_fast,
+        bf16=found.seg_bf16,
     )
     for name in ("identify_epochs", "dense_epochs", "sparse_epochs"):
         value = getattr(options, name)

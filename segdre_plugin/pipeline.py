@@ -7,7 +7,7 @@ the same functions as in a ``--seg`` run, on models from a bundle.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -23,11 +23,11 @@ from segdre_plugin.config import STAGES
 from segdre_plugin.data import Split
 from segdre_plugin.documents import Document, find_problems
 from segdre_plugin.errors import SegDREError, raise_all
-from segdre_plugin.features import Feature, visible_entities
+from segdre_plugin.features import visible_entities
 from segdre_plugin.fuse import Scored
-from segdre_plugin.inputs import PAIR_MEMORY, Rejected, batches, read_features
+from segdre_plugin.inputs import Rejected, read_features
 from segdre_plugin.kept import ENCODER
-from segdre_plugin.margins import Margins, concatenate
+from segdre_plugin.margins import Margins
 from segdre_plugin.prepare import Prepared
 from segdre_plugin.salient import entity_counts
 from segdre_plugin.scoring import score_counts, score_relations
@@ -63,8 +63,6 @@ class SegPipeline:
         self._collate = wrap_collate(parts.collate, adapter=parts.backbone)
         self._progress: Callable[[float], Any] | None = None
         self._words = Verbaliser(tokenizer, description.relation_names, description.config)
-        classifier = getattr(models["base"], parts.backbone.classifier)
-        self._max_pairs = max(1, PAIR_MEMORY // (4 * classifier.in_features))
 
     @classmethod
     def from_pretrained(
@@ -231,46 +229,28 @@ class SegPipeline:
             if name == "sparse":
                 stage.dense, stage.verbaliser = {SPLIT: tables["dense"]}, self._words
             prepared = stage.prepare(rest, self.models[name])
+            how = {"batch_size": batch_size, "device": self.device, "label": "", "progress": self._count}
             if name == "identify":
-                salient, counts = self._identify(prepared, rest, batch_size)
+                salient, counts = self._identify(prepared, rest, **how)
             else:
-                tables[name] = self._margins(name, prepared, batch_size)
+                model, features = self.models[name], prepared.features
+                tables[name] = score_relations(model, features, prepared.documents, self._collate, **how)
             injected = stage.injected[SPLIT]["triples"]
         scored = Scored(rest, tables, salient, self.description.rel2id, [])
         return build_answers(split.documents, seen, scored, counts, injected, self.description)
 
-    def _margins(self, name: str, prepared: Prepared, batch_size: int) -> Margins:
-        model = self.models[name]
-        how = {"device": self.device, "label": ""}
-        return concatenate(
-            [
-                score_relations(model, batch, places, self._collate, batch_size=len(batch), **how)
-                for batch, places in self._batches(prepared, batch_size)
-            ]
-        )
-
-    def _identify(self, prepared: Prepared, split: Split, batch_size: int) -> tuple[list[int | None], list[float]]:
+    def _identify(self, prepared: Prepared, split: Split, **how: Any) -> tuple[list[int | None], list[float]]:
         """Give each document's salient entity and its expected count (section 3.3)."""
-        pairs: list[list[Any]] = [[] for _ in split.documents]
-        expected: list[list[Any]] = [[] for _ in split.documents]
-        how = {"device": self.device, "label": ""}
-        for batch, places in self._batches(prepared, batch_size):
-            found = score_counts(self.models["identify"], batch, self._collate, batch_size=len(batch), **how)
-            for feature, place, counts in zip(batch, places, found, strict=True):
-                pairs[place] += feature["hts"]
-                expected[place] += counts.tolist()
+        found = score_counts(self.models["identify"], prepared.features, self._collate, **how)
         totals = [
-            entity_counts(counts, hts, len(document["vertexSet"]))
-            for counts, hts, document in zip(expected, pairs, split.documents, strict=True)
+            entity_counts(counts, feature["hts"], len(document["vertexSet"]))
+            for counts, feature, document in zip(found, prepared.features, split.documents, strict=True)
         ]
         return [int(np.argmax(total)) for total in totals], [float(total.max()) for total in totals]
 
-    def _batches(self, prepared: Prepared, batch_size: int) -> Iterator[tuple[list[Feature], list[int]]]:
-        backbone = self.parts.backbone
-        for batch in batches(prepared.features, prepared.documents, backbone, batch_size, self._max_pairs):
-            yield batch
-            if self._progress:
-                self._progress(len(batch[0]) / len(STAGES))
+    def _count(self, documents: int) -> None:
+        if self._progress:
+            self._progress(documents / len(STAGES))
 
 
 def _placed(rejected: Rejected, index: int, document: Document) -> Rejected:

@@ -132,6 +132,7 @@ class SavedRun(Driver):
     def _predict(self, args: Namespace, model: Any, *_: Any, **__: Any) -> Any:
         """Stand in for the script's ``evaluate``: every stage in turn, with its checkpoint, in the one model."""
         how = {"batch_size": args.test_batch_size, "device": args.device}
+        speed = {"fast": self.options.fast, "bf16": self.options.bf16}
         collate = self.names["collate_fn"]
         for name in STAGES:
             stage = Stage(name, self.rel2id, {self.name: self.split})
@@ -141,7 +142,7 @@ class SavedRun(Driver):
                 stage.dense = {self.name: self.tables["dense"]}
                 stage.verbaliser = Verbaliser(self.reader.tokenizer, self.relation_names, self.config)
             label = f"{name}: {self.split.path.name}"
-            wrap_model(model, stage=name, adapter=self.backbone, config=self.config)
+            wrap_model(model, stage=name, adapter=self.backbone, config=self.config, **speed)
             load_all(model, Path(self.script.checkpoint.format(folder=self.store.folder(name))))
             if name == "identify":
                 self.salient = stage.count(model, self.split, collate, label=label, **how).salient

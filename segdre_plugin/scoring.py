@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,10 +13,13 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from segdre_plugin.backbone import Backbone
+from segdre_plugin.batching import batches
 from segdre_plugin.features import Feature
 from segdre_plugin.hooks import STATE, Wrapped
 from segdre_plugin.margins import Margins, concatenate, top_margins
 from segdre_plugin.zip_head import zip_mean
+
+PAIR_MEMORY = 512 << 20  # bytes that the bilinear features of a batch's pairs would take
 
 
 @contextmanager
@@ -34,35 +37,47 @@ def captured_logits(model: nn.Module, backbone: Backbone) -> Iterator[list[Tenso
 
 @torch.no_grad()
 def outputs(
-    model: nn.Module, features: Sequence[Feature], collate_fn: Any, *, batch_size: int, device: Any, label: str
-) -> Iterator[tuple[list[Feature], Tensor, Any]]:
-    """Predict features batch by batch, with a progress bar.
+    model: nn.Module,
+    features: Sequence[Feature],
+    collate_fn: Any,
+    *,
+    batch_size: int,
+    device: Any,
+    label: str,
+    progress: Callable[[int], Any] | None = None,
+) -> Iterator[tuple[list[Feature], list[int], Tensor, Any]]:
+    """Predict features in batches of like length, with a progress bar.
 
     Args:
         model: a wrapped model; in eval mode meanwhile.
         features: features with one pair or more.
         collate_fn: a wrapped collate function.
-        batch_size: documents of a batch.
+        batch_size: most documents of a batch.
         device: where the model is.
         label: of the progress bar; empty for none.
+        progress: called after each batch with its number of documents.
 
     Yields:
-        The features of a batch, the classifier's output for all their pairs, in order, [pairs, outputs], and the
-        model's output.
+        The features of a batch, the index of each in ``features`` (one with very many pairs comes in parts, in order),
+        the classifier's output for all their pairs, [pairs, outputs], and the model's output.
     """
     wrapped: Wrapped = vars(model)[STATE]
     training = model.training
     model.eval()
-    loader: DataLoader[Feature] = DataLoader(
-        features,  # type: ignore[arg-type]
-        batch_size=batch_size,
-        collate_fn=lambda batch: (batch, collate_fn(batch)),
+    width = getattr(model, wrapped.backbone.classifier).in_features
+    most = max(1, PAIR_MEMORY // (4 * width))
+    loader: DataLoader[Any] = DataLoader(
+        list(batches(features, wrapped.backbone, batch_size, most)),  # type: ignore[arg-type]
+        batch_size=None,
+        collate_fn=lambda batch: (*batch, collate_fn(batch[0])),
     )
     try:
-        for batch, collated in tqdm(loader, desc=label, leave=False, dynamic_ncols=True, disable=not label):
+        for batch, places, collated in tqdm(loader, desc=label, leave=False, dynamic_ncols=True, disable=not label):
             with captured_logits(model, wrapped.backbone) as seen:
                 output = model(**wrapped.backbone.inputs(collated, device))
-            yield batch, torch.cat(seen), output
+            yield batch, places, torch.cat(seen), output
+            if progress:
+                progress(len(batch))
     finally:
         model.train(training)
 
@@ -77,23 +92,24 @@ def score_relations(
         features: the stage's features; those with an ``entity_map`` number only some of their document's entities.
         documents: for each feature, the index of its document.
         collate_fn: a wrapped collate function.
-        how: batch_size, device and label of :func:`outputs`.
+        how: batch_size, device, label and progress of :func:`outputs`.
 
     Returns:
-        The margins of the top ``model.num_labels`` classes of each pair, with its evidence if the model predicts any.
+        The margins of the top ``model.num_labels`` classes of each pair, document by document, with its evidence if the
+        model predicts any.
     """
     backbone: Backbone = vars(model)[STATE].backbone
     parts = []
-    place = iter(documents)
-    for batch, logits, output in outputs(model, features, collate_fn, **how):
+    for batch, places, logits, output in outputs(model, features, collate_fn, **how):
         pairs = np.concatenate([_document_pairs(feature) for feature in batch])
-        owner = np.concatenate([np.full(len(feature["hts"]), next(place)) for feature in batch])
+        owner = np.repeat([documents[i] for i in places], [len(feature["hts"]) for feature in batch])
         rows, relations, margins = top_margins(logits, int(model.num_labels))  # type: ignore[arg-type]
         evidence = np.zeros((len(pairs), 0), dtype=bool)
         if backbone.evidence and backbone.evidence in output:
             evidence = output[backbone.evidence].bool().cpu().numpy()
         parts.append(Margins(owner[rows], pairs[rows, 0], pairs[rows, 1], relations, margins, evidence[rows]))
-    return concatenate(parts)
+    scored = concatenate(parts)
+    return scored.take(np.argsort(scored.document, kind="stable"))
 
 
 def _document_pairs(feature: Feature) -> np.ndarray:
@@ -112,14 +128,15 @@ def score_counts(model: nn.Module, features: Sequence[Feature], collate_fn: Any,
         model: a wrapped model of stage identify.
         features: features with all pairs.
         collate_fn: a wrapped collate function.
-        how: batch_size, device and label of :func:`outputs`.
+        how: batch_size, device, label and progress of :func:`outputs`.
 
     Returns:
         For each feature, float [pairs].
     """
-    counts = []
-    for batch, logits, _ in outputs(model, features, collate_fn, **how):
+    counts: list[list[np.ndarray]] = [[] for _ in features]
+    for batch, places, logits, _ in outputs(model, features, collate_fn, **how):
         expected = zip_mean(logits[:, 0], logits[:, 1]).float().cpu().numpy()
         ends = np.cumsum([len(feature["hts"]) for feature in batch])[:-1]
-        counts += np.split(expected, ends)
-    return counts
+        for i, part in zip(places, np.split(expected, ends), strict=True):
+            counts[i].append(part)
+    return [np.concatenate(parts) for parts in counts]

@@ -95,6 +95,8 @@ class Session(Driver):
             "data": self.hashes,
             "skip_unusable": options.skip_unusable,
             "new_layer_lr": options.new_layer_lr,
+            "fast": options.fast,
+            "bf16": options.bf16,
             "options": own,
             "before": {name: digest(self.settings(name)) for name in BEFORE[stage]},
         }

@@ -57,6 +57,7 @@ class Stage:
         dense: split name -> dense margins (sparse; dev and test).
         verbaliser: makes branches (sparse).
         injected: split name -> the triples injected into each document, and how many exceeded the budget (sparse).
+        prepared: split name -> the stage's features of it, once made.
     """
 
     name: str
@@ -66,9 +67,12 @@ class Stage:
     dense: Mapping[str, Margins] = field(default_factory=dict)
     verbaliser: Verbaliser | None = None
     injected: dict[str, dict[str, Any]] = field(default_factory=dict)
+    prepared: dict[str, Prepared] = field(default_factory=dict)
 
     def prepare(self, split: Split, model: Any) -> Prepared:
-        """Make the stage's features of a split for the wrapped model."""
+        """Make the stage's features of a split for the wrapped model; once, though dev is judged every epoch."""
+        if split.name in self.prepared:
+            return self.prepared[split.name]
         prepared = prepare_features(
             split.features,
             split.documents,
@@ -79,6 +83,7 @@ class Stage:
         )
         triples = [prepared.injected.get(i, []) for i in range(len(split.documents))]
         self.injected[split.name] = {"left_out": prepared.left_out, "triples": triples}
+        self.prepared[split.name] = prepared
         return prepared
 
     def triples(self, split: Split) -> list[list[Triple]]:

@@ -39,7 +39,9 @@ class Training:
         session = self.session
         session.reader.fill_missing()
         self.stage = session.prepare(self.name)
-        wrap_model(model, stage=self.name, adapter=session.backbone, config=session.options.config)
+        options = session.options
+        how: dict[str, Any] = {"adapter": session.backbone, "fast": options.fast, "bf16": options.bf16}
+        wrap_model(model, stage=self.name, config=options.config, **how)
         self.collate_fn = session.names["collate_fn"]
         checkpoint = Path(session.script.checkpoint.format(folder=self.folder))
         args.save_path = session.script.save_path.format(folder=self.folder)

@@ -20,6 +20,7 @@ from segdre_plugin.attention import check_outputs, force_eager, mask_form
 from segdre_plugin.backbone import Backbone, find_backbone, get_backbone
 from segdre_plugin.config import STAGES, SegConfig
 from segdre_plugin.errors import SegDREError
+from segdre_plugin.fast import speed_up
 from segdre_plugin.features import FEATURE
 from segdre_plugin.guards import guard
 from segdre_plugin.hooks import (
@@ -31,13 +32,20 @@ from segdre_plugin.hooks import (
     TakeInjections,
     Wrapped,
 )
+from segdre_plugin.precision import use_bf16
 from segdre_plugin.zip_head import CountHead, CountLoss
 
 M = TypeVar("M", bound=nn.Module)
 
 
 def wrap_model(
-    model: M, *, stage: str = "base", adapter: str | Backbone | None = None, config: SegConfig | None = None
+    model: M,
+    *,
+    stage: str = "base",
+    adapter: str | Backbone | None = None,
+    config: SegConfig | None = None,
+    fast: bool = True,
+    bf16: bool = False,
 ) -> M:
     """Make a backbone's model the model of one stage, in place.
 
@@ -49,6 +57,8 @@ def wrap_model(
         stage: one of base, identify, dense, sparse.
         adapter: the backbone's name or spec; None recognises it.
         config: settings; None takes the paper's.
+        fast: compute the same numbers (to about 1e-6, not to the last bit) in less time and memory.
+        bf16: compute in bfloat16 where that is safe (torch's autocast); not the same numbers.
 
     Returns:
         The same model.
@@ -76,6 +86,10 @@ def wrap_model(
             _hook_injection(model, encoder, wrapped)
         if stage == "identify":
             _swap_head(model, settings, wrapped)
+        if fast:
+            speed_up(model, wrapped)
+        if bf16:
+            use_bf16(model, wrapped)
         guard(model, wrapped)
         wrapped.undo.append(encoder.register_forward_hook(CutBranches(wrapped)).remove)
     except Exception:

@@ -15,6 +15,7 @@ from torch import nn
 
 from segdre_plugin import SegConfig, unwrap_model, wrap_collate, wrap_model
 from segdre_plugin.compat import AutoTokenizer
+from segdre_plugin.config import STAGES
 from segdre_plugin.features import FEATURE, visible_entities
 from segdre_plugin.zip_head import CountHead
 
@@ -76,7 +77,7 @@ class TestModel:
         batch = clone.utils.collate_fn(features)
         due = unwrapped_logits(model, batch)
         assert due.shape == (sum(len(feature["hts"]) for feature in features), 97)
-        wrap_model(model)
+        wrap_model(model, fast=False)
         collated = wrap_collate(clone.utils.collate_fn, adapter="atlop")(features)
         assert torch.equal(tiny.logits(model, collated), due)
 
@@ -85,7 +86,7 @@ class TestModel:
         batch = clone.utils.collate_fn([long, features[1]])
         assert batch[0].shape[1] == 700
         due = unwrapped_logits(model, batch)
-        wrap_model(model)
+        wrap_model(model, fast=False)
         assert torch.equal(tiny.logits(model, batch), due)
 
     @pytest.mark.parametrize("stage", ["base", "dense", "sparse"])
@@ -111,6 +112,26 @@ class TestModel:
         none, some = ([tiny.injected(feature, tiny.branches(n)) for feature in features] for n in (0, 5))
         torch.testing.assert_close(tiny.logits(model, collate(none)), due, rtol=0, atol=1e-6)
         assert (tiny.logits(model, collate(some)) - due).abs().max() > 1e-3
+
+    @pytest.mark.parametrize("stage", STAGES)
+    def test_the_fast_path_gives_the_same_logits_and_gradients(self, clone, model, features, stage):
+        ids = features[0]["input_ids"]
+        long = features[0] | {"input_ids": [*(ids[:-1] * 8)[:699], ids[-1]]}
+        batch = [long, *features[1:]]
+        if stage == "sparse":
+            batch = [tiny.injected(one, tiny.branches(5)) for one in batch]
+        collated = wrap_collate(clone.utils.collate_fn, adapter="atlop")(batch)
+        found = []
+        for fast in (False, True):
+            torch.manual_seed(1)  # of the count head
+            wrap_model(model, stage=stage, config=SegConfig(hidden=8), fast=fast)
+            assert ("get_hrt" in vars(model)) is fast
+            model.zero_grad()
+            model(*collated)[0].backward()
+            grads = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+            found.append((tiny.logits(model, collated).detach(), grads))
+            unwrap_model(model)
+        torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
 
     def test_entities_of_real_documents_are_seen(self, features):
         for feature in features:

@@ -12,11 +12,12 @@ import transformers
 import upstream
 from torch import nn
 
-from segdre_plugin import SegConfig, wrap_collate, wrap_model
+from segdre_plugin import SegConfig, unwrap_model, wrap_collate, wrap_model
 from segdre_plugin.adapters import BACKBONES
 from segdre_plugin.attention import mask_form
 from segdre_plugin.backbone import find_backbone
 from segdre_plugin.compat import AutoTokenizer
+from segdre_plugin.config import STAGES
 from segdre_plugin.features import keep_pairs
 
 DREEAM = BACKBONES["dreeam"]
@@ -107,14 +108,14 @@ class TestForward:
         expected = {"rel_pred", "evi_pred"} | ({"attns"} if tag == "infer" else {"scores", "topks", "loss"})
         assert due.keys() == expected
         assert due["evi_pred"].any()
-        wrap_model(model)
+        wrap_model(model, fast=False)
         assert_same(model(**inputs(wrap_collate(clone.utils.collate_fn, adapter="dreeam")(features), tag=tag)), due)
 
     def test_long_documents(self, clone, model, features):
         long = features[0] | {"input_ids": [*features[0]["input_ids"][:-1] * 8][:700]}
         batch = clone.utils.collate_fn([long, features[1]])
         due = unwrapped(model)(**inputs(batch, tag="dev"))
-        wrap_model(model)
+        wrap_model(model, fast=False)
         assert_same(model(**inputs(batch, tag="dev")), due)
 
     def test_teacher_attentions_are_not_written_to(self, clone, model, features):
@@ -122,7 +123,7 @@ class TestForward:
         batch = clone.utils.collate_fn(taught)
         teacher = batch[-1].clone()
         assert (teacher == 0).any()
-        wrap_model(model)
+        wrap_model(model, fast=False)
         found = model(**inputs(batch, sent_labels=None))
         assert torch.equal(batch[-1], teacher)
         positional = model(*batch[:6], None, batch[-1])
@@ -131,6 +132,30 @@ class TestForward:
         due = unwrapped(make_model(clone))(**inputs(batch, sent_labels=None))
         assert_same(found, due)
         assert not torch.equal(batch[-1], teacher)  # negative control: upstream's own forward does write
+
+    @pytest.mark.parametrize("stage", STAGES)
+    @pytest.mark.parametrize("tag", ["train", "dev", "infer"])
+    def test_the_fast_path_gives_the_same(self, clone, model, features, stage, tag):
+        ids = features[0]["input_ids"]
+        long = features[0] | {"input_ids": [*(ids[:-1] * 8)[:699], ids[-1]]}
+        batch = [long, *features[1:]]
+        if stage == "sparse":
+            batch = [tiny.injected(one, tiny.branches(5), backbone=DREEAM) for one in batch]
+        collated = wrap_collate(clone.utils.collate_fn, adapter="dreeam")(batch)
+        found = []
+        for fast in (False, True):
+            torch.manual_seed(1)  # of the count head
+            wrap_model(model, stage=stage, config=SegConfig(hidden=8), fast=fast)
+            assert ("get_hrt" in vars(model)) is fast
+            model.zero_grad()
+            output = flat(model(**inputs(collated, tag=tag)))
+            if tag == "train":
+                sum(value for name, value in output.items() if name.startswith("loss.")).backward()
+            grads = {f"grad.{name}": p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+            assert bool(grads) == (tag == "train")
+            found.append({name: value.detach() for name, value in output.items()} | grads)
+            unwrap_model(model)
+        torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
 
     def test_evidence_loss_without_a_positive_pair_is_zero(self, clone, model, features):
         negative = [keep_pairs(f, np.array([row[0] == 1 for row in f["labels"]]), DREEAM) for f in features]

@@ -9,11 +9,12 @@ import pytest
 import torch
 from bundles import bundle, mixed, run_folder  # noqa: F401 - fixtures
 
-from segdre_plugin import SegDREError, SegPipeline
+from segdre_plugin import SegDREError, SegPipeline, scoring
 from segdre_plugin import pipeline as module
 from segdre_plugin.answers import official_rows
+from segdre_plugin.batching import batches
 from segdre_plugin.files import read_weights
-from segdre_plugin.inputs import Rejected, batches
+from segdre_plugin.inputs import Rejected
 from segdre_plugin.margins import Margins
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -97,7 +98,8 @@ def test_one_by_one_equals_batches_of_mixed_lengths(pipeline, documents):
 
 def test_documents_with_many_pairs_are_read_in_parts(pipeline, documents, monkeypatch):
     expected = pipeline(documents)
-    monkeypatch.setattr(pipeline, "_max_pairs", 7)
+    classifier = pipeline.models["base"].bilinear
+    monkeypatch.setattr(scoring, "PAIR_MEMORY", 7 * 4 * classifier.in_features)
     for one, other in zip(pipeline(documents), expected, strict=True):
         assert_same(one, other, 1e-5)
 
@@ -107,9 +109,9 @@ def test_batches_hold_every_pair_once_and_stay_within_bounds(pipeline):
         {"input_ids": [0] * n, "hts": [[0, k] for k in range(pairs)], "labels": [[k] for k in range(pairs)]}
         for n, pairs in ((9, 4), (3, 11), (5, 1), (3, 2), (9, 30))
     ]
-    made = list(batches(features, [10, 11, 12, 13, 14], pipeline.parts.backbone, 2, 8))
+    made = list(batches(features, pipeline.parts.backbone, 2, 8))
     assert all(len(batch) <= 2 and sum(len(f["hts"]) for f in batch) <= 8 for batch, _ in made)
-    found = {place: [] for place in range(10, 15)}
+    found = {place: [] for place in range(5)}
     for batch, places in made:
         for feature, place in zip(batch, places, strict=True):
             assert [[0, label[0]] for label in feature["labels"]] == feature["hts"]

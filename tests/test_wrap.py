@@ -58,7 +58,7 @@ class TestBase:
     def test_logits_are_those_of_the_model(self, kind):
         model = tiny.model(kind)
         expected, loss = tiny.logits(model, batch(kind)), model(*batch(kind))[0]
-        wrap_model(model)
+        wrap_model(model, fast=False)
         assert torch.equal(tiny.logits(model, batch(kind)), expected)
         assert torch.equal(model(*batch(kind))[0], loss)
 
@@ -82,7 +82,7 @@ class TestBase:
     def test_sdpa_becomes_eager(self, kind):
         model = tiny.model(kind, attn_implementation="sdpa")
         expected = tiny.logits(tiny.model(kind), batch(kind))
-        wrap_model(model)
+        wrap_model(model, fast=False)
         assert torch.equal(tiny.logits(model, batch(kind)), expected)
         unwrap_model(model)
         assert model.model.config._attn_implementation == "sdpa"
@@ -133,12 +133,12 @@ class TestUnwrap:
         model = tiny.model(attn_implementation=implementation)
         expected = tiny.logits(tiny.model(), batch())
         unwrap_model(wrap_model(model, stage=stage))
-        wrap_model(model)
+        wrap_model(model, fast=False)
         assert torch.equal(tiny.logits(model, batch()), expected)
 
 
 def test_a_deep_copy_is_undone_on_its_own():
-    model = wrap_model(tiny.model(attn_implementation="sdpa"), stage="identify", config=SegConfig(hidden=8))
+    model = wrap_model(tiny.model(attn_implementation="sdpa"), stage="identify", config=SegConfig(hidden=8), fast=False)
     copy = unwrap_model(tiny.twin(model))
     assert isinstance(copy.bilinear, nn.Linear)
     assert isinstance(copy.loss_fnt, AdaptiveThresholdLoss)

@@ -1,6 +1,6 @@
 """What ATLOP (https://github.com/wzhouad/ATLOP) looks like: its model, its batches, its train script."""
 
-from segdre_plugin.backbone import Backbone
+from segdre_plugin.backbone import Backbone, Pooling
 from segdre_plugin.script import Script
 
 BACKBONE = Backbone(
@@ -8,6 +8,7 @@ BACKBONE = Backbone(
     repository="https://github.com/wzhouad/ATLOP",
     batch=("input_ids", "attention_mask", "labels", "entity_pos", "hts"),
     not_for_prediction=frozenset({"labels"}),
+    pooling=Pooling(epsilon=1e-5),
 )
 
 SCRIPT = Script(

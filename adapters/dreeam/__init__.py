@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from segdre_plugin.adapters.dreeam.teacher import teacher_problems
-from segdre_plugin.backbone import Backbone
+from segdre_plugin.backbone import Backbone, Pooling
 from segdre_plugin.script import Script
 
 BACKBONE = Backbone(
@@ -30,6 +30,7 @@ BACKBONE = Backbone(
     evidence="evi_pred",
     evidence_labels="sent_labels",
     evidence_loss="loss_fnt_evi",
+    pooling=Pooling(epsilon=1e-30, layers=3, with_attention=True),
 )
 
 

@@ -160,7 +160,7 @@ class ReferenceModel(nn.Module):
         tail = torch.tanh(self.tail_extractor(torch.cat([ts, rs], dim=1)))
         # Grouped bilinear: only products inside a block, so emb_size * block_size features and not emb_size squared.
         blocks = (-1, self.emb_size // self.block_size, self.block_size)
-        products = torch.einsum("pki,pkj->pkij", head.reshape(blocks), tail.reshape(blocks))
+        products = head.reshape(blocks).unsqueeze(3) * tail.reshape(blocks).unsqueeze(2)
         logits = self.bilinear(products.flatten(start_dim=1))
 
         predictions = self.loss_fnt.get_label(logits, num_labels=self.num_labels)
