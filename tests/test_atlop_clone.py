@@ -116,6 +116,7 @@ class TestModel:
     @pytest.mark.parametrize("stage", STAGES)
     def test_the_fast_path_gives_the_same_logits_and_gradients(self, clone, model, features, stage):
         ids = features[0]["input_ids"]
+        model.config.cls_token_id, model.config.sep_token_id = ids[0], ids[-1]
         long = features[0] | {"input_ids": [*(ids[:-1] * 8)[:699], ids[-1]]}
         batch = [long, *features[1:]]
         if stage == "sparse":

@@ -137,6 +137,7 @@ class TestForward:
     @pytest.mark.parametrize("tag", ["train", "dev", "infer"])
     def test_the_fast_path_gives_the_same(self, clone, model, features, stage, tag):
         ids = features[0]["input_ids"]
+        model.config.cls_token_id, model.config.sep_token_id = ids[0], ids[-1]
         long = features[0] | {"input_ids": [*(ids[:-1] * 8)[:699], ids[-1]]}
         batch = [long, *features[1:]]
         if stage == "sparse":
