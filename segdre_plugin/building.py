@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from segdre_plugin.bundle import Description, State
 from segdre_plugin.clones import Parts
 from segdre_plugin.compat import AutoTokenizer
 from segdre_plugin.errors import SegDREError
+from segdre_plugin.losses import UPSTREAM
 from segdre_plugin.wrap import wrap_model
 
 LOCAL = {"local_files_only": True, "trust_remote_code": False}  # nothing is downloaded, no code is run from the folder
@@ -62,4 +64,5 @@ def build_model(parts: Parts, config: Any, tokenizer: Any, description: Descript
         given = {"config": config, "model": encoder, "tokenizer": tokenizer} | description.arguments
         names = inspect.signature(parts.model.__init__).parameters
         model = parts.model(**{name: value for name, value in given.items() if name in names})
-        return wrap_model(model, stage=stage, adapter=parts.backbone, config=description.config)
+        settings = replace(description.config, loss=UPSTREAM)  # one of the user's own need not be registered here
+        return wrap_model(model, stage=stage, adapter=parts.backbone, config=settings)

@@ -263,7 +263,7 @@ def bundle_run(run: Path, output: Path) -> Path:
         arguments=model["arguments"],
         reading=model["reading"],
         modules=model["modules"],
-        config=SegConfig(**{f.name: options[f.name] for f in fields(SegConfig)}),
+        config=SegConfig(**{f.name: options[f.name] for f in fields(SegConfig) if f.name in options}),
         thresholds=FusionResult(**{f.name: metrics["thresholds"][f.name] for f in fields(FusionResult)}),
         versions=versions(),
         rel2id=sources["rel2id"],

@@ -50,12 +50,13 @@ def _add_demo(commands: Any) -> None:
         ("seed", 0, "of documents and training"),
     ):
         command.add_argument(f"--{name}", type=int, default=default, help=f"{what} (%(default)s)")
+    command.add_argument("--seg-loss", default="atl", metavar="NAME", help="of base, dense and sparse (%(default)s)")
 
     def run(options: Namespace) -> None:
         from segdre_plugin.demo.run import demo
 
         sizes = {name: getattr(options, name) for name in ("train", "dev", "test", "epochs", "seed")}
-        demo(options.folder, **sizes)
+        demo(options.folder, **sizes, loss=options.seg_loss)
 
     command.set_defaults(command=run)
 

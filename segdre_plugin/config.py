@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from segdre_plugin.errors import SegDREError
+from segdre_plugin.losses import UPSTREAM
 
 STAGES = ("base", "identify", "dense", "sparse")
 
@@ -21,6 +22,7 @@ class SegConfig:
         link: let the mentions of the entity that a branch names see that branch (no in the paper).
         template_from: text of a branch for (salient, relation, tail).
         template_to: text of a branch for (head, relation, salient).
+        loss: what base, dense and sparse are trained with; "atl" is the backbone's own (:mod:`segdre_plugin.losses`).
     """
 
     hidden: int = 768
@@ -29,6 +31,7 @@ class SegConfig:
     link: bool = False
     template_from: str = "{relation} {tail}"
     template_to: str = "{head} {relation}"
+    loss: str = UPSTREAM
 
     def __post_init__(self) -> None:
         if self.hidden < 1:

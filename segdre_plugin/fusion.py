@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from segdre_plugin.binning import Floats, Ints, count_reached
 from segdre_plugin.errors import SegDREError
 
 # Offsets (low, high) from the anchors in section 3.6; the step is 0.1.
@@ -26,8 +27,6 @@ GRIDS = {"docred": (-1.0, 4.0), "redocred": (-2.0, 5.0)}
 _MAX_POINTS = 1001  # a threshold; more would be 10^9 grid points and minutes of search
 _DECIMALS = 10  # so that the grid's 0.3 is the number 0.3 and not 0.30000000000000004
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 
@@ -123,8 +122,9 @@ def count_grid(
     n_gold = int(n_gold)  # a NumPy integer would make the results NumPy scalars
     if n_gold < 1:
         raise SegDREError(f"there is no gold to tune thresholds on: n_gold={n_gold}", "tune on a labelled split")
-    if correct.sum() > n_gold:
-        raise SegDREError(f"{correct.sum()} cells are gold but n_gold={n_gold}", "count all gold triples of the split")
+    n_correct = int(np.count_nonzero(correct))
+    if n_correct > n_gold:
+        raise SegDREError(f"{n_correct} cells are gold but n_gold={n_gold}", "count all gold triples of the split")
     if objective not in ("f1", "ign_f1"):
         raise SegDREError(f"unknown objective {objective!r}", "use 'f1' or 'ign_f1'")
     if objective == "ign_f1" and in_train is None:
@@ -133,9 +133,16 @@ def count_grid(
     known = correct & _flags("in_train", np.zeros(len(base), dtype=bool) if in_train is None else in_train, len(base))
     offsets = _offsets(low, high, step)
     taus = np.round(_anchors(anchor)[:, None] + offsets, _DECIMALS) + 0.0  # [3, n]: base, dense, sparse; no -0.0
-    at_dense = _tables(base[dense], stage[dense], correct[dense], known[dense], taus[0], taus[1])
-    at_sparse = _tables(base[~dense], stage[~dense], correct[~dense], known[~dense], taus[0], taus[2])
-    return Grid(offsets, taus, at_dense, at_sparse, n_gold, objective)
+    if (np.diff(taus) <= 0).any():
+        raise SegDREError(f"neighbouring thresholds coincide: step={step}, anchor={anchor!r}", "take a larger step")
+    reached = (base > taus[0, 0]) | (stage > taus[1:, 0].min())  # few: the others are predicted nowhere on the grid
+    tables = []
+    for side, tau_stage in ((dense, taus[1]), (~dense, taus[2])):
+        cells = np.flatnonzero(reached & side)
+        kind = 2 - correct[cells].astype(np.int64) - known[cells]  # 0: correct and known, 1: correct, 2: wrong
+        counts = count_reached(base[cells], stage[cells], kind, taus[0], tau_stage, step)  # known, correct, predicted
+        tables.append(counts[::-1])
+    return Grid(offsets, taus, tables[0], tables[1], n_gold, objective)
 
 
 def search_thresholds(
@@ -224,24 +231,6 @@ def apply_thresholds(base: ArrayLike, stage: ArrayLike, is_dense: ArrayLike, res
     return (base > result.tau_base) | (stage > np.where(dense, result.tau_dense, result.tau_sparse))
 
 
-def _tables(base: Floats, stage: Floats, gold: Bools, known: Bools, tau_base: Floats, tau_stage: Floats) -> Ints:
-    """Numbers of predicted, correct and known cells at every (base threshold, stage threshold), [3, n, n]."""
-    n = len(tau_base)
-    kept = (base > tau_base[0]) | (stage > tau_stage[0])  # few: the others are predicted nowhere on the grid
-    # thresholds strictly below the margins; threshold i predicts the cell when i < rows (stage: j < columns)
-    rows = np.searchsorted(tau_base, base[kept], side="left")
-    columns = np.searchsorted(tau_stage, stage[kept], side="left")
-    bins = rows * (n + 1) + columns
-    return np.stack([_reached(bins, n), _reached(bins[gold[kept]], n), _reached(bins[known[kept]], n)])
-
-
-def _reached(bins: Ints, n: int) -> Ints:
-    """Cells with rows > i or columns > j, for all i, j < n, from their bins rows * (n + 1) + columns."""
-    histogram = np.bincount(bins, minlength=(n + 1) ** 2).reshape(n + 1, n + 1)
-    missed = histogram.cumsum(axis=0).cumsum(axis=1)  # rows <= i and columns <= j
-    return len(bins) - missed[:n, :n]
-
-
 def _ign_f1(predicted: Ints, correct: Ints, known: Ints, n_gold: int) -> Floats:
     """The official Ign-F1: known facts leave the precision and stay in the recall; 1e-5 is its guard against 0 / 0."""
     precision = (correct - known) / (predicted - known + 1e-5)
@@ -256,7 +245,7 @@ def _cells(base: ArrayLike, stage: ArrayLike, is_dense: ArrayLike) -> tuple[Floa
         array = np.asarray(values, dtype=np.float64)
         if array.ndim != 1:
             raise SegDREError(f"{name} must be [N], found {list(array.shape)}", "flatten the cells")
-        if np.isnan(array).any() or np.isposinf(array).any():
+        if len(array) and not array.max() < np.inf:  # the maximum of anything and NaN is NaN
             where = int(np.flatnonzero(np.isnan(array) | np.isposinf(array))[0])
             raise SegDREError(f"{name}[{where}] is {array[where]}", "margins are finite, or -inf where there is none")
         margins.append(array)
@@ -271,7 +260,7 @@ def _flags(name: str, values: ArrayLike, length: int) -> Bools:
         raise SegDREError(f"lengths differ: {name} is {list(array.shape)}, the margins [{length}]")
     if array.dtype != bool and not np.isin(array, (0, 1)).all():
         raise SegDREError(f"{name} must be bool, found {array.dtype} with other values than 0 and 1")
-    return array.astype(bool)
+    return array.astype(bool, copy=False)
 
 
 def _anchors(anchor: float | Sequence[float]) -> Floats:

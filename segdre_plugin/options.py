@@ -11,6 +11,7 @@ from pathlib import Path
 from segdre_plugin.config import STAGES, SegConfig
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.fusion import GRIDS
+from segdre_plugin.losses import check_loss, loss_names
 
 ALL_STAGES = (*STAGES, "fuse")
 
@@ -40,6 +41,7 @@ class Options:
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of our options; it knows none of the backbone's."""
     paper = SegConfig()
+    losses = f"{', '.join(loss_names())} (%(default)s: the script's own)"
     parser = argparse.ArgumentParser(
         add_help=False, allow_abbrev=False, usage="<train script> <its own options> --seg [options]"
     )
@@ -53,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--seg-template-from", default=paper.template_from, help="branch of (salient, r, tail) (%(default)s)")
     add("--seg-template-to", default=paper.template_to, help="branch of (head, r, salient) (%(default)s)")
     add("--seg-hidden", default=paper.hidden, type=int, help="width of the count head (%(default)s)")
+    add("--seg-loss", default=paper.loss, metavar="NAME", help=f"of base, dense and sparse: {losses}")
     add("--seg-grid", default="docred", choices=sorted(GRIDS), help="range of the threshold search (%(default)s)")
     add("--seg-objective", default="f1", choices=("f1", "ign_f1"), help="what the search maximises (%(default)s)")
     add("--seg-rel-info", type=Path, metavar="FILE", help="relation names (meta/ or data_dir/rel_info.json)")
@@ -98,7 +101,9 @@ def parse(arguments: Sequence[str]) -> tuple[Options, list[str]]:
         link=found.seg_link,
         template_from=found.seg_template_from,
         template_to=found.seg_template_to,
+        loss=found.seg_loss,
     )
+    check_loss(config.loss)
     options = Options(
         seg=found.seg,
         directory=found.seg_dir,

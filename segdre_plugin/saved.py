@@ -7,7 +7,7 @@ that evaluation tunes is inference-stage fusion (:mod:`segdre_plugin.isf`), and 
 from __future__ import annotations
 
 from argparse import Namespace
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from segdre_plugin.files import fingerprint, read_json, write_json
 from segdre_plugin.fuse import Scored
 from segdre_plugin.fusion import FusionResult
 from segdre_plugin.isf import PENALTY, add_margins, best_cut, pseudo_features
+from segdre_plugin.losses import UPSTREAM
 from segdre_plugin.margins import Margins
 from segdre_plugin.options import parse
 from segdre_plugin.salient import saliency
@@ -80,7 +81,7 @@ class SavedRun(Driver):
         """Take the run's arguments and settings; refuse those that were given and differ."""
         arguments = self.settings["base"]["arguments"]
         own = self.settings["identify"]["options"] | self.settings["sparse"]["options"]
-        self.config = SegConfig(**{f.name: own[f.name] for f in fields(SegConfig)})
+        self.config = SegConfig(**{f.name: own[f.name] for f in fields(SegConfig) if f.name in own})
         paper, asked = SegConfig(), self.options.config
         search = {name: self.metrics["thresholds"][name] for name in SEARCH}
         problems = [
@@ -88,9 +89,9 @@ class SavedRun(Driver):
             for name in sorted(self.given & arguments.keys())
             if getattr(self.args, name) != arguments[name]
         ] + [
-            f"--seg-{f.name.replace('_', '-')}: {own[f.name]!r} there, {getattr(asked, f.name)!r} now"
+            f"--seg-{f.name.replace('_', '-')}: {getattr(self.config, f.name)!r} there, {getattr(asked, f.name)!r} now"
             for f in fields(SegConfig)
-            if getattr(asked, f.name) not in (getattr(paper, f.name), own[f.name])
+            if getattr(asked, f.name) not in (getattr(paper, f.name), getattr(self.config, f.name))
         ]
         problems += [
             f"--seg-{name}: {known!r} there, {getattr(self.options, name)!r} now"
@@ -142,7 +143,8 @@ class SavedRun(Driver):
                 stage.dense = {self.name: self.tables["dense"]}
                 stage.verbaliser = Verbaliser(self.reader.tokenizer, self.relation_names, self.config)
             label = f"{name}: {self.split.path.name}"
-            wrap_model(model, stage=name, adapter=self.backbone, config=self.config, **speed)
+            # no loss is asked for: one of the user's own need not be registered
+            wrap_model(model, stage=name, adapter=self.backbone, config=replace(self.config, loss=UPSTREAM), **speed)
             load_all(model, Path(self.script.checkpoint.format(folder=self.store.folder(name))))
             if name == "identify":
                 self.salient = stage.count(model, self.split, collate, label=label, **how).salient

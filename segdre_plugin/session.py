@@ -18,6 +18,7 @@ from segdre_plugin.driver import Driver
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.files import fingerprint, read_json, write_json
 from segdre_plugin.fuse import fuse
+from segdre_plugin.losses import UPSTREAM
 from segdre_plugin.margins import Margins
 from segdre_plugin.stages import SALIENT, Stage, margins_file, train_salient
 from segdre_plugin.store import digest
@@ -87,7 +88,9 @@ class Session(Driver):
             own = {"epochs": options.dense_epochs}
         elif stage == "sparse":
             own = {"epochs": options.sparse_epochs, "rel_info": fingerprint(self.rel_info)}
-            own |= {name: value for name, value in vars(config).items() if name != "hidden"}
+            own |= {name: value for name, value in vars(config).items() if name not in ("hidden", "loss")}
+        if stage != "identify" and config.loss != UPSTREAM:  # not written: older runs have none
+            own["loss"] = config.loss
         return {
             "stage": stage,
             "adapter": self.backbone.name,

@@ -1,10 +1,11 @@
 """Wrap a backbone's model and its collate function, in place and reversibly.
 
-Nothing of the backbone is replaced but, in stage ``identify``, its classifier and its loss. What a stage needs beyond
-that travels through forward hooks on the encoder: the backbone's own ``encode`` cuts a document into windows, the hook
-appends the branches to each window with their soft positions and visible matrix (eq. 9-10), and cuts the branch tokens
-off again before the backbone merges the windows. Hooks also put the encoder's outputs where the backbones look for
-them: attentions last, hidden states before them, in every transformers version.
+Nothing of the backbone is replaced but, in stage ``identify``, its classifier and its loss, and in the others its loss
+if the settings name another one. What a stage needs beyond that travels through forward hooks on the encoder: the
+backbone's own ``encode`` cuts a document into windows, the hook appends the branches to each window with their soft
+positions and visible matrix (eq. 9-10), and cuts the branch tokens off again before the backbone merges the windows.
+Hooks also put the encoder's outputs where the backbones look for them: attentions last, hidden states before them, in
+every transformers version.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from segdre_plugin.hooks import (
     TakeInjections,
     Wrapped,
 )
+from segdre_plugin.losses import build_loss
 from segdre_plugin.precision import use_bf16
 from segdre_plugin.zip_head import CountHead, CountLoss
 
@@ -86,6 +88,8 @@ def wrap_model(
             _hook_injection(model, encoder, wrapped)
         if stage == "identify":
             _swap_head(model, settings, wrapped)
+        else:
+            _swap_loss(model, settings, wrapped)
         if fast:
             speed_up(model, wrapped)
         if bf16:
@@ -198,6 +202,14 @@ def _swap_head(model: nn.Module, config: SegConfig, wrapped: Wrapped) -> None:
     ]
     setattr(model, backbone.classifier, head)
     setattr(model, backbone.loss, CountLoss())
+
+
+def _swap_loss(model: nn.Module, config: SegConfig, wrapped: Wrapped) -> None:
+    """Put the loss that the settings name in the place of the backbone's own."""
+    name = wrapped.backbone.loss
+    own = getattr(model, name)
+    wrapped.undo.append(partial(setattr, model, name, own))
+    setattr(model, name, build_loss(config.loss, own))
 
 
 def _hook_injection(model: nn.Module, encoder: nn.Module, wrapped: Wrapped) -> None:

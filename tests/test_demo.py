@@ -56,6 +56,14 @@ def test_another_demo_in_the_same_folder_is_refused(finished, capsys):
     assert "arguments.num_train_epochs: 2.0 there, 3.0 now" in capsys.readouterr().err
 
 
+def test_another_loss(finished, tmp_path, capsys):
+    assert main(["demo", str(finished), *SIZES, "--seg-loss", "hinge-abl"]) == 2
+    assert "options.loss: 'not set' there, 'hinge-abl' now" in capsys.readouterr().err
+    assert main(["demo", str(tmp_path / "out"), *SIZES, "--seg-loss", "afl"]) == 2
+    assert "unknown loss 'afl'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("name", ["train", "dev", "test", "epochs"])
 def test_sizes_are_checked(tmp_path, capsys, name):
     assert main(["demo", str(tmp_path / "out"), f"--{name}", "0"]) == 2

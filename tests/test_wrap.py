@@ -160,6 +160,7 @@ def fail(*_, **__):
     ("stage", "step"),
     [
         ("base", "check_outputs"),
+        ("base", "build_loss"),
         ("identify", "CountHead"),
         ("identify", "CutBranches"),
         ("sparse", "mask_form"),

@@ -15,6 +15,7 @@ from segdre_plugin.branches import entity_name
 from segdre_plugin.demo.corpus import RELATIONS, rel2id, write_corpus
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.files import read_json, write_json
+from segdre_plugin.losses import UPSTREAM, check_loss
 from segdre_plugin.reference.run import run
 from segdre_plugin.report.render import write_report
 from segdre_plugin.salient import saliency
@@ -31,7 +32,7 @@ HEURISTICS: dict[str, Callable[[dict[str, Any], random.Random], int]] = {
 }
 
 
-def demo(folder: Path, *, train: int, dev: int, test: int, epochs: int, seed: int) -> None:
+def demo(folder: Path, *, train: int, dev: int, test: int, epochs: int, seed: int, loss: str = UPSTREAM) -> None:
     """Generate a corpus, train all stages on it, fuse them, and print what came out.
 
     Args:
@@ -41,13 +42,15 @@ def demo(folder: Path, *, train: int, dev: int, test: int, epochs: int, seed: in
         test: number of test documents.
         epochs: epochs of the base, dense and sparse stages; identify gets half of them.
         seed: of corpus and training.
+        loss: of the base, dense and sparse stages.
 
     Raises:
-        SegDREError: if a size makes no sense, or the folder holds another demo.
+        SegDREError: if a size makes no sense, the loss is unknown, or the folder holds another demo.
     """
     for name, value in (("train", train), ("dev", dev), ("test", test), ("epochs", epochs)):
         if value < 1:
             raise SegDREError(f"--{name} is {value}", "give 1 or more")
+    check_loss(loss)
     started = time.perf_counter()
     corpus = folder / "corpus"
     _write_corpus(corpus, {"train": train, "dev": dev, "test": test, "seed": seed})
@@ -58,6 +61,7 @@ def demo(folder: Path, *, train: int, dev: int, test: int, epochs: int, seed: in
         "--num_train_epochs": epochs,
         "--seed": seed,
         "--seg-dir": folder,
+        "--seg-loss": loss,
         "--seg-identify-epochs": max(1, epochs // 2),
     }
     with _one_thread():

@@ -4,8 +4,8 @@ It has the interface of the upstream models, so it goes through the same :func:`
 stages, needs no clone and no download, and is the model of the fast tests and of ``segdre demo``.
 """
 
+from segdre_plugin.losses import AdaptiveThresholdLoss
 from segdre_plugin.reference.features import build_features, collate_fn
-from segdre_plugin.reference.loss import AdaptiveThresholdLoss
 from segdre_plugin.reference.model import ReferenceModel
 from segdre_plugin.reference.tokenizer import build_encoder, build_tokenizer, prepare_config
 

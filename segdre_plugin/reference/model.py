@@ -1,7 +1,7 @@
 """The ATLOP architecture (Zhou et al. 2021), written from the paper, with the interface of the upstream models.
 
 Sections of that paper: 3 (encoder, entity embeddings, grouped bilinear classifier), 4.1 (adaptive threshold: see
-:mod:`segdre_plugin.reference.loss`), 4.2 (localised context pooling).
+:mod:`segdre_plugin.losses`), 4.2 (localised context pooling).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from segdre_plugin.errors import SegDREError, raise_all
-from segdre_plugin.reference.loss import AdaptiveThresholdLoss
+from segdre_plugin.losses import AdaptiveThresholdLoss
 from segdre_plugin.reference.windows import merge, split
 
 WINDOW = 512  # tokens that the upstream models read at once, also where an encoder has more positions
