@@ -1,0 +1,139 @@
+"""A training step and a prediction of ATLOP: upstream as it is, wrapped plain, wrapped fast; stage by stage.
+
+python benchmarks/steps.py                          # CPU, batch 4, all stages
+python benchmarks/steps.py --device cuda --bf16     # and in bfloat16
+
+Every side computes on the same real documents; upstream has no stages, so what stands beside dense and sparse is its
+step on all pairs. ``step_mb`` is what a step takes at most above what was held before (weights, gradients, optimiser);
+``process_mb`` is the peak of a process of its own that takes three such steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import multiprocessing
+import resource
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from timing import Row, compare, interleaved, report
+from workload import BF16, FAST, PLAIN, UPSTREAM, Workload, default_places
+
+from segdre_plugin.config import STAGES
+from segdre_plugin.errors import SegDREError
+
+MB = 1 << 20
+
+
+def training_step(work: Workload, name: str, stage: str, size: int) -> Callable[[], Any]:
+    """Give a function that takes one training step: forward, backward, clipping, AdamW."""
+    model = work.side(name, stage).train()
+    batches = work.batches(name, stage, size, model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+
+    def step() -> None:
+        loss, *_ = model(*_moved(next(batches), work.device))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def prediction(work: Workload, name: str, stage: str, size: int) -> Callable[[], Any]:
+    """Give a function that predicts one batch."""
+    model = work.side(name, stage).eval()
+    batches = work.batches(name, stage, size, model)
+
+    @torch.no_grad()
+    def predict() -> None:
+        ids, mask, _, positions, pairs = _moved(next(batches), work.device)
+        model(ids, mask, None, positions, pairs)
+
+    return predict
+
+
+def step_mb(run: Callable[[], Any], device: torch.device) -> float | None:
+    """Measure what a call takes at most above what was held before; None where the system does not say."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        return (torch.cuda.max_memory_allocated() - before) / MB
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: begin to measure the peak anew
+    except OSError:
+        return None
+    before = _status("VmRSS")
+    run()
+    return (_status("VmHWM") - before) / MB
+
+
+def process_mb(arguments: argparse.Namespace, name: str, stage: str) -> float:
+    """Measure the peak of a process that takes three training steps of one side."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_three_steps, (arguments, name, stage))
+
+
+def _three_steps(arguments: argparse.Namespace, name: str, stage: str) -> float:
+    step = training_step(_load(arguments), name, stage, arguments.batch_size)
+    for _ in range(3):
+        step()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / MB
+
+
+def _status(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
+
+
+def _moved(batch: Any, device: torch.device) -> list[Any]:
+    return [part.to(device) if isinstance(part, torch.Tensor) else part for part in batch]
+
+
+def _load(arguments: argparse.Namespace) -> Workload:
+    return Workload.load(arguments.data, arguments.clone, arguments.encoder, arguments.documents, arguments.device)
+
+
+def main() -> None:
+    """Measure what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, place in default_places().items():
+        parser.add_argument(f"--{name}", type=Path, default=place, help="(%(default)s)")
+    parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=STAGES)
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--documents", type=int, default=24, help="the first of the train file (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--bf16", action="store_true", help="a further side: fast in bfloat16")
+    parser.add_argument("--memory", action="store_true", help="also the peak of processes of their own (minutes)")
+    parser.add_argument("--json", type=Path, default=Path("steps.json"))
+    arguments = parser.parse_args()
+    work = _load(arguments)
+    cuda = work.device.type == "cuda"
+    sides = [UPSTREAM, PLAIN, FAST, *([BF16] if arguments.bf16 else [])]
+    rows: list[Row] = []
+    for stage, (kind, make) in itertools.product(
+        arguments.stages, {"training step": training_step, "prediction": prediction}.items()
+    ):
+        runs = {name: make(work, name, stage, arguments.batch_size) for name in sides}
+        more: dict[str, dict[str, Any]] = {"step_mb": {name: step_mb(run, work.device) for name, run in runs.items()}}
+        if arguments.memory and kind == "training step" and not cuda:
+            more["process_mb"] = {name: process_mb(arguments, name, stage) for name in sides}
+        seconds = interleaved(runs, repeats=arguments.repeats, synchronize=torch.cuda.synchronize if cuda else None)
+        rows += compare(f"{stage}: {kind}", seconds, against=UPSTREAM, **more)
+    about = {"clone": "ATLOP", "documents": arguments.documents, "batch": arguments.batch_size}
+    report("A step of ATLOP", rows, arguments.json, **about, encoder=arguments.encoder.parent.name)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except SegDREError as error:
+        sys.exit(f"error: {error}")

