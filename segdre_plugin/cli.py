@@ -141,6 +141,21 @@ def _add_evaluate(commands: Any) -> None:
     command.set_defaults(command=run)
 
 
+def _add_stats(commands: Any) -> None:
+    command = commands.add_parser("stats", help="describe data files: sizes, salient entities, coverage, relations")
+    command.add_argument("files", type=Path, nargs="+", metavar="FILE", help="DocRED documents, JSON or JSONL")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write the numbers")
+    command.add_argument("--figures", type=Path, metavar="FOLDER", help="draw them, PNG and SVG")
+    command.add_argument("--rel-info", type=Path, metavar="FILE", help="names of relations (DocRED's rel_info.json)")
+
+    def run(options: Namespace) -> None:
+        from segdre_plugin.statistics.run import run as describe
+
+        describe(options.files, options.json, options.figures, options.rel_info)
+
+    command.set_defaults(command=run)
+
+
 def _add_convert(commands: Any) -> None:
     command = commands.add_parser("convert", help="turn plain text with entity spans into DocRED's JSON")
     command.add_argument(
@@ -217,6 +232,7 @@ COMMANDS = (
     _add_report,
     _add_validate,
     _add_evaluate,
+    _add_stats,
     _add_convert,
     _add_bundle,
     _add_predict,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -200,15 +200,28 @@ def load_relation_names(candidates: Sequence[Path], rel2id: Mapping[str, int]) -
             f"no file of relation names: looked for {', '.join(map(str, candidates))}",
             "branches need names: pass --seg-rel-info FILE (DocRED's rel_info.json: relation id -> name)",
         )
+    return path, read_relation_names(path, [name for name, i in rel2id.items() if i != 0])
+
+
+def read_relation_names(path: Path, relations: Iterable[str]) -> dict[str, str]:
+    """Read the relations' names from one file.
+
+    Args:
+        path: rel_info.json.
+        relations: ids of those that need a name.
+
+    Returns:
+        Relation id -> name.
+
+    Raises:
+        SegDREError: if it cannot be read, or lacks a relation.
+    """
     names = read_json(path, "relation names")
     if not isinstance(names, dict):
         raise SegDREError(f"{path}: expected relation id -> name", "use DocRED's rel_info.json")
-    raise_all(
-        [name for name, i in rel2id.items() if i != 0 and not isinstance(names.get(name), str)],
-        f"{path}: relations without a name",
-        "add them",
-    )
-    return path, names
+    missing = [relation for relation in relations if not isinstance(names.get(relation), str)]
+    raise_all(missing, f"{path}: relations without a name", "add them")
+    return names
 
 
 def fingerprints(splits: Mapping[str, Split], rel2id: Path) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,28 @@ def load_gold(path: Path, rel2id: Mapping[str, int] | None = None) -> list[Docum
     Raises:
         SegDREError: if it cannot be read, or with the list of all problems found in it.
     """
-    documents, problems = [], []
+    return list(read_gold(path, rel2id))
+
+
+def read_gold(path: Path, rel2id: Mapping[str, int] | None = None) -> Iterator[Document]:
+    """Read DocRED documents one by one; their file may be larger than memory.
+
+    Args:
+        path: JSON or JSONL.
+        rel2id: the known relations; None leaves relations unchecked.
+
+    Yields:
+        The documents; after a problem no more of them.
+
+    Raises:
+        SegDREError: if the file cannot be read, or at its end with the list of all problems found in it.
+    """
+    problems: list[str] = []
     for document, found in check(read_values(path), rel2id):
-        documents.append(document)
         problems += found
+        if not problems:
+            yield document
     raise_all(problems, f"{path}: {len(problems)} problems", "mend or remove these documents", limit=ALL)
-    return documents
 
 
 def validate(path: Path, rel2id: Path | None = None) -> str:

@@ -117,6 +117,21 @@ def in_train(doc: Document, h: int, t: int, r: str, facts: set[Fact]) -> bool:
     return any((head, tail, r) in facts for head, tail in product(_names(doc, h), _names(doc, t)))
 
 
+def is_intra(doc: Document, h: int, t: int) -> bool:
+    """Whether some sentence mentions both head and tail.
+
+    Args:
+        doc: the DocRED document.
+        h: index of the head entity.
+        t: index of the tail entity.
+
+    Returns:
+        True for intra, False for inter.
+    """
+    heads, tails = (set(_mention_values(doc, entity, "sent_id")) for entity in (h, t))
+    return not heads.isdisjoint(tails)
+
+
 def has_gold(documents: Iterable[Document]) -> bool:
     """Whether there is anything to score against.
 
@@ -136,10 +151,7 @@ def _f1(correct: int, predicted: int, gold: int) -> float:
 def _is_intra(triple: Triple, by_title: Mapping[str, Document]) -> bool:
     """Whether a sentence mentions both head and tail; False for a title without document."""
     title, h, t, _ = triple
-    if title not in by_title:
-        return False
-    heads, tails = (set(_mention_values(by_title[title], entity, "sent_id")) for entity in (h, t))
-    return not heads.isdisjoint(tails)
+    return title in by_title and is_intra(by_title[title], h, t)
 
 
 def _gold(documents: Sequence[Document]) -> tuple[dict[Triple, set[int]], int]:

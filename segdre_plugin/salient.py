@@ -7,7 +7,7 @@ Section 3.4's dense pairs are those that involve the salient entity.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,23 @@ from numpy.typing import ArrayLike, NDArray
 from segdre_plugin.errors import SegDREError
 
 Document = Mapping[str, Any]
+Triple = tuple[int, int, str]  # head, tail, relation
+
+
+def gold_triples(doc: Document) -> set[Triple]:
+    """Distinct gold triples.
+
+    Args:
+        doc: a DocRED document; without ``labels`` it has no triple.
+
+    Returns:
+        Triples (h, t, r).
+
+    Raises:
+        SegDREError: if ``vertexSet`` is missing, or a label lacks a field or names an entity that does not exist.
+    """
+    n_entities = len(_entities(doc))
+    return {_triple(doc, label, n_entities) for label in doc.get("labels") or ()}
 
 
 def relation_counts(doc: Document) -> NDArray[np.int64]:
@@ -28,13 +45,9 @@ def relation_counts(doc: Document) -> NDArray[np.int64]:
         Triples per entity, [n_entities].
 
     Raises:
-        SegDREError: if ``vertexSet`` is missing, or a label lacks a field or names an entity that does not exist.
+        SegDREError: as ``gold_triples``.
     """
-    n_entities = len(_entities(doc))
-    counts = np.zeros(n_entities, dtype=np.int64)
-    for h, t, _ in {_triple(doc, label, n_entities) for label in doc.get("labels") or ()}:
-        counts[list({h, t})] += 1
-    return counts
+    return _involved(gold_triples(doc), len(_entities(doc)))
 
 
 def gold_salient(doc: Document) -> int | None:
@@ -47,11 +60,45 @@ def gold_salient(doc: Document) -> int | None:
         The entity's index, or None if the document has no triple.
 
     Raises:
-        SegDREError: as ``relation_counts``.
+        SegDREError: as ``gold_triples``.
     """
     counts = relation_counts(doc)
-    if not counts.any():
-        return None
+    return largest(doc, counts) if counts.any() else None
+
+
+def gold_chain(doc: Document, k: int | None = None) -> list[int]:
+    """Greedy chain of salient entities: each covers the most triples that involve none before it (appendix A.1).
+
+    Ties are broken as for ``gold_salient``, which is the chain's first entity.
+
+    Args:
+        doc: a DocRED document.
+        k: length at which the chain stops; None goes on until no triple is left.
+
+    Returns:
+        Entity indices, in the chain's order; less than k if there is no triple left, none without a triple.
+
+    Raises:
+        SegDREError: as ``gold_triples``.
+    """
+    remaining = gold_triples(doc)
+    chain: list[int] = []
+    while remaining and (k is None or len(chain) < k):
+        chain.append(largest(doc, _involved(remaining, len(_entities(doc)))))
+        remaining = {(h, t, r) for h, t, r in remaining if chain[-1] not in (h, t)}
+    return chain
+
+
+def largest(doc: Document, counts: Sequence[int] | NDArray[np.int64]) -> int:
+    """Entity with the largest count; ties go to more mentions, then to the lower index.
+
+    Args:
+        doc: a DocRED document with one entity or more.
+        counts: of each entity, [n_entities].
+
+    Returns:
+        The entity's index.
+    """
     entities = _entities(doc)
     return max(range(len(entities)), key=lambda e: (counts[e], len(entities[e]), -e))
 
@@ -185,7 +232,15 @@ def _entities(doc: Document) -> Sequence[Sequence[Any]]:
     return doc["vertexSet"]
 
 
-def _triple(doc: Document, label: Mapping[str, Any], n_entities: int) -> tuple[int, int, str]:
+def _involved(triples: Iterable[Triple], n_entities: int) -> NDArray[np.int64]:
+    """Triples in which each entity is head or tail, [n_entities]."""
+    counts = np.zeros(n_entities, dtype=np.int64)
+    for h, t, _ in triples:
+        counts[list({h, t})] += 1
+    return counts
+
+
+def _triple(doc: Document, label: Mapping[str, Any], n_entities: int) -> Triple:
     missing = {"h", "t", "r"} - label.keys()
     if missing:
         raise SegDREError(f"{_name(doc)}: a label lacks {sorted(missing)}, found {dict(label)}")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.metrics import evaluate, has_gold, in_train, train_facts
+from segdre_plugin.metrics import evaluate, has_gold, in_train, is_intra, train_facts
 
 SCORES = ("precision", "recall", "f1", "ign_f1", "intra_f1", "inter_f1", "evidence_f1")
 
@@ -66,6 +66,9 @@ class TestByHand:
     def test_no_train_documents(self):
         precision = 2 / (5 + 1e-5)
         assert evaluate(PREDICTIONS, DOCS)["ign_f1"] == pytest.approx(2 * precision * 0.5 / (precision + 0.5))
+
+    def test_intra(self):
+        assert [is_intra(DOCS[0], h, t) for h, t in ((0, 1), (1, 0), (0, 2), (1, 2))] == [True, True, False, False]
 
     def test_nothing_predicted(self):
         report = evaluate([], DOCS, TRAIN)

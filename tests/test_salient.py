@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.salient import dense_mask, entity_counts, gold_salient, relation_counts, saliency, select_salient
+from segdre_plugin.salient import (
+    dense_mask,
+    entity_counts,
+    gold_chain,
+    gold_salient,
+    relation_counts,
+    saliency,
+    select_salient,
+)
 
 
 def document(mentions, triples, title="doc"):
@@ -79,6 +87,45 @@ class TestGold:
     def test_errors(self, doc, message):
         with pytest.raises(SegDREError, match=message):
             gold_salient(doc)
+
+
+class TestChain:
+    def test_by_hand(self):
+        # entity 0 covers three triples; of the other three, 1 and 2 cover two each, and 2 has more mentions
+        triples = [(0, 1, "p"), (0, 2, "p"), (3, 0, "p"), (1, 2, "p"), (1, 4, "p"), (2, 4, "q")]
+        doc = document([1, 1, 2, 1, 1], triples)
+        assert relation_counts(doc).tolist() == [3, 3, 3, 1, 2]
+        doc["labels"].append({"h": 0, "t": 3, "r": "q"})
+        assert gold_chain(doc) == [0, 2, 1]
+        assert gold_chain(doc, 2) == [0, 2]
+        assert gold_chain(doc, 9) == [0, 2, 1]
+
+    def test_counts_of_all_triples_would_give_another(self):
+        # negative control: by the counts of all triples 1 comes second, but 0 covers what it has
+        doc = document([1] * 5, [(0, 1, "p"), (0, 1, "q"), (1, 0, "p"), (0, 2, "p"), (3, 4, "p")])
+        assert np.argsort(-relation_counts(doc), kind="stable").tolist()[:2] == [0, 1]
+        assert gold_chain(doc) == [0, 3]
+
+    def test_no_triple(self):
+        assert gold_chain(document([1, 2], [])) == []
+        assert gold_chain({"title": "A", "vertexSet": []}) == []
+
+    @settings(max_examples=80, deadline=None)
+    @given(documents(), st.none() | st.integers(1, 3))
+    def test_brute_force(self, doc, k):
+        left = {(x["h"], x["t"], x["r"]) for x in doc["labels"]}
+        mentions = [len(entity) for entity in doc["vertexSet"]]
+        due = []
+        while left and len(due) != k:
+            best = None
+            for e, n in enumerate(mentions):
+                key = (sum(1 for h, t, _ in left if e in (h, t)), n)
+                if best is None or key > best[0]:
+                    best = (key, e)
+            due.append(best[1])
+            left -= {triple for triple in left if best[1] in triple[:2]}
+        assert gold_chain(doc, k) == due
+        assert due[:1] == [e for e in [gold_salient(doc)] if e is not None]
 
 
 class TestSelect:
