@@ -1,13 +1,41 @@
-"""Batches of features of like length: little is padded, and memory is bounded."""
+"""Batches of features of like length: little is padded, and, in prediction, memory is bounded."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 
 from segdre_plugin.backbone import Backbone
 from segdre_plugin.features import Feature, keep_pairs
+
+WINDOW = 16  # batches among which features are sorted by length: enough to pad little, few enough to mix well
+
+
+class LengthBuckets:
+    """Batches for training: shuffled features, sorted by length inside windows of some batches, in shuffled order.
+
+    Stands in the place of a data loader's ``batch_sampler``; draws from torch's generator, anew each epoch.
+
+    Args:
+        lengths: tokens of each feature.
+        batch_size: features of a batch; what is left over at the end of an epoch is dropped, as the backbones do.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int) -> None:
+        self.lengths = torch.tensor(lengths)
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return len(self.lengths) // self.batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = torch.randperm(len(self.lengths))[: len(self) * self.batch_size]
+        sorted_in_windows = [part[self.lengths[part].argsort()] for part in order.split(WINDOW * self.batch_size)]
+        made = torch.cat(sorted_in_windows).split(self.batch_size)
+        for i in torch.randperm(len(made)).tolist():
+            yield made[i].tolist()
 
 
 def batches(

@@ -36,6 +36,7 @@ class Options:
     bundle: Path | None
     fast: bool
     bf16: bool
+    buckets: bool
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -68,6 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     switch = argparse.BooleanOptionalAction
     add("--seg-fast", default=True, action=switch, help="the same numbers in less time and memory (on)")
     add("--seg-bf16", action="store_true", help="compute in bfloat16 where that is safe")
+    add("--seg-buckets", action="store_true", help="train on batches of documents of like length")
     add("--seg-skip-unusable", action="store_true", help="leave documents and entities without pairs or mentions out")
     return parser
 
@@ -121,6 +123,7 @@ def parse(arguments: Sequence[str]) -> tuple[Options, list[str]]:
         bundle=found.seg_bundle,
         fast=found.seg_fast,
         bf16=found.seg_bf16,
+        buckets=found.seg_buckets,
     )
     for name in ("identify_epochs", "dense_epochs", "sparse_epochs"):
         value = getattr(options, name)

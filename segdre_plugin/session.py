@@ -100,6 +100,7 @@ class Session(Driver):
             "new_layer_lr": options.new_layer_lr,
             "fast": options.fast,
             "bf16": options.bf16,
+            "buckets": options.buckets,
             "options": own,
             "before": {name: digest(self.settings(name)) for name in BEFORE[stage]},
         }
@@ -156,7 +157,7 @@ class Session(Driver):
                 "train": work.train,
                 "evaluate": work.evaluate,
                 "collate_fn": self.collate(),
-                "DataLoader": progress_loader(f"{stage}: train"),
+                "DataLoader": progress_loader(f"{stage}: train", self.options.buckets),
                 "open": open_outside(folder),
             }
             if self.options.new_layer_lr:

@@ -14,6 +14,8 @@ from typing import Any
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from segdre_plugin.batching import LengthBuckets
+
 
 @contextmanager
 def swapped(names: MutableMapping[str, Any], new: dict[str, Any]) -> Iterator[None]:
@@ -58,10 +60,25 @@ class ArgparseProxy:
         return getattr(argparse, name)
 
 
-def progress_loader(label: str) -> type[DataLoader[Any]]:
-    """Make a data loader that shows a progress bar each time it is gone through."""
+def progress_loader(label: str, buckets: bool = False) -> type[DataLoader[Any]]:
+    """Make a data loader that shows a progress bar each time it is gone through.
+
+    Args:
+        label: of the progress bar.
+        buckets: put features of like length into a batch where the script asks for shuffled ones.
+
+    Returns:
+        The class.
+    """
 
     class Loader(DataLoader[Any]):
+        def __init__(self, dataset: Any, batch_size: int = 1, shuffle: bool = False, **how: Any) -> None:
+            if buckets and shuffle and how.pop("drop_last", False):
+                sampler = LengthBuckets([len(feature["input_ids"]) for feature in dataset], batch_size)
+                super().__init__(dataset, batch_sampler=sampler, **how)
+            else:
+                super().__init__(dataset, batch_size=batch_size, shuffle=shuffle, **how)
+
         def __iter__(self) -> Any:
             yield from tqdm(super().__iter__(), total=len(self), desc=label, dynamic_ncols=True, file=sys.stderr)
 

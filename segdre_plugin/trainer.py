@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.features import Feature
@@ -62,8 +61,8 @@ def fit(
     recipe: Recipe,
     *,
     after_epoch: Callable[[], None],
-    label: str = "train",
     optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
+    loader: Callable[..., Any] = DataLoader,
 ) -> None:
     """Train a model.
 
@@ -74,20 +73,14 @@ def fit(
         step_loss: gives the loss of a batch.
         recipe: how to train.
         after_epoch: called after each epoch, to evaluate and to save.
-        label: of the progress bar.
         optimizer: makes the optimiser from parameter groups; the group of the new layers has its own ``lr``.
+        loader: makes the data loader; ``segdre_plugin.swapping.progress_loader`` makes one with a progress bar.
 
     Raises:
         SegDREError: if there are fewer documents than one batch has.
     """
-    loader: DataLoader[Feature] = DataLoader(
-        features,  # type: ignore[arg-type]
-        batch_size=recipe.batch_size,
-        shuffle=True,
-        drop_last=True,
-        collate_fn=collate_fn,
-    )
-    if len(loader) == 0:
+    made = loader(features, batch_size=recipe.batch_size, shuffle=True, drop_last=True, collate_fn=collate_fn)
+    if len(made) == 0:
         raise SegDREError(
             f"{len(features)} documents make no batch of {recipe.batch_size}", "use a smaller batch, or more documents"
         )
@@ -96,12 +89,12 @@ def fit(
     old = [p for name, p in named if not any(layer in name for layer in NEW_LAYERS)]
     groups = [{"params": old}, {"params": new, "lr": recipe.new_layer_lr}]
     adam = optimizer(groups, lr=recipe.learning_rate, eps=recipe.epsilon, weight_decay=0.0)
-    total = len(loader) * recipe.epochs
+    total = len(made) * recipe.epochs
     warmup = int(total * recipe.warmup_ratio)
     schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: warmup_linear(step, warmup, total))
-    for epoch in range(1, recipe.epochs + 1):
+    for _ in range(recipe.epochs):
         model.train()
-        for batch in tqdm(loader, desc=f"{label}: epoch {epoch}/{recipe.epochs}", dynamic_ncols=True, leave=False):
+        for batch in made:
             step_loss(batch).backward()
             if recipe.max_grad_norm > 0:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.max_grad_norm)

@@ -74,7 +74,9 @@ def test_sizes_are_checked(tmp_path, capsys, name):
 def test_base_stage_equals_the_script_without_seg(finished, tmp_path):
     checkpoint = tmp_path / "plain.pt"
     data = str(finished / "corpus")
-    run(["--data_dir", data, "--num_class", "15", "--num_train_epochs", "2", "--save_path", str(checkpoint)])
-    plain, ours = (torch.load(path, weights_only=True) for path in (checkpoint, finished / "base" / "checkpoint.pt"))
+    arguments = ["--data_dir", data, "--num_class", "15", "--num_train_epochs", "2"]
+    run([*arguments, "--save_path", str(checkpoint)])
+    run([*arguments, "--seg", "--seg-dir", str(tmp_path), "--seg-stage", "base", "--no-seg-fast"])
+    plain, ours = (torch.load(path, weights_only=True) for path in (checkpoint, tmp_path / "base" / "checkpoint.pt"))
     assert plain.keys() == ours.keys()
     assert all(torch.equal(plain[name], ours[name]) for name in plain)

@@ -96,7 +96,7 @@ def test_unpatched_clone_runs_through_the_launcher(place):
 
 
 def test_without_seg_the_script_is_upstreams_own(place):
-    out, _ = place.finished
+    place.run("--seg-dir", "plainly", "--seg-stage", "base", "--no-seg-fast")
     data, upstream = place.folder / "data", place.upstream
     # upstream's Ign-F1 wants the distantly supervised documents, too
     shutil.copy(data / "train_annotated.json", data / "train_distant.json")
@@ -106,7 +106,9 @@ def test_without_seg_the_script_is_upstreams_own(place):
     if saved.is_dir():  # DREEAM makes a folder with the time of day in it
         (made,) = saved.iterdir()
         saved = made / upstream.checkpoint
-    own, ours = (torch.load(p, weights_only=True) for p in (saved, out / "base" / upstream.checkpoint))
+    own, ours = (
+        torch.load(p, weights_only=True) for p in (saved, place.folder / "plainly" / "base" / upstream.checkpoint)
+    )
     assert own.keys() == ours.keys()
     # the encoder's pooler is made before upstream seeds, and used by nobody
     assert all(torch.equal(own[name], ours[name]) for name in own if "pooler" not in name)

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch.optim import AdamW
-from torch.utils.data import DataLoader
 from transformers import AutoConfig
 
 from segdre_plugin.compat import AutoModel, AutoTokenizer
@@ -23,7 +22,10 @@ from segdre_plugin.metrics import evaluate as official_scores
 from segdre_plugin.reference.features import build_features, collate_fn
 from segdre_plugin.reference.model import ReferenceModel as DocREModel
 from segdre_plugin.reference.tokenizer import build_encoder, build_tokenizer, prepare_config
+from segdre_plugin.swapping import progress_loader
 from segdre_plugin.trainer import Recipe, fit
+
+DataLoader = progress_loader("documents")
 
 # Looked up when main() runs, so that --seg can swap them, as it does in the backbones' scripts.
 __all__ = ["AdamW", "DataLoader", "DocREModel", "collate_fn", "evaluate", "main", "read_docred", "train"]
@@ -60,7 +62,16 @@ def train(args: argparse.Namespace, model: Any, train_features: Any, dev_feature
         warmup_ratio=args.warmup_ratio,
         max_grad_norm=args.max_grad_norm,
     )
-    fit(model, train_features, collate_fn, step_loss, recipe, after_epoch=after_epoch, optimizer=AdamW)
+    fit(
+        model,
+        train_features,
+        collate_fn,
+        step_loss,
+        recipe,
+        after_epoch=after_epoch,
+        optimizer=AdamW,
+        loader=DataLoader,
+    )
 
 
 def evaluate(args: argparse.Namespace, model: Any, features: Any, tag: str = "dev") -> tuple[float, dict[str, float]]:
