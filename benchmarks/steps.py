@@ -5,22 +5,28 @@ python benchmarks/steps.py --device cuda --bf16     # and in bfloat16
 
 Every side computes on the same real documents; upstream has no stages, so what stands beside dense and sparse is its
 step on all pairs. ``step_mb`` is what a step takes at most above what was held before (weights, gradients, optimiser);
-``process_mb`` is the peak of a process of its own that takes three such steps.
+``process_mb`` is the peak of a process of its own that takes three such steps. ``gflop`` counts the operations in products
+of matrices, and ``floor_s`` is the time that the machine's own rate for a large product (``matmul_gflop_s``) gives them:
+nothing that does these products in float32 can be faster. AdamW alone moves seven times the weights (28 bytes each) at best at ``copy_gb_s``.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import itertools
 import multiprocessing
 import resource
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from timing import Row, compare, interleaved, report
+from torch.utils.flop_counter import FlopCounterMode
 from workload import BF16, FAST, PLAIN, UPSTREAM, Workload, default_places
 
 from segdre_plugin.config import STAGES
@@ -65,6 +71,7 @@ def step_mb(run: Callable[[], Any], device: torch.device) -> float | None:
         before = torch.cuda.memory_allocated()
         run()
         return (torch.cuda.max_memory_allocated() - before) / MB
+    _give_back()
     try:
         Path("/proc/self/clear_refs").write_text("5")  # Linux: begin to measure the peak anew
     except OSError:
@@ -72,6 +79,23 @@ def step_mb(run: Callable[[], Any], device: torch.device) -> float | None:
     before = _status("VmRSS")
     run()
     return (_status("VmHWM") - before) / MB
+
+
+def gflop(run: Callable[[], Any]) -> float:
+    """Count the floating-point operations of a call's matrix products, in billions."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops() / 1e9
+
+
+def rates(device: torch.device) -> dict[str, float]:
+    """Measure what the machine can do: a large product in float32, and a copy."""
+    one, other = torch.randn(2, 2048, 2048, device=device)
+    wait = torch.cuda.synchronize if device.type == "cuda" else None
+    sides = {"product": lambda: one @ other, "copy": lambda: one.repeat(8, 1)}
+    best = {name: min(found) for name, found in interleaved(sides, repeats=9, synchronize=wait).items()}
+    moved = (8 + 1) * one.numel() * 4
+    return {"matmul_gflop_s": 2 * 2048**3 / best["product"] / 1e9, "copy_gb_s": moved / best["copy"] / 1e9}
 
 
 def process_mb(arguments: argparse.Namespace, name: str, stage: str) -> float:
@@ -86,6 +110,13 @@ def _three_steps(arguments: argparse.Namespace, name: str, stage: str) -> float:
         step()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024) / MB
+
+
+def _give_back() -> None:
+    """Give freed memory back to the system, so that it does not count as held."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _status(field: str) -> int:
@@ -118,18 +149,24 @@ def main() -> None:
     work = _load(arguments)
     cuda = work.device.type == "cuda"
     sides = [UPSTREAM, PLAIN, FAST, *([BF16] if arguments.bf16 else [])]
+    speed = rates(work.device)
     rows: list[Row] = []
     for stage, (kind, make) in itertools.product(
         arguments.stages, {"training step": training_step, "prediction": prediction}.items()
     ):
         runs = {name: make(work, name, stage, arguments.batch_size) for name in sides}
-        more: dict[str, dict[str, Any]] = {"step_mb": {name: step_mb(run, work.device) for name, run in runs.items()}}
+        counted = {name: gflop(run) for name, run in runs.items()}
+        more: dict[str, dict[str, Any]] = {
+            "step_mb": {name: step_mb(run, work.device) for name, run in runs.items()},
+            "gflop": counted,
+            "floor_s": {name: n / speed["matmul_gflop_s"] for name, n in counted.items()},
+        }
         if arguments.memory and kind == "training step" and not cuda:
             more["process_mb"] = {name: process_mb(arguments, name, stage) for name in sides}
         seconds = interleaved(runs, repeats=arguments.repeats, synchronize=torch.cuda.synchronize if cuda else None)
         rows += compare(f"{stage}: {kind}", seconds, against=UPSTREAM, **more)
-    about = {"clone": "ATLOP", "documents": arguments.documents, "batch": arguments.batch_size}
-    report("A step of ATLOP", rows, arguments.json, **about, encoder=arguments.encoder.parent.name)
+    about = {"clone": "ATLOP", "documents": arguments.documents, "batch": arguments.batch_size, **speed}
+    report("A step of ATLOP", rows, arguments.json, **about, encoder=arguments.encoder.resolve().parent.name)
 
 
 if __name__ == "__main__":

@@ -108,13 +108,19 @@ def _attend(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = torch.matmul(query * scale, key.transpose(2, 3))
     weights = torch.softmax(scores if attention_mask is None else scores + attention_mask, dim=-1)
-    if dropout:
-        weights = weights * _kept(weights, dropout) if weights.device.type == "cpu" else F.dropout(weights, dropout)
-    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights if pooled else None
+    if dropout and weights.device.type == "cpu":
+        dropped, kept = _draw(weights, dropout)
+        weights = weights.masked_fill(dropped, 0.0)  # keeps one byte a weight for the backward pass
+        mixed = torch.matmul(weights, value / kept)
+        weights = weights / kept if pooled else weights
+    else:
+        weights = F.dropout(weights, dropout, training=dropout > 0)
+        mixed = torch.matmul(weights, value)
+    return mixed.transpose(1, 2).contiguous(), weights if pooled else None
 
 
-def _kept(weights: Tensor, dropout: float) -> Tensor:
-    """Draw dropout's mask, scaled: 0 with probability ``dropout``; four weights from each number drawn.
+def _draw(weights: Tensor, dropout: float) -> tuple[Tensor, float]:
+    """Draw which weights are dropped; four of them from each random number.
 
     torch draws the numbers one by one on a CPU, and there are millions of attention weights: this takes a quarter of
     its draws.
@@ -124,9 +130,9 @@ def _kept(weights: Tensor, dropout: float) -> Tensor:
         dropout: the probability, rounded to 2^-15.
 
     Returns:
-        Of the weights' shape: 0 or the inverse of the share that is kept.
+        bool of the weights' shape, and the share that is kept on average.
     """
     drawn = torch.empty(-(-weights.numel() // 4), dtype=torch.int64).random_()
     bits = drawn.view(torch.int16)[: weights.numel()] & (2**BITS - 1)  # the sign bit of a number drawn is always 0
     cut = round(dropout * 2**BITS)
-    return (bits >= cut).to(weights.dtype).mul_(2**BITS / (2**BITS - cut)).view(weights.shape)
+    return (bits < cut).view(weights.shape), 1 - cut / 2**BITS
