@@ -4,10 +4,14 @@ python benchmarks/steps.py                          # CPU, batch 4, all stages
 python benchmarks/steps.py --device cuda --bf16     # and in bfloat16
 
 Every side computes on the same real documents; upstream has no stages, so what stands beside dense and sparse is its
-step on all pairs. ``step_mb`` is what a step takes at most above what was held before (weights, gradients, optimiser);
-``process_mb`` is the peak of a process of its own that takes three such steps. ``gflop`` counts the operations in products
-of matrices, and ``floor_s`` is the time that the machine's own rate for a large product (``matmul_gflop_s``) gives them:
-nothing that does these products in float32 can be faster. AdamW alone moves seven times the weights (28 bytes each) at best at ``copy_gb_s``.
+step on all pairs. Columns:
+
+step_mb     what a step takes at most above what was held before it (weights, optimiser)
+process_mb  the peak of a process of its own that takes three such steps (--memory)
+gflop       floating-point operations in products of matrices
+floor_s     the time that these take at the machine's rate for one large product in float32 (matmul_gflop_s)
+
+AdamW moves seven times the weights besides (28 bytes each), at copy_gb_s.
 """
 
 from __future__ import annotations
