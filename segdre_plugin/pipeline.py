@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
-import numpy as np
 import torch
 
 from segdre_plugin.answers import build_answers
@@ -28,10 +27,9 @@ from segdre_plugin.fuse import Scored
 from segdre_plugin.inputs import Rejected, read_features
 from segdre_plugin.kept import ENCODER
 from segdre_plugin.margins import Margins
-from segdre_plugin.prepare import Prepared
-from segdre_plugin.salient import entity_counts
-from segdre_plugin.scoring import score_counts, score_relations
+from segdre_plugin.salient import Chain
 from segdre_plugin.stages import Stage
+from segdre_plugin.strategies import choose_salient
 from segdre_plugin.wrap import wrap_collate
 
 SPLIT = "predict"
@@ -96,7 +94,7 @@ class SegPipeline:
         config, tokenizer = load_encoder(folder / ENCODER)
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         models = {}
-        for stage in STAGES:
+        for stage in description.config.models:
             state = read_stage(folder, stage)
             model = build_model(parts, copy.deepcopy(config), tokenizer, description, stage, state)
             try:
@@ -132,7 +130,8 @@ class SegPipeline:
         """Predict one document or several.
 
         Args:
-            documents: a DocRED document, or any number of them; labels and evidence are not needed and not read.
+            documents: a DocRED document, or any number of them; labels and evidence are not needed and not read (but
+                the oracle strategy ``gold`` reads labels).
             batch_size: how many go through the models at once; it changes time and memory, not the numbers.
 
         Returns:
@@ -173,8 +172,9 @@ class SegPipeline:
             raise SegDREError(f"batch_size is {batch_size}", "give 1 or more")
         self._progress = progress
         results: list[Any] = [None] * len(documents)
+        unread = () if self.description.config.strategy.needs_gold else ("labels",)
         for i, document in enumerate(documents):
-            plain = {k: v for k, v in document.items() if k != "labels"} if isinstance(document, dict) else document
+            plain = {k: v for k, v in document.items() if k not in unread} if isinstance(document, dict) else document
             problems = find_problems(plain, first + i) or self._too_many_sentences(document, first + i)
             results[i] = Rejected(problems) if problems else None
         whole = [i for i, result in enumerate(results) if result is None]
@@ -219,38 +219,37 @@ class SegPipeline:
                 rest.documents.append(document)
                 rest.features.append(feature)
         tables: dict[str, Margins] = {}
-        counts: list[float] = []
-        salient: list[int | None] = []
+        config = self.description.config
+        counts: dict[str, Any] | None = None
+        salient: list[Chain] = []
         injected: list[Any] = []
         for name in STAGES:
-            stage = Stage(name, self.description.rel2id, {SPLIT: rest})
+            stage = Stage(name, self.description.rel2id, {SPLIT: rest}, config=config, seed=self.description.seed)
             if name in ("dense", "sparse"):
                 stage.salient = {SPLIT: salient}
             if name == "sparse":
                 stage.dense, stage.verbaliser = {SPLIT: tables["dense"]}, self._words
-            prepared = stage.prepare(rest, self.models[name])
-            how = {"batch_size": batch_size, "device": self.device, "label": "", "progress": self._count}
-            if name == "identify":
-                salient, counts = self._identify(prepared, rest, **how)
+            how: dict[str, Any] = {
+                "batch_size": batch_size,
+                "device": self.device,
+                "label": "",
+                "progress": self._advance,
+            }
+            if name not in config.models:
+                how = {"k": config.salient_k, "seed": self.description.seed, "base": tables["base"]}
+                salient = choose_salient(config.strategy, rest.documents, **how)
+            elif name == "identify":
+                found = stage.count(self.models[name], rest, self._collate, **how)
+                counts, salient = found.arrays, found.salient
             else:
-                model, features = self.models[name], prepared.features
-                tables[name] = score_relations(model, features, prepared.documents, self._collate, **how)
-            injected = stage.injected[SPLIT]["triples"]
+                tables[name] = stage.score(self.models[name], rest, self._collate, **how)
+                injected = stage.injected[SPLIT]["triples"]
         scored = Scored(rest, tables, salient, self.description.rel2id, [])
         return build_answers(split.documents, seen, scored, counts, injected, self.description)
 
-    def _identify(self, prepared: Prepared, split: Split, **how: Any) -> tuple[list[int | None], list[float]]:
-        """Give each document's salient entity and its expected count (section 3.3)."""
-        found = score_counts(self.models["identify"], prepared.features, self._collate, **how)
-        totals = [
-            entity_counts(counts, feature["hts"], len(document["vertexSet"]))
-            for counts, feature, document in zip(found, prepared.features, split.documents, strict=True)
-        ]
-        return [int(np.argmax(total)) for total in totals], [float(total.max()) for total in totals]
-
-    def _count(self, documents: int) -> None:
+    def _advance(self, documents: int) -> None:
         if self._progress:
-            self._progress(documents / len(STAGES))
+            self._progress(documents / len(self.models))
 
 
 def _placed(rejected: Rejected, index: int, document: Document) -> Rejected:

@@ -17,7 +17,6 @@ from segdre_plugin.batching import batches
 from segdre_plugin.features import Feature
 from segdre_plugin.hooks import STATE, Wrapped
 from segdre_plugin.margins import Margins, concatenate, top_margins
-from segdre_plugin.zip_head import zip_mean
 
 PAIR_MEMORY = 512 << 20  # bytes that the bilinear features of a batch's pairs would take
 
@@ -134,8 +133,9 @@ def score_counts(model: nn.Module, features: Sequence[Feature], collate_fn: Any,
         For each feature, float [pairs].
     """
     counts: list[list[np.ndarray]] = [[] for _ in features]
+    loss: Any = getattr(model, vars(model)[STATE].backbone.loss)  # that of the count head
     for batch, places, logits, _ in outputs(model, features, collate_fn, **how):
-        expected = zip_mean(logits[:, 0], logits[:, 1]).float().cpu().numpy()
+        expected = loss.get_label(logits).float().cpu().numpy()
         ends = np.cumsum([len(feature["hts"]) for feature in batch])[:-1]
         for i, part in zip(places, np.split(expected, ends), strict=True):
             counts[i].append(part)
