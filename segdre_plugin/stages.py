@@ -62,6 +62,7 @@ class Stage:
         injected: split name -> the triples injected into each document, and how many exceeded the budget (sparse).
         prepared: split name -> the stage's features of it, once made.
         config: who chooses the salient entities, and how many (identify).
+        seed: the run's, for those who choose by chance (identify).
     """
 
     name: str
@@ -73,6 +74,7 @@ class Stage:
     injected: dict[str, dict[str, Any]] = field(default_factory=dict)
     prepared: dict[str, Prepared] = field(default_factory=dict)
     config: SegConfig = field(default_factory=SegConfig)
+    seed: int = 0
 
     def prepare(self, split: Split, model: Any) -> Prepared:
         """Make the stage's features of a split for the wrapped model; once, though dev is judged every epoch."""
@@ -138,8 +140,8 @@ class Stage:
         owner = np.repeat(np.asarray(places, dtype=np.int32), [len(p) for p in pairs])
         pair = np.concatenate([np.zeros((0, 2), dtype=np.int32), *pairs])
         arrays = {"document": owner, "pair": pair, "count": np.concatenate([np.zeros(0), *counts])}
-        salient = choose_salient(self.config.strategy, split.documents, k=self.config.salient_k, counts=arrays)
-        return Counts(salient, arrays)
+        strategy, k = self.config.strategy, self.config.salient_k
+        return Counts(choose_salient(strategy, split.documents, k=k, seed=self.seed, counts=arrays), arrays)
 
     def judge(
         self, model: Any, split: Split, collate_fn: Any, train: Sequence[Document], folder: Path | None, **how: Any
