@@ -139,7 +139,7 @@ class Stage:
         pairs = [np.asarray(feature["hts"], dtype=np.int32) for feature in features]
         owner = np.repeat(np.asarray(places, dtype=np.int32), [len(p) for p in pairs])
         pair = np.concatenate([np.zeros((0, 2), dtype=np.int32), *pairs])
-        arrays = {"document": owner, "pair": pair, "count": np.concatenate([np.zeros(0), *counts])}
+        arrays = {"document": owner, "pair": pair, "count": np.concatenate([np.zeros(0, dtype=np.float32), *counts])}
         strategy, k = self.config.strategy, self.config.salient_k
         return Counts(choose_salient(strategy, split.documents, k=k, seed=self.seed, counts=arrays), arrays)
 
