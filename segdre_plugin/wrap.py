@@ -33,7 +33,6 @@ from segdre_plugin.hooks import (
     Wrapped,
 )
 from segdre_plugin.losses import build_loss
-from segdre_plugin.zip_head import CountHead, CountLoss
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -178,16 +177,18 @@ def _undo(wrapped: Wrapped) -> None:
 
 
 def _swap_head(model: nn.Module, config: SegConfig, wrapped: Wrapped) -> None:
-    """Put the count head and its loss in the place of classifier and loss (eq. 4-6)."""
-    backbone = wrapped.backbone
+    """Put the count head of the strategy and its loss in the place of classifier and loss (eq. 4-6)."""
+    backbone, made = wrapped.backbone, config.strategy.head
+    if made is None:
+        raise SegDREError(f"strategy {config.salient} trains nothing in stage identify", "leave this stage out")
     classifier, loss = getattr(model, backbone.classifier), getattr(model, backbone.loss)
-    head = CountHead(classifier.in_features, config.hidden).to(classifier.weight)
+    head = made.module(classifier.in_features, config.hidden).to(classifier.weight)
     wrapped.undo += [
         partial(setattr, model, backbone.classifier, classifier),  # no lambda: a deep copy undoes itself
         partial(setattr, model, backbone.loss, loss),
     ]
     setattr(model, backbone.classifier, head)
-    setattr(model, backbone.loss, CountLoss())
+    setattr(model, backbone.loss, made.loss())
 
 
 def _swap_loss(model: nn.Module, config: SegConfig, wrapped: Wrapped) -> None:
