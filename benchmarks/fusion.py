@@ -152,7 +152,7 @@ def grow(n: int, seed: int, repeats: int) -> list[Row]:
     exponents = {"cells (71^3 points)": growth(sizes, [float(np.median(s)) for s in seconds.values()])}
     last = cases[-1]
     arrays = (last.base, last.stage, last.gold, last.is_dense, last.n_gold)
-    counts = [36, 71, 141, 281]
+    counts = [18, 36, 71, 141]
     finer = {
         f"{count}^3": lambda step=7.0 / (count - 1): search_thresholds(*arrays, low=low, high=high, step=step)
         for count in counts

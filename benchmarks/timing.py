@@ -55,19 +55,24 @@ def interleaved(
     wait = synchronize or (lambda: None)
     names = list(sides)
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    with tqdm(total=(warmup + repeats) * len(names), leave=False, dynamic_ncols=True) as bar:
-        for number in range(-warmup, repeats):
-            first = number % len(names)
-            for name in names[first:] + names[:first]:
-                bar.set_description(name)
-                gc.collect()  # what one side leaves is not the other's work
-                wait()
-                started = time.perf_counter()
-                sides[name]()
-                wait()
-                if number >= 0:
-                    seconds[name].append(time.perf_counter() - started)
-                bar.update()
+    gc.collect()
+    gc.freeze()  # the libraries' objects, which are many, are not looked at again
+    try:
+        with tqdm(total=(warmup + repeats) * len(names), leave=False, dynamic_ncols=True) as bar:
+            for number in range(-warmup, repeats):
+                first = number % len(names)
+                for name in names[first:] + names[:first]:
+                    bar.set_description(name)
+                    gc.collect()  # what one side leaves is not the other's work
+                    wait()
+                    started = time.perf_counter()
+                    sides[name]()
+                    wait()
+                    if number >= 0:
+                        seconds[name].append(time.perf_counter() - started)
+                    bar.update()
+    finally:
+        gc.unfreeze()
     return seconds
 
 

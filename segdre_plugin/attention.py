@@ -62,8 +62,12 @@ def visible_tokens(node_ids: Tensor, visibility: Tensor, present: Tensor) -> Ten
     Returns:
         bool [batch, L, L]; element (b, i, j) says whether token i sees token j.
     """
-    row = torch.arange(node_ids.shape[0], device=node_ids.device)[:, None, None]
-    return visibility[row, node_ids[:, :, None], node_ids[:, None, :]] & present[:, None, :]
+    batch, length = node_ids.shape
+    nodes = visibility.shape[1]
+    # what each node sees of the tokens, then each token's row of that: whole rows are copied, no pair is looked up
+    seen = visibility.gather(2, node_ids[:, None, :].expand(-1, nodes, -1)) & present[:, None, :]  # [batch, nodes, L]
+    rows = node_ids + nodes * torch.arange(batch, device=node_ids.device)[:, None]
+    return seen.flatten(end_dim=1).index_select(0, rows.flatten()).view(batch, length, length)
 
 
 def mask_form(encoder: nn.Module) -> MaskForm:

@@ -50,7 +50,7 @@ def _add_demo(commands: Any) -> None:
         ("seed", 0, "of documents and training"),
     ):
         command.add_argument(f"--{name}", type=int, default=default, help=f"{what} (%(default)s)")
-    for name in ("--seg-loss", "--seg-salient", "--seg-salient-k", "--seg-train-salient"):
+    for name in ("--seg-salient", "--seg-salient-k", "--seg-train-salient", "--seg-loss"):
         command.add_argument(name, help="as of a run with --seg")
 
     def run(options: Namespace) -> None:

@@ -27,11 +27,11 @@ class SegConfig:
         link: let the mentions of the entity that a branch names see that branch (no in the paper).
         template_from: text of a branch for (salient, relation, tail).
         template_to: text of a branch for (head, relation, salient).
-        loss: what base, dense and sparse are trained with; "atl" is the backbone's own (:mod:`segdre_plugin.losses`).
         salient: the strategy that chooses the salient entity (:mod:`segdre_plugin.strategies`).
         salient_k: most salient entities of a document (one in the paper).
         train_salient: the salient entities of training documents: ``gold`` ones (as in the paper), or those that the
             ``same`` strategy chooses as in dev and test.
+        loss: what base, dense and sparse are trained with; "atl" is the backbone's own (:mod:`segdre_plugin.losses`).
     """
 
     hidden: int = 768
@@ -40,10 +40,10 @@ class SegConfig:
     link: bool = False
     template_from: str = "{relation} {tail}"
     template_to: str = "{head} {relation}"
-    loss: str = UPSTREAM
     salient: str = "zip"
     salient_k: int = 1
     train_salient: str = "gold"
+    loss: str = UPSTREAM
 
     def __post_init__(self) -> None:
         if self.hidden < 1:

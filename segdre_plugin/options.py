@@ -119,10 +119,10 @@ def parse(arguments: Sequence[str]) -> tuple[Options, list[str]]:
         link=found.seg_link,
         template_from=found.seg_template_from,
         template_to=found.seg_template_to,
-        loss=found.seg_loss,
         salient=found.seg_salient,
         salient_k=found.seg_salient_k,
         train_salient=found.seg_train_salient,
+        loss=found.seg_loss,
     )
     check_loss(config.loss)
     options = Options(

