@@ -50,7 +50,7 @@ def demo(folder: Path, *, train: int, dev: int, test: int, epochs: int, seed: in
             raise SegDREError(f"--{name} is {value}", "give 1 or more")
     started = time.perf_counter()
     corpus = folder / "corpus"
-    _write_corpus(corpus, {"train": train, "dev": dev, "test": test, "seed": seed})
+    prepare_corpus(corpus, {"train": train, "dev": dev, "test": test, "seed": seed})
     print(f"segdre: {train} train, {dev} dev and {test} test documents, generated from seed {seed}: {corpus}")
     arguments = {
         "--data_dir": corpus,
@@ -80,8 +80,16 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _write_corpus(corpus: Path, sizes: dict[str, int]) -> None:
-    """Write the corpus, or find that it is there already; refuse to write it over another one."""
+def prepare_corpus(corpus: Path, sizes: dict[str, int]) -> None:
+    """Write the embedded corpus, or find that it is there already.
+
+    Args:
+        corpus: its folder.
+        sizes: documents of train, dev and test, and the seed.
+
+    Raises:
+        SegDREError: if there is another one.
+    """
     mark = corpus / "sizes.json"
     if not mark.exists():
         write_corpus(corpus, train=sizes["train"], dev=sizes["dev"], test=sizes["test"], seed=sizes["seed"])

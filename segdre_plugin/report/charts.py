@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 INK, QUIET, LINE = "#1f2933", "#616e7c", "#cbd2d9"
 BLUE, ORANGE = "#0067a5", "#c2500a"  # told apart with every kind of colour vision; shapes differ as well
 STAGE_COLOURS = {"base": QUIET, "dense": BLUE, "sparse": "#7b4a9e", "fused": INK}
+SVG_METADATA: dict[str, Any] = {"Date": None, "Creator": None}  # nothing that differs from one run to the next
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: small, selectable, in the reader's own font
@@ -211,24 +212,38 @@ def margins(stage: str, margin: FloatArray, gold: BoolArray, tau: float) -> str:
 
 
 @contextmanager
-def _picture(title: str, *, height: float = 2.2) -> Iterator[tuple[Axes, list[str]]]:
-    """Give axes to draw on, and a list that holds their SVG afterwards; the user's own style has no say."""
+def figure_style() -> Iterator[None]:
+    """Draw in the house's style; the user's own has no say.
+
+    Yields:
+        Nothing; figures that are made and saved inside have the style.
+
+    Raises:
+        SegDREError: if there is no matplotlib.
+    """
     try:
         import matplotlib
-        from matplotlib.figure import Figure
     except ImportError:
-        raise SegDREError("segdre report needs matplotlib", 'pip install "segdre-plugin[report]"') from None
+        raise SegDREError("figures need matplotlib", 'pip install "segdre-plugin[report]"') from None
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE | {"svg.hashsalt": "segdre"})
+        yield
+
+
+@contextmanager
+def _picture(title: str, *, height: float = 2.2) -> Iterator[tuple[Axes, list[str]]]:
+    """Give axes to draw on, and a list that holds their SVG afterwards."""
+    with figure_style():
+        from matplotlib.figure import Figure
+
         figure = Figure(figsize=(3.6, height), layout="constrained")
         ax = figure.add_subplot()
         ax.set_title(title)
         out: list[str] = []
         yield ax, out
         buffer = io.StringIO()
-        metadata: dict[str, Any] = {"Date": None, "Creator": None}
-        figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
+        figure.savefig(buffer, format="svg", transparent=True, metadata=SVG_METADATA)
     out.append(_inline(buffer.getvalue()))
 
 
