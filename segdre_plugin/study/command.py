@@ -38,7 +38,7 @@ def run(name: str, folder: Path, seeds: Sequence[int], behind: Sequence[str], si
     """
     has_script = bool(behind) and not behind[0].startswith("-")
     script, arguments = (Path(behind[0]), list(behind[1:])) if has_script else (None, list(behind))
-    _check(folder, seeds, script, arguments, sizes)
+    _check(name, folder, seeds, script, arguments, sizes)
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
@@ -69,7 +69,12 @@ def run(name: str, folder: Path, seeds: Sequence[int], behind: Sequence[str], si
 
 
 def _check(
-    folder: Path, seeds: Sequence[int], script: Path | None, arguments: list[str], sizes: Mapping[str, int | None]
+    name: str,
+    folder: Path,
+    seeds: Sequence[int],
+    script: Path | None,
+    arguments: list[str],
+    sizes: Mapping[str, int | None],
 ) -> None:
     """Refuse what cannot work, before anything is made."""
     if len(set(seeds)) < len(seeds):
@@ -84,7 +89,8 @@ def _check(
     low = [key for key in given if sizes[key] < 1]  # type: ignore[operator]
     if low:
         raise SegDREError(f"--{low[0]} is {sizes[low[0]]}", "give 1 or more")
-    ours = [part.split("=")[0] for part in arguments if part.split("=")[0] in OURS]
+    set_here = {*OURS, "--seg-salient"} if name == "selection" else OURS
+    ours = [part.split("=")[0] for part in arguments if part.split("=")[0] in set_here]
     if ours:
         raise SegDREError(f"{ours[0]} is set by the study", "leave it out; --seeds is an option of segdre study")
     parse(["--seg", *arguments])

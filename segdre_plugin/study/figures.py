@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 DPI = 200
 FORMS = {"png": {"Software": None}, "svg": SVG_METADATA}  # with metadata
+LEAST = 0.5  # points of F1 that the axis of gains reaches up and down: a flat curve should not look like noise
 SPREAD = 0.16  # half the height over which the seeds of one threshold are spread
 
 
@@ -70,8 +71,7 @@ def draw_alpha(results: Results) -> Figure | None:
         ax.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1])
     axes[0].set_ylabel("gain of dev F1 (points)")
     low, high = axes[0].get_ylim()
-    if high - low < 0.2:  # a flat curve should not look like noise
-        axes[0].set_ylim(min(low, -0.1), max(high, 0.1))
+    axes[0].set_ylim(min(low, -LEAST), max(high, LEAST))
     return figure if drawn else None
 
 

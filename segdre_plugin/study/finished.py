@@ -13,7 +13,7 @@ from segdre_plugin.files import read_json
 from segdre_plugin.fuse import Scored
 from segdre_plugin.margins import Margins
 from segdre_plugin.report.load import Run, load_run
-from segdre_plugin.stages import margins_file, predicted_triples
+from segdre_plugin.stages import INJECTED, margins_file, predicted_triples
 from segdre_plugin.store import MARK, digest
 from segdre_plugin.study.repredict import READINGS, REQUEST, Request
 from segdre_plugin.study.rows import OWN, SOURCES, Reading
@@ -55,6 +55,11 @@ class Finished:
             folders |= {stage: own for stage in ("dense", "sparse") if (own / stage).is_dir()}
         tables = {stage: Margins.load(margins_file(folder / stage, name)) for stage, folder in folders.items()}
         return Scored(self.split(name), tables, salient, self.run.rel2id, self.train)
+
+    def n_injected(self, name: str, reading: Reading) -> int:
+        """Say how many triples were injected into the documents of a split."""
+        found = read_json(self.path / READINGS / reading.name / INJECTED, "injected triples")
+        return int(found[name]["triples"])
 
     def request(self, reading: Reading) -> Request:
         """Spell a reading out.

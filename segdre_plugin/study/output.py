@@ -182,6 +182,7 @@ def _page(results: Results, origin: Origin, tables: Sequence[Table], figures: Se
         *(table.markdown() for table in tables),
         *(f"![{name}]({name})" for name in figures if name.endswith(".png")),
         "\n".join(notes),
+        *results.study.remarks,
         "\n".join(["Failed:", "", *failed]) * bool(failed),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

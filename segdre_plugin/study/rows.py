@@ -119,6 +119,7 @@ class Study:
         columns: the columns of its table.
         comparisons: pairs of rows that are compared by a paired bootstrap on dev, and on test where there is gold.
         shifts: name of the row whose thresholds are shown; empty for none.
+        remarks: what holds for all rows, below the table.
     """
 
     title: str
@@ -126,6 +127,7 @@ class Study:
     columns: tuple[Column, ...]
     comparisons: tuple[tuple[str, str], ...] = ()
     shifts: str = ""
+    remarks: tuple[str, ...] = ()
 
     @property
     def rows(self) -> dict[str, Row]:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from segdre_plugin.config import STAGES
 from segdre_plugin.errors import SegDREError
@@ -44,8 +45,14 @@ class Runs:
         """Give the folder of a run."""
         return self.folder / "runs" / f"{name}-{seed}"
 
+    def is_finished(self, name: str, seed: int) -> bool:
+        """Say whether a run is there, made with the command line that it would be made with now."""
+        mark = self.path(name, seed).with_suffix(".json")
+        whole = _is_whole(self.path(name, seed), TRAININGS[name])
+        return whole and mark.is_file() and read_json(mark, "finished run") == self._command(name, seed)
+
     def train(self, name: str, seed: int) -> None:
-        """Train a run, unless it is finished.
+        """Train a run; stages that are there are not made again.
 
         Args:
             name: which one (of ``TRAININGS``).
@@ -54,17 +61,11 @@ class Runs:
         Raises:
             SegDREError: if a stage that it shares is missing, or its process failed.
         """
-        training, path = TRAININGS[name], self.path(name, seed)
-        arguments = [*self.arguments, "--seed", str(seed + training.seed_offset), "--seg", "--seg-dir", str(path)]
-        arguments += ["--seg-stage", training.stage, *training.options]
-        mark = path.with_suffix(".json")
-        done = {"script": None if self.script is None else str(self.script), "arguments": arguments}
-        if mark.is_file() and read_json(mark, "finished run") == done and _is_whole(path, training):
-            return
-        for stage in training.shares:
+        path, command = self.path(name, seed), self._command(name, seed)
+        for stage in TRAININGS[name].shares:
             self._share(stage, name, seed)
-        self._start(path, arguments)
-        write_json(mark, done)
+        self._start(path, command["arguments"])
+        write_json(path.with_suffix(".json"), command)
 
     def read(self, name: str, seed: int, requests: Mapping[str, Request]) -> dict[str, str]:
         """Let a finished run's models read, unless they did.
@@ -83,13 +84,20 @@ class Runs:
             return {}
         file = path.with_suffix(".requests.json")
         write_json(file, {key: asdict(request) for key, request in due.items()})
-        arguments = read_json(path.with_suffix(".json"), "finished run")["arguments"]
         problem = ""
         try:
-            self._start(path, arguments, file)
+            self._start(path, self._command(name, seed)["arguments"], file)
         except SegDREError as error:
             problem = str(error)
+        file.unlink()
         return {key: problem for key, request in due.items() if not is_read(path / READINGS / key, request)}
+
+    def _command(self, name: str, seed: int) -> dict[str, Any]:
+        """Give the command line of a run."""
+        training = TRAININGS[name]
+        ours = ["--seed", seed + training.seed_offset, "--seg", "--seg-dir", self.path(name, seed)]
+        ours += ["--seg-stage", training.stage, *training.options]
+        return {"script": self.script and str(self.script), "arguments": [*self.arguments, *map(str, ours)]}
 
     def _share(self, stage: str, name: str, seed: int) -> None:
         """Give a run a stage of the run it shares it with."""

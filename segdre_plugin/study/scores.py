@@ -73,6 +73,8 @@ def score(row: Row, found: Finished, partner: Callable[[str], Margins], splits: 
         metrics[name] = own_scores(chosen, row.pairs, scored.split, scored.salient, scored.rel2id, scored.train)
         if "dense" in row.sources:
             metrics[name] |= saliency(scored.split.documents, scored.salient)
+        if row.reading:
+            metrics[name]["n_injected"] = found.n_injected(name, row.reading)
         counts[name] = count(scored.official(chosen), scored.split.documents)
     assert taus is not None
     return Scores(asdict(taus), metrics, counts)

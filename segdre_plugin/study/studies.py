@@ -108,6 +108,12 @@ SELECTION = Study(
         Column("dense F1", row=1),
         Column("sparse F1", row=2),
     ),
+    remarks=(
+        "The dense and the sparse model are trained once, with gold salient entities, as in the paper; only the choice "
+        "of their checkpoints on dev has seen entities, those of the ZIP head. Both models read dev anew with each "
+        "strategy's entities, and thresholds are searched anew.",
+        "dense F1 and sparse F1: the stage's model alone on its own pairs, which depend on the strategy.",
+    ),
 )
 
 NOTHING = Row("alpha 0", reading=Reading(alpha=0.0), thresholds="run")
@@ -133,6 +139,10 @@ ALPHA = Study(
         Column("dense: gain", over=NOTHING.name),
         Column("base: F1", row=1),
         Column("base: gain", row=1, over=NOTHING.name),
+    ),
+    remarks=(
+        "dense: what the dense model predicts is injected; base: what the base model predicts on the same pairs. "
+        "Only the sparse model's input changes; thresholds are those of the run.",
     ),
 )
 
@@ -160,6 +170,7 @@ INJECTION = Study(
         ),
     ),
     (Column("dev Ign-F1", "ign_f1"), Column("dev F1"), Column("dev P", "precision"), Column("dev R", "recall")),
+    remarks=("The sparse model alone, on the sparse pairs of the salient entities that the run predicted.",),
 )
 
 _MAIN = (
@@ -187,6 +198,12 @@ SEEDS = Study(
     ),
     comparisons=tuple((FULL.name, row.name) for row in (BASE, BASE_TUNED, AVERAGE, UNION)),
     shifts=FULL.name,
+    remarks=(
+        "shift: threshold of the grid search minus its anchor, 0.",
+        "Differences of F1: documents are resampled (interval: paired bootstrap; p: paired permutation test), each "
+        "with its counts of all seeds, because the same document under several seeds is no new one. How much a "
+        "difference owes to seeds is said by its lowest and its highest value.",
+    ),
 )
 
 STUDIES = {

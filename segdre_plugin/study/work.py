@@ -73,7 +73,10 @@ class Work:
     def _train(self, seed: int) -> None:
         for name in dict.fromkeys(name for row in self.study.rows.values() for name in row.trainings):
             path = self.runs.path(name, seed)
-            print(f"segdre: {path}: trained in {path}.log", flush=True)
+            if self.runs.is_finished(name, seed):
+                print(f"segdre: run {path.name} is done")
+                continue
+            print(f"segdre: run {path.name}: what it prints is in {path}.log", flush=True)
             try:
                 self.runs.train(name, seed)
             except SegDREError as error:
