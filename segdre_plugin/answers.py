@@ -2,8 +2,9 @@
 
 ====================  ================================================================================================
 ``title``             the document's
-``salient``           ``entity``, ``name`` and ``count``, the expected number of relations that involve it (eq. 7);
-                      None where there is no pair
+``salient``           ``entity``, ``name`` and ``count``, the expected number of relations that involve it (eq. 7; None
+                      if the strategy has no count head); None where there is no pair. With ``--seg-salient-k`` above 1
+                      a list of these, the most salient first
 ``triples``           for each ``h_idx``, ``r``, ``t_idx`` (as in the official format), ``head``, ``relation`` and
                       ``tail`` in words, ``score``, ``source``, and ``evidence`` (sentences) if the backbone has it
 ``injected``          the dense triples that the sparse model read, best-scored first
@@ -27,6 +28,7 @@ from segdre_plugin.documents import Document
 from segdre_plugin.fuse import Scored
 from segdre_plugin.fusion import apply_thresholds
 from segdre_plugin.margins import official
+from segdre_plugin.salient import entity_counts
 
 OFFICIAL = ("title", "h_idx", "t_idx", "r", "evidence")
 
@@ -35,7 +37,7 @@ def build_answers(
     documents: Sequence[Document],
     seen: Sequence[Sequence[bool]],
     scored: Scored,
-    counts: Sequence[float],
+    counts: Mapping[str, Any] | None,
     injected: Sequence[Sequence[Triple]],
     description: Description,
 ) -> list[dict[str, Any]]:
@@ -45,7 +47,7 @@ def build_answers(
         documents: all of them.
         seen: for each which entities the encoder sees; those with two or more were scored.
         scored: the scored ones with margins and salient entities.
-        counts: for each scored document the expected count of its salient entity.
+        counts: document, pair and expected count of each pair of the scored ones; None if nothing counts them.
         injected: for each scored document the injected triples.
         description: thresholds and names.
 
@@ -58,15 +60,18 @@ def build_answers(
     for document, visible in zip(documents, seen, strict=True):
         answer: dict[str, Any] = {
             "title": document["title"],
-            "salient": None,
+            "salient": None if description.config.salient_k == 1 else [],
             "triples": [],
             "injected": [],
             "unseen_entities": [entity for entity, flag in enumerate(visible) if not flag],
         }
         if sum(visible) > 1:
-            entity = scored.salient[place]
-            assert entity is not None
-            answer["salient"] = {"entity": entity, "name": entity_name(document, entity), "count": counts[place]}
+            totals = _totals(counts, place, len(document["vertexSet"]))
+            chosen = [
+                {"entity": entity, "name": entity_name(document, entity), "count": totals and totals[entity]}
+                for entity in scored.salient[place]
+            ]
+            answer["salient"] = chosen if description.config.salient_k > 1 else next(iter(chosen), None)
             names = description.relation_names
             answer["triples"] = [_in_words(document, names, **triple) for triple in triples[place]]
             answer["injected"] = [
@@ -86,6 +91,14 @@ def official_rows(answers: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         for triple in answer["triples"]
         for row in [{"title": answer["title"]} | triple]
     ]
+
+
+def _totals(counts: Mapping[str, Any] | None, place: int, n_entities: int) -> list[float] | None:
+    """Give the expected number of relations that involve each entity; None if nothing counts them."""
+    if counts is None:
+        return None
+    here = counts["document"] == place
+    return entity_counts(counts["count"][here], counts["pair"][here], n_entities).tolist()
 
 
 def _fused(scored: Scored, description: Description) -> list[list[dict[str, Any]]]:

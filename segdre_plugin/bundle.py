@@ -2,7 +2,7 @@
 
 ==========================  ==========================================================================================
 ``bundle.json``             adapter, thresholds, settings, arguments, versions, size and SHA-256 of the other files
-``STAGE.safetensors``       the weights of base, identify, dense and sparse
+``STAGE.safetensors``       the weights of base, dense and sparse, and of identify if it trains a count head
 ``encoder/``                the encoder's configuration and the tokenizer, as transformers saves them
 ``rel2id.json``             relation id -> class, in DocRED's form
 ``rel_info.json``           relation id -> name, in DocRED's form
@@ -57,6 +57,7 @@ class Description:
         rel2id: relation id -> class.
         relation_names: relation id -> name.
         metrics: of the run.
+        seed: of the run, for strategies that choose salient entities by chance.
     """
 
     adapter: str
@@ -71,6 +72,7 @@ class Description:
     rel2id: dict[str, int]
     relation_names: dict[str, str]
     metrics: dict[str, Any]
+    seed: int = 0
 
 
 # Fields that are files of their own.
@@ -108,7 +110,7 @@ def write_bundle(
     with replacing(folder) as partial:
         (partial / ENCODER).mkdir()
         encoder(partial / ENCODER)
-        for stage in STAGES:
+        for stage in description.config.models:
             path = partial / WEIGHTS.format(stage=stage)
             save_file(_separate(weights(stage)), path)
             path.chmod(0o644)  # safetensors makes files that only their owner may read
@@ -176,6 +178,7 @@ def read_bundle(folder: Path) -> Description:
             f"{folder}: a damaged bundle",
             "copy it again, or make it again",
         )
+        found.setdefault("seed", Description.seed)  # bundles made before have none
         own = {f.name: found[f.name] for f in fields(Description) if f.name not in FILES}
         own["config"], own["thresholds"] = SegConfig(**own["config"]), FusionResult(**own["thresholds"])
     except (KeyError, TypeError, AttributeError) as error:
@@ -263,12 +266,13 @@ def bundle_run(run: Path, output: Path) -> Path:
         arguments=model["arguments"],
         reading=model["reading"],
         modules=model["modules"],
-        config=SegConfig(**{f.name: options[f.name] for f in fields(SegConfig)}),
+        config=SegConfig.of(options),
         thresholds=FusionResult(**{f.name: metrics["thresholds"][f.name] for f in fields(FusionResult)}),
         versions=versions(),
         rel2id=sources["rel2id"],
         relation_names=sources["relation_names"],
         metrics=metrics,
+        seed=int(arguments.get("seed", Description.seed)),
     )
     checkpoint = sources["checkpoint"]
     write_bundle(

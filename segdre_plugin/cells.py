@@ -12,6 +12,7 @@ from segdre_plugin.data import Split
 from segdre_plugin.injection import BoolArray
 from segdre_plugin.margins import CELL, FloatArray, Margins, concatenate
 from segdre_plugin.metrics import in_train, train_facts
+from segdre_plugin.salient import Salient, as_chain
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Cells:
     Attributes:
         cells: the candidates; their ``margin`` is the base model's, -inf where it has none.
         stage: the dense or sparse model's margin, -inf where it has none.
-        is_dense: whether the pair involves the salient entity.
+        is_dense: whether the pair involves a salient entity.
     """
 
     cells: Margins
@@ -55,25 +56,27 @@ def align(tables: Sequence[Margins], n_entities: int, missing: float) -> tuple[M
     return replace(cells, evidence=everything.evidence[source[pair[first]]]), columns
 
 
-def join(base: Margins, dense: Margins, sparse: Margins, salient: list[int | None], n_entities: int) -> Cells:
+def join(base: Margins, dense: Margins, sparse: Margins, salient: Sequence[Salient], n_entities: int) -> Cells:
     """Put the margins of three models side by side.
 
     Args:
         base: margins of all pairs.
-        dense: margins of the pairs that involve the salient entity.
+        dense: margins of the pairs that involve a salient entity.
         sparse: margins of the others.
-        salient: each document's salient entity.
+        salient: each document's salient entity, or entities.
         n_entities: more than any entity's index.
 
     Returns:
         The union of their cells; evidence is the base model's where it scored the pair, else the stage's.
     """
     cells, columns = align((base, dense, sparse), n_entities, -np.inf)
-    entity = np.array([-1 if e is None else e for e in salient], dtype=np.int64)[cells.document]
+    is_salient = np.zeros((len(salient), n_entities), dtype=bool)
+    for row, chosen in zip(is_salient, salient, strict=True):
+        row[list(as_chain(chosen))] = True
     return Cells(
         replace(cells, margin=columns[0]),
         np.maximum(columns[1], columns[2]),  # no pair is both dense and sparse
-        (cells.head == entity) | (cells.tail == entity),
+        is_salient[cells.document, cells.head] | is_salient[cells.document, cells.tail],
     )
 
 

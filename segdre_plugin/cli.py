@@ -61,12 +61,15 @@ def _add_demo(commands: Any) -> None:
         ("seed", 0, "of documents and training"),
     ):
         command.add_argument(f"--{name}", type=int, default=default, help=f"{what} (%(default)s)")
+    for name in ("--seg-salient", "--seg-salient-k", "--seg-train-salient"):
+        command.add_argument(name, help="as of a run with --seg")
 
     def run(options: Namespace) -> None:
         from segdre_plugin.demo.run import demo
 
         sizes = {name: getattr(options, name) for name in ("train", "dev", "test", "epochs", "seed")}
-        demo(options.folder, **sizes)
+        seg = {name: value for name, value in vars(options).items() if name.startswith("seg_") and value is not None}
+        demo(options.folder, **sizes, options=[f"--{name.replace('_', '-')}={value}" for name, value in seg.items()])
 
     command.set_defaults(command=run)
 

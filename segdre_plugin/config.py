@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 from segdre_plugin.errors import SegDREError
+from segdre_plugin.strategies import Strategy, get_strategy
 
 STAGES = ("base", "identify", "dense", "sparse")
+TRAIN_SALIENT = ("gold", "same")
+LATER = ("salient", "salient_k", "train_salient")  # settings that runs made before them do not name
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,10 @@ class SegConfig:
         link: let the mentions of the entity that a branch names see that branch (no in the paper).
         template_from: text of a branch for (salient, relation, tail).
         template_to: text of a branch for (head, relation, salient).
+        salient: the strategy that chooses the salient entity (:mod:`segdre_plugin.strategies`).
+        salient_k: most salient entities of a document (one in the paper).
+        train_salient: the salient entities of training documents: ``gold`` ones (as in the paper), or those that the
+            ``same`` strategy chooses as in dev and test.
     """
 
     hidden: int = 768
@@ -29,6 +38,9 @@ class SegConfig:
     link: bool = False
     template_from: str = "{relation} {tail}"
     template_to: str = "{head} {relation}"
+    salient: str = "zip"
+    salient_k: int = 1
+    train_salient: str = "gold"
 
     def __post_init__(self) -> None:
         if self.hidden < 1:
@@ -47,3 +59,33 @@ class SegConfig:
                 ) from None
             if not filled.strip():
                 raise SegDREError(f"{name} is empty", "use the fields {head}, {relation} and {tail}")
+        if self.salient_k < 1:
+            raise SegDREError(f"salient_k is {self.salient_k}", "give 1 (as in the paper) or more")
+        if self.train_salient not in TRAIN_SALIENT:
+            raise SegDREError(f"train_salient is {self.train_salient!r}", f"choose from {', '.join(TRAIN_SALIENT)}")
+        strategy = self.strategy  # refuses a name that is unknown
+        if self.train_salient == "same" and strategy.predicts:
+            raise SegDREError(
+                f"train_salient is 'same', but strategy {self.salient} rests on predictions, and train has none",
+                "leave train_salient at 'gold', or take a strategy that needs no predictions",
+            )
+
+    @property
+    def strategy(self) -> Strategy:
+        """Give the strategy that chooses salient entities."""
+        return get_strategy(self.salient)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Give the stages that have a model: identify may do without."""
+        return tuple(stage for stage in STAGES if stage != "identify" or self.strategy.head)
+
+    @property
+    def later(self) -> dict[str, Any]:
+        """Give those of the settings in LATER that are not as in the paper: only they are written down."""
+        return {name: getattr(self, name) for name in LATER if getattr(self, name) != getattr(SegConfig, name)}
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> SegConfig:
+        """Take what is a setting of the method out of others; what is missing is as in the paper."""
+        return cls(**{f.name: settings[f.name] for f in fields(cls) if f.name in settings})

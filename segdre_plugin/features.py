@@ -13,8 +13,8 @@ import numpy as np
 
 from segdre_plugin.backbone import Backbone
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.injection import BoolArray, Injection, Span, inject
-from segdre_plugin.salient import dense_mask
+from segdre_plugin.injection import BoolArray, Group, Injection, Span, inject_groups
+from segdre_plugin.salient import Salient, as_chain, dense_mask
 
 Feature = dict[str, Any]
 
@@ -52,14 +52,14 @@ def keep_pairs(feature: Feature, keep: BoolArray, backbone: Backbone) -> Feature
     return restricted
 
 
-def stage_pairs(feature: Feature, stage: str, salient: int | None) -> BoolArray:
+def stage_pairs(feature: Feature, stage: str, salient: Salient) -> BoolArray:
     """Say which pairs of a document belong to a stage.
 
     Args:
         feature: the backbone's feature.
-        stage: base and identify take all pairs, dense those that involve the salient entity (section 3.4), sparse the
+        stage: base and identify take all pairs, dense those that involve a salient entity (section 3.4), sparse the
             others (section 3.5).
-        salient: the salient entity.
+        salient: the salient entity, or several.
 
     Returns:
         bool [pairs].
@@ -133,8 +133,9 @@ def windows(n: int, backbone: Backbone, transformer_type: str) -> list[Window]:
 
 def add_branches(
     feature: Feature,
-    salient: int | None,
+    salient: Salient,
     branches: Sequence[tuple[list[int], int]],
+    owners: Sequence[int] | None = None,
     *,
     backbone: Backbone,
     transformer_type: str,
@@ -144,12 +145,13 @@ def add_branches(
 ) -> Feature:
     """Inject branches into a document, window by window (eq. 9-10).
 
-    Branches go with every window that holds a mention of the salient entity; a window without one gets none.
+    A branch goes with every window that holds a mention of the salient entity on which it hangs.
 
     Args:
         feature: the backbone's feature.
-        salient: the salient entity; None injects nothing.
+        salient: the salient entity, or several; none injects nothing.
         branches: for each branch its token ids and the entity that it names.
+        owners: for each branch the salient entity on which it hangs; None hangs all on the first one.
         backbone: says how long a window is.
         transformer_type: bert or roberta.
         max_positions: how many positions the encoder has.
@@ -158,23 +160,28 @@ def add_branches(
 
     Returns:
         A new feature whose field ``segdre`` holds one injection for each window.
+
+    Raises:
+        SegDREError: if a branch hangs on no salient entity.
     """
-    ids = feature["input_ids"]
+    ids, chain = feature["input_ids"], as_chain(salient)
+    known = chain[:1] * len(branches) if owners is None else owners
+    hung = {entity: [b for b, owner in zip(branches, known, strict=False) if owner == entity] for entity in chain}
+    if chain and sum(map(len, hung.values())) < len(branches):
+        raise SegDREError(
+            f"document {feature.get('title')!r}: {len(branches)} branches hang on {list(known)}, salient are {chain}",
+            "give a salient entity for each branch",
+        )
     parts: list[Injection] = []
     for window in windows(len(ids), backbone, transformer_type):
-        anchors = [] if salient is None else _spans(feature, salient, window)
-        texts = [tokens for tokens, _ in branches] if anchors else []
-        named = [_spans(feature, entity, window) for _, entity in branches] if anchors and link else None
-        parts.append(
-            inject(
-                _window_ids(ids, window, backbone, transformer_type),
-                anchors,
-                texts,
-                branch_anchors=named,
-                max_positions=max_positions,
-                position_offset=position_offset,
-            )
-        )
+        groups = []
+        for entity, own in hung.items():
+            anchors = _spans(feature, entity, window)
+            named = [_spans(feature, other, window) for _, other in own] if link else None
+            if anchors:
+                groups.append(Group(anchors, [tokens for tokens, _ in own], named))
+        window_ids = _window_ids(ids, window, backbone, transformer_type)
+        parts.append(inject_groups(window_ids, groups, max_positions=max_positions, position_offset=position_offset))
     return feature | {FEATURE: parts}
 
 

@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 
 from segdre_plugin.cells import Cells, count_entities, gold_flags, join
+from segdre_plugin.config import SegConfig
 from segdre_plugin.data import Split
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.files import read_json, write_json
 from segdre_plugin.fusion import GRIDS, FusionResult, apply_thresholds, search_thresholds
+from segdre_plugin.identify import compare_strategies
 from segdre_plugin.margins import Margins, official
 from segdre_plugin.metrics import evaluate, has_gold
 from segdre_plugin.options import Options
-from segdre_plugin.stages import INJECTED, SALIENT, margins_file, own_scores
+from segdre_plugin.salient import Chain
+from segdre_plugin.stages import INJECTED, margins_file, own_scores, read_salient
 from segdre_plugin.store import Store
 from segdre_plugin.tables import print_scores
 
@@ -29,14 +32,14 @@ class Scored:
     Attributes:
         split: the split.
         tables: margins of base, dense and sparse.
-        salient: the predicted salient entities.
+        salient: the predicted salient entities of each document.
         rel2id: the relations.
         train: train documents, for Ign-F1.
     """
 
     split: Split
     tables: Mapping[str, Margins]
-    salient: list[int | None]
+    salient: list[Chain]
     rel2id: Mapping[str, int]
     train: Sequence[dict[str, Any]]
 
@@ -111,6 +114,10 @@ class Scored:
         """Score predictions on all pairs."""
         return evaluate(predictions, self.split.documents, self.train)
 
+    def strategies(self, config: SegConfig, seed: int) -> dict[str, dict[str, float]]:
+        """Judge the salient entities, beside those that other strategies choose without training."""
+        return compare_strategies(self.split, self.salient, config, seed, self.tables["base"])
+
     @property
     def has_evidence(self) -> bool:
         """Say whether the backbone predicts evidence."""
@@ -121,14 +128,17 @@ class Scored:
         return table.take(table.margin > 0)
 
 
-def fuse(store: Store, splits: Mapping[str, Split], rel2id: Mapping[str, int], options: Options) -> dict[str, Any]:
+def fuse(
+    store: Store, splits: Mapping[str, Split], rel2id: Mapping[str, int], options: Options, seed: int = 0
+) -> dict[str, Any]:
     """Fuse the stages of a finished run; write ``result.json`` and ``metrics.json`` and print the table.
 
     Args:
         store: the run's folder, all stages done.
         splits: the data.
         rel2id: the relations.
-        options: grid and objective.
+        options: grid, objective, and how salient entities are chosen.
+        seed: the run's, for strategies that choose by chance.
 
     Returns:
         The metrics, as written.
@@ -136,10 +146,10 @@ def fuse(store: Store, splits: Mapping[str, Split], rel2id: Mapping[str, int], o
     Raises:
         SegDREError: if a stage's file is missing or broken.
     """
-    salient = read_json(store.folder("identify") / SALIENT, "salient entities")
+    salient = read_salient(store.folder("identify"))
     identify = read_json(store.folder("identify") / "metrics.json", "metrics of stage identify")
     thresholds: FusionResult | None = None
-    report: dict[str, Any] = {}
+    report: dict[str, Any] = {"salient_k": options.config.salient_k}
     for name in (name for name in ("dev", "test") if name in splits):
         tables = {stage: _load(margins_file(store.folder(stage), name)) for stage in ("base", "dense", "sparse")}
         scored = Scored(splits[name], tables, salient[name], rel2id, splits["train"].documents)
@@ -150,6 +160,8 @@ def fuse(store: Store, splits: Mapping[str, Split], rel2id: Mapping[str, int], o
         predictions = scored.predict(cells, thresholds)
         write_json(store.root / ("result.json" if name == "test" else "result_dev.json"), predictions)
         report[name] = scored.rows(predictions, tau_base_alone) | {"salient": identify[name]}
+        if report[name]["gold"]:
+            report[name]["strategies"] = scored.strategies(options.config, seed)
         report["evidence"] = scored.has_evidence
     if "test" not in splits:
         write_json(store.root / "result.json", predictions)

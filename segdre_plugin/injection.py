@@ -12,6 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from itertools import chain
+from operator import or_
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +45,23 @@ class Injection:
     node_ids: IntArray
     visibility: BoolArray
     n_document: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """Branches that hang on one salient entity.
+
+    Attributes:
+        anchors: (start, end) token spans of its mentions, end exclusive, markers included; the first one is where the
+            branches hang.
+        branches: the branches' token ids.
+        branch_anchors: for each branch, further spans that see it (option ``link``: the mentions of the entity that
+            the branch names); None for none.
+    """
+
+    anchors: Sequence[Span]
+    branches: Sequence[Sequence[int]]
+    branch_anchors: Sequence[Sequence[Span]] | None = None
 
 
 def inject(
@@ -75,31 +95,50 @@ def inject(
         SegDREError: if a span lies outside the document, a branch is empty, branches have no anchor, or the numbers
             of branches and of ``branch_anchors`` differ.
     """
-    n = len(input_ids)
-    linked = [()] * len(branches) if branch_anchors is None else branch_anchors
-    _check(n, anchors, branches, linked, max_positions)
+    group = Group(anchors, branches, branch_anchors)
+    return inject_groups(input_ids, [group], max_positions=max_positions, position_offset=position_offset)
 
-    seen_by = _branches_seen(n, anchors, linked)
-    kinds: dict[frozenset[int], int] = {frozenset(): TEXT_NODE}
-    text_nodes = [kinds.setdefault(seen, len(kinds)) for seen in seen_by]
-    n_text = len(kinds)
+
+def inject_groups(
+    input_ids: Sequence[int], groups: Sequence[Group], *, max_positions: int = 512, position_offset: int = 0
+) -> Injection:
+    """Append the branches of several salient entities, as :func:`inject` those of one.
+
+    A token that belongs to mentions of two of them sees the branches of both.
+
+    Args:
+        input_ids: the document's token ids, special tokens included.
+        groups: a salient entity's anchors and branches each; branches are appended group by group.
+        max_positions: how many positions the encoder has; positions saturate at the last one.
+        position_offset: the first position id.
+
+    Returns:
+        The injected document.
+
+    Raises:
+        SegDREError: as :func:`inject`.
+    """
+    n = len(input_ids)
+    for group in groups:
+        _check(n, group, max_positions)
+    branches = [branch for group in groups for branch in group.branches]
+    lengths = np.array([len(branch) for branch in branches], dtype=np.int64)
+    hang = np.array([group.anchors[0][1] for group in groups for _ in group.branches], dtype=np.int64)
+    text_nodes, sees = _text_nodes(n, groups, len(branches))
+    n_text = len(sees)
 
     visibility = np.zeros((n_text + len(branches),) * 2, dtype=bool)
     visibility[:n_text, :n_text] = True
-    for seen, node in kinds.items():
-        for k in seen:
-            visibility[node, n_text + k] = visibility[n_text + k, node] = True
-    np.fill_diagonal(visibility, True)
+    visibility[:n_text, n_text:], visibility[n_text:, :n_text] = sees, sees.T
+    visibility.flat[:: len(visibility) + 1] = True
 
-    lengths = [len(branch) for branch in branches]
-    first = anchors[0][1] if branches else 0
-    positions = np.concatenate([np.arange(n), *(np.arange(first, first + length) for length in lengths)])
+    n_branch = int(lengths.sum())
+    positions = np.arange(n + n_branch)
+    positions[n:] += np.repeat(hang - n - (lengths.cumsum() - lengths), lengths)  # a branch starts where it hangs
     return Injection(
-        input_ids=np.fromiter((i for part in (input_ids, *branches) for i in part), dtype=np.int64),
-        position_ids=position_offset + np.minimum(positions.astype(np.int64), max_positions - 1),
-        node_ids=np.concatenate([text_nodes, np.repeat(np.arange(n_text, n_text + len(branches)), lengths)]).astype(
-            np.int64
-        ),
+        input_ids=np.fromiter(chain(input_ids, *branches), dtype=np.int64, count=n + n_branch),
+        position_ids=position_offset + np.minimum(positions, max_positions - 1),
+        node_ids=np.concatenate([text_nodes, np.repeat(np.arange(n_text, len(visibility)), lengths)]),
         visibility=visibility,
         n_document=n,
     )
@@ -119,45 +158,60 @@ def visible_matrix(node_ids: npt.ArrayLike, visibility: npt.ArrayLike) -> BoolAr
     return np.asarray(visibility, dtype=bool)[nodes[:, None], nodes[None, :]]
 
 
-def _branches_seen(n: int, anchors: Sequence[Span], linked: Sequence[Sequence[Span]]) -> list[frozenset[int]]:
-    """Say for each of the ``n`` document tokens which branches it sees."""
-    everything = frozenset(range(len(linked)))
-    seen = [frozenset[int]()] * n
-    for k, spans in enumerate(linked):
-        for start, end in spans:
-            for i in range(start, end):
-                seen[i] = seen[i] | {k}
-    for start, end in anchors:
-        seen[start:end] = [everything] * (end - start)
-    return seen
+def _text_nodes(n: int, groups: Sequence[Group], n_branches: int) -> tuple[IntArray, BoolArray]:
+    """Give the ``n`` document tokens nodes: tokens that see the same branches have the same one.
+
+    Returns:
+        Each token's node, [n], numbered as they first occur after TEXT_NODE; and which branches a node sees, bool
+        [nodes, branches].
+    """
+    starting: dict[int, list[tuple[int, int]]] = {}  # where a span starts: its end, and a bit for each branch it sees
+    edges = {0, n}
+    first = 0
+    for group in groups:
+        everything = (1 << len(group.branches)) - 1 << first
+        spans = [(span, everything) for span in group.anchors]
+        for k, linked in enumerate(group.branch_anchors or (), start=first):
+            spans += [(span, 1 << k) for span in linked]
+        for (start, end), bits in spans:
+            starting.setdefault(start, []).append((end, bits))
+            edges |= {start, end}
+        first += len(group.branches)
+
+    kinds = {0: TEXT_NODE}
+    ordered = sorted(edges)
+    nodes: list[int] = []  # of the stretches between edges: there all tokens lie in the same spans
+    inside: list[tuple[int, int]] = []
+    for edge in ordered[:-1]:
+        inside = [(end, bits) for end, bits in inside if end > edge] + starting.get(edge, [])
+        nodes.append(kinds.setdefault(reduce(or_, (bits for _, bits in inside), 0), len(kinds)))
+    n_bytes = n_branches // 8 + 1
+    packed = np.frombuffer(b"".join(bits.to_bytes(n_bytes, "little") for bits in kinds), dtype=np.uint8)
+    sees = np.unpackbits(packed.reshape(len(kinds), n_bytes), axis=1, count=n_branches, bitorder="little")
+    return np.repeat(np.array(nodes, dtype=np.int64), np.diff(ordered)), sees.view(bool)
 
 
-def _check(
-    n: int,
-    anchors: Sequence[Span],
-    branches: Sequence[Sequence[int]],
-    linked: Sequence[Sequence[Span]],
-    max_positions: int,
-) -> None:
+def _check(n: int, group: Group, max_positions: int) -> None:
     """Refuse what :func:`inject` cannot do, before it does anything."""
     if max_positions < 1:
         raise SegDREError(f"inject: max_positions is {max_positions}", "give the number of positions the encoder has")
-    if branches and not anchors:
+    if group.branches and not group.anchors:
         raise SegDREError(
-            f"inject: {len(branches)} branches but no anchor",
+            f"inject: {len(group.branches)} branches but no anchor",
             "pass the spans of the salient entity's mentions, or no branches where it has no mention",
         )
-    if len(linked) != len(branches):
+    linked = group.branch_anchors
+    if linked is not None and len(linked) != len(group.branches):
         raise SegDREError(
-            f"inject: branch_anchors has {len(linked)} entries for {len(branches)} branches",
+            f"inject: branch_anchors has {len(linked)} entries for {len(group.branches)} branches",
             "give one list of spans for each branch",
         )
-    for start, end in [*anchors, *(span for spans in linked for span in spans)]:
+    for start, end in chain(group.anchors, *(linked or ())):
         if not 0 <= start < end <= n:
             raise SegDREError(
                 f"inject: the span ({start}, {end}) is empty or outside the document of {n} tokens",
                 "spans are (start, end) in tokens of input_ids, end exclusive",
             )
-    for k, branch in enumerate(branches):
+    for k, branch in enumerate(group.branches):
         if len(branch) == 0:
             raise SegDREError(f"inject: branch {k} has no tokens", "leave a triple without text out")

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segdre_plugin.config import STAGES, SegConfig
+from segdre_plugin.config import STAGES, TRAIN_SALIENT, SegConfig
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.fusion import GRIDS
+from segdre_plugin.strategies import strategy_names
 
 ALL_STAGES = (*STAGES, "fuse")
 
@@ -50,6 +51,15 @@ def build_parser() -> argparse.ArgumentParser:
     add("--seg-branch-budget", default=paper.branch_budget, type=int, help="most branch tokens (%(default)s)")
     add("--seg-template-from", default=paper.template_from, help="branch of (salient, r, tail) (%(default)s)")
     add("--seg-template-to", default=paper.template_to, help="branch of (head, r, salient) (%(default)s)")
+    names = ", ".join(strategy_names())
+    add("--seg-salient", default=paper.salient, metavar="NAME", help=f"who is salient: {names} (%(default)s)")
+    add("--seg-salient-k", default=paper.salient_k, type=int, metavar="K", help="salient entities (%(default)s)")
+    add(
+        "--seg-train-salient",
+        default=paper.train_salient,
+        choices=TRAIN_SALIENT,
+        help="salient entities of train: gold, or by the same strategy (%(default)s)",
+    )
     add("--seg-hidden", default=paper.hidden, type=int, help="width of the count head (%(default)s)")
     add("--seg-grid", default="docred", choices=sorted(GRIDS), help="range of the threshold search (%(default)s)")
     add("--seg-objective", default="f1", choices=("f1", "ign_f1"), help="what the search maximises (%(default)s)")
@@ -93,6 +103,9 @@ def parse(arguments: Sequence[str]) -> tuple[Options, list[str]]:
         link=found.seg_link,
         template_from=found.seg_template_from,
         template_to=found.seg_template_to,
+        salient=found.seg_salient,
+        salient_k=found.seg_salient_k,
+        train_salient=found.seg_train_salient,
     )
     options = Options(
         seg=found.seg,

@@ -29,9 +29,10 @@ from segdre_plugin.inputs import PAIR_MEMORY, Rejected, batches, read_features
 from segdre_plugin.kept import ENCODER
 from segdre_plugin.margins import Margins, concatenate
 from segdre_plugin.prepare import Prepared
-from segdre_plugin.salient import entity_counts
+from segdre_plugin.salient import Chain
 from segdre_plugin.scoring import score_counts, score_relations
 from segdre_plugin.stages import Stage
+from segdre_plugin.strategies import choose_salient
 from segdre_plugin.wrap import wrap_collate
 
 SPLIT = "predict"
@@ -98,7 +99,7 @@ class SegPipeline:
         config, tokenizer = load_encoder(folder / ENCODER)
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         models = {}
-        for stage in STAGES:
+        for stage in description.config.models:
             state = read_stage(folder, stage)
             model = build_model(parts, copy.deepcopy(config), tokenizer, description, stage, state)
             try:
@@ -134,7 +135,8 @@ class SegPipeline:
         """Predict one document or several.
 
         Args:
-            documents: a DocRED document, or any number of them; labels and evidence are not needed and not read.
+            documents: a DocRED document, or any number of them; labels and evidence are not needed and not read (but
+                the oracle strategy ``gold`` reads labels).
             batch_size: how many go through the models at once; it changes time and memory, not the numbers.
 
         Returns:
@@ -175,8 +177,9 @@ class SegPipeline:
             raise SegDREError(f"batch_size is {batch_size}", "give 1 or more")
         self._progress = progress
         results: list[Any] = [None] * len(documents)
+        unread = () if self.description.config.strategy.needs_gold else ("labels",)
         for i, document in enumerate(documents):
-            plain = {k: v for k, v in document.items() if k != "labels"} if isinstance(document, dict) else document
+            plain = {k: v for k, v in document.items() if k not in unread} if isinstance(document, dict) else document
             problems = find_problems(plain, first + i) or self._too_many_sentences(document, first + i)
             results[i] = Rejected(problems) if problems else None
         whole = [i for i, result in enumerate(results) if result is None]
@@ -221,8 +224,9 @@ class SegPipeline:
                 rest.documents.append(document)
                 rest.features.append(feature)
         tables: dict[str, Margins] = {}
-        counts: list[float] = []
-        salient: list[int | None] = []
+        config = self.description.config
+        counts: dict[str, Any] | None = None
+        salient: list[Chain] = []
         injected: list[Any] = []
         for name in STAGES:
             stage = Stage(name, self.description.rel2id, {SPLIT: rest})
@@ -230,12 +234,20 @@ class SegPipeline:
                 stage.salient = {SPLIT: salient}
             if name == "sparse":
                 stage.dense, stage.verbaliser = {SPLIT: tables["dense"]}, self._words
-            prepared = stage.prepare(rest, self.models[name])
             if name == "identify":
-                salient, counts = self._identify(prepared, rest, batch_size)
+                if name in config.models:
+                    counts = self._count(stage.prepare(rest, self.models[name]), batch_size)
+                salient = choose_salient(
+                    config.strategy,
+                    rest.documents,
+                    k=config.salient_k,
+                    seed=self.description.seed,
+                    base=tables["base"],
+                    counts=counts,
+                )
             else:
-                tables[name] = self._margins(name, prepared, batch_size)
-            injected = stage.injected[SPLIT]["triples"]
+                tables[name] = self._margins(name, stage.prepare(rest, self.models[name]), batch_size)
+                injected = stage.injected[SPLIT]["triples"]
         scored = Scored(rest, tables, salient, self.description.rel2id, [])
         return build_answers(split.documents, seen, scored, counts, injected, self.description)
 
@@ -249,28 +261,27 @@ class SegPipeline:
             ]
         )
 
-    def _identify(self, prepared: Prepared, split: Split, batch_size: int) -> tuple[list[int | None], list[float]]:
-        """Give each document's salient entity and its expected count (section 3.3)."""
-        pairs: list[list[Any]] = [[] for _ in split.documents]
-        expected: list[list[Any]] = [[] for _ in split.documents]
+    def _count(self, prepared: Prepared, batch_size: int) -> dict[str, Any]:
+        """Give document, pair and expected count of every pair (section 3.3)."""
+        owner: list[int] = []
+        pairs: list[Any] = []
+        counts: list[float] = []
         how = {"device": self.device, "label": ""}
         for batch, places in self._batches(prepared, batch_size):
             found = score_counts(self.models["identify"], batch, self._collate, batch_size=len(batch), **how)
-            for feature, place, counts in zip(batch, places, found, strict=True):
-                pairs[place] += feature["hts"]
-                expected[place] += counts.tolist()
-        totals = [
-            entity_counts(counts, hts, len(document["vertexSet"]))
-            for counts, hts, document in zip(expected, pairs, split.documents, strict=True)
-        ]
-        return [int(np.argmax(total)) for total in totals], [float(total.max()) for total in totals]
+            for feature, place, expected in zip(batch, places, found, strict=True):
+                owner += [place] * len(expected)
+                pairs += feature["hts"]
+                counts += expected.tolist()
+        columns = {"document": np.array(owner, dtype=np.int64), "count": np.array(counts)}
+        return columns | {"pair": np.array(pairs, dtype=np.int64).reshape(-1, 2)}
 
     def _batches(self, prepared: Prepared, batch_size: int) -> Iterator[tuple[list[Feature], list[int]]]:
         backbone = self.parts.backbone
         for batch in batches(prepared.features, prepared.documents, backbone, batch_size, self._max_pairs):
             yield batch
             if self._progress:
-                self._progress(len(batch[0]) / len(STAGES))
+                self._progress(len(batch[0]) / len(self.models))
 
 
 def _placed(rejected: Rejected, index: int, document: Document) -> Rejected:

@@ -10,10 +10,11 @@ import numpy as np
 from torch import nn
 
 from segdre_plugin.attention import position_range
-from segdre_plugin.branches import Branch, Triple, Verbaliser
+from segdre_plugin.branches import Triple, Verbaliser
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.features import Feature, add_branches, keep_pairs, stage_pairs, visible_entities
 from segdre_plugin.hooks import STATE, Wrapped
+from segdre_plugin.salient import Salient, as_chain
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def prepare_features(
     documents: Sequence[Mapping[str, Any]],
     model: nn.Module,
     *,
-    salient: Sequence[int | None] | None = None,
+    salient: Sequence[Salient] | None = None,
     triples: Sequence[Sequence[Triple]] | None = None,
     verbaliser: Verbaliser | None = None,
 ) -> Prepared:
@@ -50,7 +51,7 @@ def prepare_features(
         features: the backbone's features, one a document.
         documents: the DocRED documents.
         model: the wrapped model; its stage decides.
-        salient: the salient entity of each document (stages dense and sparse).
+        salient: the salient entity of each document, or its salient entities (stages dense and sparse).
         triples: the dense triples to inject into each document, best-scored first (stage sparse).
         verbaliser: turns them into branches (stage sparse).
 
@@ -81,25 +82,25 @@ def prepare_features(
     injected: dict[int, list[Triple]] = {}
     left_out = 0
     for i, feature in enumerate(features):
-        entity = salient[i] if salient is not None else None
+        chain = as_chain(salient[i]) if salient is not None else ()
         pairs = np.asarray(feature["hts"], dtype=np.int64).reshape(-1, 2)
         visible = np.asarray(visible_entities(feature, backbone, kind), dtype=bool)
-        keep = stage_pairs(feature, stage, entity) & visible[pairs].all(axis=1)
+        keep = stage_pairs(feature, stage, chain) & visible[pairs].all(axis=1)
         if not keep.any():
             continue
         made = keep_pairs(feature, keep, backbone)
         if stage == "sparse":
             assert triples is not None
             assert verbaliser is not None
-            branches: list[Branch] = []
-            if entity is not None:
-                words = verbaliser(documents[i], entity, triples[i])
-                branches, injected[i] = words.branches, words.triples
-                left_out += words.left_out
+            words = verbaliser(documents[i], chain, triples[i] if chain else [])
+            if chain:
+                injected[i] = words.triples
+            left_out += words.left_out
             made = add_branches(
                 made,
-                entity,
-                branches,
+                chain,
+                words.branches,
+                words.owners,
                 backbone=backbone,
                 transformer_type=kind,
                 max_positions=max_positions,

@@ -2,12 +2,13 @@
 
 The salient entity is the one involved in the most relations (section 1; "Max Relation" of appendix A.1). Documents are
 DocRED dicts: ``vertexSet`` is a list of entities, each a list of mentions; ``labels`` is a list of ``{h, t, r}``.
-Section 3.4's dense pairs are those that involve the salient entity.
+Section 3.4's dense pairs are those that involve the salient entity. Several salient entities are a greedy chain of them
+(appendix A.1, figure 6), the first of which is the salient entity.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,25 @@ from numpy.typing import ArrayLike, NDArray
 from segdre_plugin.errors import SegDREError
 
 Document = Mapping[str, Any]
+Triple = tuple[int, int, str]  # head, tail, relation
+Chain = tuple[int, ...]  # the salient entities of a document, the most salient one first; empty: none
+Salient = int | None | Sequence[int]  # what functions take for a chain
+
+
+def gold_triples(doc: Document) -> set[Triple]:
+    """Distinct gold triples.
+
+    Args:
+        doc: a DocRED document; without ``labels`` it has no triple.
+
+    Returns:
+        Triples (h, t, r).
+
+    Raises:
+        SegDREError: if ``vertexSet`` is missing, or a label lacks a field or names an entity that does not exist.
+    """
+    n_entities = len(_entities(doc))
+    return {_triple(doc, label, n_entities) for label in doc.get("labels") or ()}
 
 
 def relation_counts(doc: Document) -> NDArray[np.int64]:
@@ -28,13 +48,9 @@ def relation_counts(doc: Document) -> NDArray[np.int64]:
         Triples per entity, [n_entities].
 
     Raises:
-        SegDREError: if ``vertexSet`` is missing, or a label lacks a field or names an entity that does not exist.
+        SegDREError: as ``gold_triples``.
     """
-    n_entities = len(_entities(doc))
-    counts = np.zeros(n_entities, dtype=np.int64)
-    for h, t, _ in {_triple(doc, label, n_entities) for label in doc.get("labels") or ()}:
-        counts[list({h, t})] += 1
-    return counts
+    return _involved(gold_triples(doc), len(_entities(doc)))
 
 
 def gold_salient(doc: Document) -> int | None:
@@ -47,11 +63,45 @@ def gold_salient(doc: Document) -> int | None:
         The entity's index, or None if the document has no triple.
 
     Raises:
-        SegDREError: as ``relation_counts``.
+        SegDREError: as ``gold_triples``.
     """
     counts = relation_counts(doc)
-    if not counts.any():
-        return None
+    return largest(doc, counts) if counts.any() else None
+
+
+def gold_chain(doc: Document, k: int | None = None) -> list[int]:
+    """Greedy chain of salient entities: each covers the most triples that involve none before it (appendix A.1).
+
+    Ties are broken as for ``gold_salient``, which is the chain's first entity.
+
+    Args:
+        doc: a DocRED document.
+        k: length at which the chain stops; None goes on until no triple is left.
+
+    Returns:
+        Entity indices, in the chain's order; less than k if there is no triple left, none without a triple.
+
+    Raises:
+        SegDREError: as ``gold_triples``.
+    """
+    remaining = gold_triples(doc)
+    chain: list[int] = []
+    while remaining and (k is None or len(chain) < k):
+        chain.append(largest(doc, _involved(remaining, len(_entities(doc)))))
+        remaining = {(h, t, r) for h, t, r in remaining if chain[-1] not in (h, t)}
+    return chain
+
+
+def largest(doc: Document, counts: Sequence[int] | NDArray[np.int64]) -> int:
+    """Entity with the largest count; ties go to more mentions, then to the lower index.
+
+    Args:
+        doc: a DocRED document with one entity or more.
+        counts: of each entity, [n_entities].
+
+    Returns:
+        The entity's index.
+    """
     entities = _entities(doc)
     return max(range(len(entities)), key=lambda e: (counts[e], len(entities[e]), -e))
 
@@ -103,38 +153,79 @@ def select_salient(counts: ArrayLike, pairs: ArrayLike, n_entities: int) -> int:
     Raises:
         SegDREError: as ``entity_counts``.
     """
-    return int(entity_counts(counts, pairs, n_entities).argmax())
+    return select_chain(counts, pairs, n_entities, 1)[0]
 
 
-def saliency(documents: Sequence[Document], salient: Sequence[int | None]) -> dict[str, float]:
+def select_chain(counts: ArrayLike, pairs: ArrayLike, n_entities: int, k: int) -> list[int]:
+    """Predicted chain of salient entities: greedy, as ``gold_chain``, on the counts of the pairs that are left.
+
+    Args:
+        counts: expected count of each pair (equation 7), [n_pairs]; ``counts[j]`` belongs to ``pairs[j]``.
+        pairs: entity indices (h, t), [n_pairs, 2].
+        n_entities: entities of the document.
+        k: length at which the chain stops; it stops before where no other entity has a count above 0.
+
+    Returns:
+        Entity indices, one or more; the first is that of ``select_salient``. Ties go to the lower index.
+
+    Raises:
+        SegDREError: as ``entity_counts``, or if k is less than 1.
+    """
+    if k < 1:
+        raise SegDREError(f"a chain of salient entities has one or more, found k={k}")
+    totals = entity_counts(counts, pairs, n_entities)
+    index, left = _pair_array(pairs), np.array(counts, dtype=np.float64)
+    chain = [int(totals.argmax())]
+    while len(chain) < k:
+        left[dense_mask(index, chain[-1])] = 0
+        totals = entity_counts(left, index, n_entities)
+        if totals.max() <= 0:
+            break
+        chain.append(int(totals.argmax()))
+    return chain
+
+
+def as_chain(salient: Salient) -> Chain:
+    """Salient entities as a tuple, the first one first; None is none."""
+    chain = () if salient is None else (salient,) if isinstance(salient, (int, np.integer)) else tuple(salient)
+    if not all(isinstance(entity, (int, np.integer)) for entity in chain):
+        raise SegDREError(f"salient entities are indices, found {list(chain)}")
+    return tuple(int(entity) for entity in chain)
+
+
+def saliency(documents: Sequence[Document], salient: Sequence[Salient], k: int = 1) -> dict[str, float]:
     """Quality of predicted salient entities: accuracy and Saliency (paper equation 8).
 
-    Documents without a triple have no gold salient entity and are left out.
+    Accuracy is that of the first entity. Count is what the chain covers, compared with what a gold chain of k entities
+    does; as that is greedy, too, a predicted chain of several can cover more. Documents without a triple are left out.
 
     Args:
         documents: DocRED documents with gold labels.
-        salient: the predicted entity of each document; None (no prediction) counts 0 relations.
+        salient: the predicted entities of each document; none (no prediction) count 0 relations.
+        k: most salient entities of a document.
 
     Returns:
         ``accuracy``; ``saliency``, the mean over documents of Count(e_sal) / Count(e_gold); ``saliency_micro``, the
         ratio of the two sums; ``documents``, how many were counted.
 
     Raises:
-        SegDREError: if lengths differ, an entity does not exist, or no document has a triple.
+        SegDREError: if lengths differ, an entity does not exist, a chain is longer than k, or no document has a triple.
     """
     if len(documents) != len(salient):
         raise SegDREError(f"one salient entity for each document is due: found {len(salient)} for {len(documents)}")
     hits, found, due = [], [], []
-    for doc, entity in zip(documents, salient, strict=True):
-        counts = relation_counts(doc)
-        if entity is not None and not 0 <= entity < len(counts):
-            raise SegDREError(f"{_name(doc)}: salient entity {entity} does not exist, it has {len(counts)} entities")
-        gold = gold_salient(doc)
-        if gold is None:
-            continue
-        hits.append(entity == gold)
-        found.append(0 if entity is None else counts[entity])
-        due.append(counts[gold])
+    for doc, chosen in zip(documents, salient, strict=True):
+        chain, triples, n = as_chain(chosen), gold_triples(doc), len(_entities(doc))
+        for entity in chain:
+            if not 0 <= entity < n:
+                raise SegDREError(f"{_name(doc)}: salient entity {entity} does not exist, it has {n} entities")
+        if len(chain) > k:
+            raise SegDREError(f"{_name(doc)}: {len(chain)} salient entities where k is {k}", f"pass k={len(chain)}")
+        gold = tuple(gold_chain(doc, k))
+        if gold:
+            hits.append(chain[:1] == gold[:1])
+            found.append(len(_covered(triples, chain)))
+            due.append(len(_covered(triples, gold)))
     if not due:
         raise SegDREError("there is no gold: no document has a triple", "score documents that have labels")
     return {
@@ -145,12 +236,12 @@ def saliency(documents: Sequence[Document], salient: Sequence[int | None]) -> di
     }
 
 
-def dense_mask(pairs: ArrayLike, salient: int | None) -> NDArray[np.bool_]:
-    """Which pairs are dense, i.e. involve the salient entity (paper section 3.4); the others are sparse.
+def dense_mask(pairs: ArrayLike, salient: Salient) -> NDArray[np.bool_]:
+    """Which pairs are dense, i.e. involve a salient entity (paper section 3.4); the others are sparse.
 
     Args:
         pairs: entity indices (h, t), [n_pairs, 2].
-        salient: the salient entity's index; with None no pair is dense.
+        salient: the salient entity's index, or several; with none no pair is dense.
 
     Returns:
         True for dense pairs, [n_pairs].
@@ -158,10 +249,8 @@ def dense_mask(pairs: ArrayLike, salient: int | None) -> NDArray[np.bool_]:
     Raises:
         SegDREError: if ``pairs`` is not [n_pairs, 2] of integers.
     """
-    index = _pair_array(pairs)
-    if salient is None:
-        return np.zeros(len(index), dtype=bool)
-    return (index == salient).any(axis=1)
+    involved: NDArray[np.bool_] = np.isin(_pair_array(pairs), as_chain(salient))  # [n_pairs, 2]
+    return involved[:, 0] | involved[:, 1]
 
 
 def _pair_array(pairs: ArrayLike) -> NDArray[np.int64]:
@@ -185,7 +274,19 @@ def _entities(doc: Document) -> Sequence[Sequence[Any]]:
     return doc["vertexSet"]
 
 
-def _triple(doc: Document, label: Mapping[str, Any], n_entities: int) -> tuple[int, int, str]:
+def _involved(triples: Iterable[Triple], n_entities: int) -> NDArray[np.int64]:
+    """Triples in which each entity is head or tail, [n_entities]."""
+    counts = np.zeros(n_entities, dtype=np.int64)
+    for h, t, _ in triples:
+        counts[list({h, t})] += 1
+    return counts
+
+
+def _covered(triples: Iterable[Triple], chain: Sequence[int]) -> set[Triple]:
+    return {(h, t, r) for h, t, r in triples if h in chain or t in chain}
+
+
+def _triple(doc: Document, label: Mapping[str, Any], n_entities: int) -> Triple:
     missing = {"h", "t", "r"} - label.keys()
     if missing:
         raise SegDREError(f"{_name(doc)}: a label lacks {sorted(missing)}, found {dict(label)}")

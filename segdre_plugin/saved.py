@@ -23,10 +23,11 @@ from segdre_plugin.fusion import FusionResult
 from segdre_plugin.isf import PENALTY, add_margins, best_cut, pseudo_features
 from segdre_plugin.margins import Margins
 from segdre_plugin.options import parse
-from segdre_plugin.salient import saliency
+from segdre_plugin.salient import Chain, saliency
 from segdre_plugin.scoring import score_relations
 from segdre_plugin.stages import Stage
 from segdre_plugin.store import MARK, digest, replacing
+from segdre_plugin.strategies import check_labels, choose_salient
 from segdre_plugin.tables import print_scores
 from segdre_plugin.training import load_all
 from segdre_plugin.wrap import unwrap_model, wrap_model
@@ -71,16 +72,16 @@ class SavedRun(Driver):
         self.load({self.name: self.args.test_file, "train": self.args.train_file}, skip)
         self._check_files()
         self.split = self.splits[self.name]
+        check_labels(self.config.strategy, self.split.documents, str(self.split.path))
         self.tables: dict[str, Margins] = {}
-        self.salient: list[int | None] = []
+        self.salient: list[Chain] = []
         self.left_out = 0
         self.pseudo: Margins | None = None
 
     def _take_settings(self) -> None:
         """Take the run's arguments and settings; refuse those that were given and differ."""
         arguments = self.settings["base"]["arguments"]
-        own = self.settings["identify"]["options"] | self.settings["sparse"]["options"]
-        self.config = SegConfig(**{f.name: own[f.name] for f in fields(SegConfig)})
+        self.config = SegConfig.of(self.settings["identify"]["options"] | self.settings["sparse"]["options"])
         paper, asked = SegConfig(), self.options.config
         search = {name: self.metrics["thresholds"][name] for name in SEARCH}
         problems = [
@@ -88,9 +89,9 @@ class SavedRun(Driver):
             for name in sorted(self.given & arguments.keys())
             if getattr(self.args, name) != arguments[name]
         ] + [
-            f"--seg-{f.name.replace('_', '-')}: {own[f.name]!r} there, {getattr(asked, f.name)!r} now"
-            for f in fields(SegConfig)
-            if getattr(asked, f.name) not in (getattr(paper, f.name), own[f.name])
+            f"--seg-{name.replace('_', '-')}: {known!r} there, {getattr(asked, name)!r} now"
+            for name, known in vars(self.config).items()
+            if getattr(asked, name) not in (getattr(paper, name), known)
         ]
         problems += [
             f"--seg-{name}: {known!r} there, {getattr(self.options, name)!r} now"
@@ -134,7 +135,16 @@ class SavedRun(Driver):
         how = {"batch_size": args.test_batch_size, "device": args.device}
         collate = self.names["collate_fn"]
         for name in STAGES:
-            stage = Stage(name, self.rel2id, {self.name: self.split})
+            stage = Stage(name, self.rel2id, {self.name: self.split}, config=self.config)
+            if name not in self.config.models:
+                self.salient = choose_salient(
+                    self.config.strategy,
+                    self.split.documents,
+                    k=self.config.salient_k,
+                    seed=self.args.seed,
+                    base=self.tables["base"],
+                )
+                continue
             if name in ("dense", "sparse"):
                 stage.salient = {self.name: self.salient}
             if name == "sparse":
@@ -162,7 +172,11 @@ class SavedRun(Driver):
         thresholds = self.metrics["thresholds"]
         predictions = scored.predict(scored.cells(), _result(thresholds))
         rows = scored.rows(predictions, thresholds["tau_base_alone"])
-        report: dict[str, Any] = {"file": self.split.path.name, "evidence": scored.has_evidence}
+        report: dict[str, Any] = {
+            "salient_k": self.config.salient_k,
+            "file": self.split.path.name,
+            "evidence": scored.has_evidence,
+        }
         if self.pseudo is not None:
             sums = add_margins(self.tables["base"], self.pseudo, count_entities(self.split))
             tuned = tuned or self._tune(scored, sums)
@@ -171,7 +185,10 @@ class SavedRun(Driver):
             if rows["gold"]:
                 rows["base_isf"] = scored.evaluate(scored.official(sums.take(sums.margin > tuned["tau"])))
                 rows["fused_isf"] = scored.evaluate(predictions)
-        rows["salient"] = saliency(self.split.documents, self.salient) if rows["gold"] else {}
+        rows["salient"] = {}
+        if rows["gold"]:
+            rows["salient"] = saliency(self.split.documents, self.salient, self.config.salient_k)
+            rows["strategies"] = scored.strategies(self.config, self.args.seed)
         report |= {self.name: rows, "thresholds": thresholds, "branches_left_out": {self.name: self.left_out}}
         target = self.store.root / "eval" / (self.split.path.stem + ("_isf" if self.fuses else ""))
         with replacing(target) as folder:

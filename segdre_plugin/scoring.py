@@ -16,7 +16,6 @@ from segdre_plugin.backbone import Backbone
 from segdre_plugin.features import Feature
 from segdre_plugin.hooks import STATE, Wrapped
 from segdre_plugin.margins import Margins, concatenate, top_margins
-from segdre_plugin.zip_head import zip_mean
 
 
 @contextmanager
@@ -118,8 +117,9 @@ def score_counts(model: nn.Module, features: Sequence[Feature], collate_fn: Any,
         For each feature, float [pairs].
     """
     counts = []
+    loss: Any = getattr(model, vars(model)[STATE].backbone.loss)  # that of the count head
     for batch, logits, _ in outputs(model, features, collate_fn, **how):
-        expected = zip_mean(logits[:, 0], logits[:, 1]).float().cpu().numpy()
+        expected = loss.get_label(logits).float().cpu().numpy()
         ends = np.cumsum([len(feature["hts"]) for feature in batch])[:-1]
         counts += np.split(expected, ends)
     return counts

@@ -13,14 +13,16 @@ import torch
 from segdre_plugin import data
 from segdre_plugin.branches import Verbaliser
 from segdre_plugin.bundle import check_target, offer
-from segdre_plugin.config import STAGES
+from segdre_plugin.config import LATER, STAGES
 from segdre_plugin.driver import Driver
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.files import fingerprint, read_json, write_json
+from segdre_plugin.files import fingerprint, write_json
 from segdre_plugin.fuse import fuse
+from segdre_plugin.identify import identify
 from segdre_plugin.margins import Margins
-from segdre_plugin.stages import SALIENT, Stage, margins_file, train_salient
+from segdre_plugin.stages import Stage, margins_file, read_salient, train_salient
 from segdre_plugin.store import digest
+from segdre_plugin.strategies import check_labels
 from segdre_plugin.swapping import no_report, open_outside, progress_loader, with_new_layer_lr
 from segdre_plugin.training import Training
 
@@ -58,6 +60,8 @@ class Session(Driver):
         wanted = [stage for stage in STAGES if stage in asked]
         if self.options.bundle:
             check_target(self.options.bundle)
+        for split in self.splits.values():
+            check_labels(self.options.config.strategy, split.documents, str(split.path))
         with self.store.locked():
             for stage in STAGES:
                 if self.store.is_done(stage):
@@ -67,10 +71,13 @@ class Session(Driver):
                     print(f"segdre: stage {stage} is done: {self.store.folder(stage)}")
                     continue
                 self._require(stage, BEFORE[stage])
-                self._train(stage)
+                if stage in self.options.config.models:
+                    self._train(stage)
+                else:
+                    self._choose(stage)
             if self.options.stage in ("all", "fuse"):
                 self._require("fuse", STAGES)
-                fuse(self.store, self.splits, self.rel2id, self.options)
+                fuse(self.store, self.splits, self.rel2id, self.options, self.args.seed)
                 write_json(self.store.root / RUN, self.sources())
                 offer(self.store.root, self.options.bundle)
 
@@ -82,12 +89,15 @@ class Session(Driver):
         if stage == "base" and self.args.load_path:
             own = {"load_path": fingerprint(self.given_weights())}
         elif stage == "identify":
-            own = {"epochs": options.identify_epochs, "warmup": options.identify_warmup, "hidden": config.hidden}
+            if stage in config.models:
+                own = {"epochs": options.identify_epochs, "warmup": options.identify_warmup, "hidden": config.hidden}
+            own |= {name: value for name, value in config.later.items() if name != "train_salient"}
         elif stage == "dense":
-            own = {"epochs": options.dense_epochs}
+            own = {"epochs": options.dense_epochs} | config.later
         elif stage == "sparse":
             own = {"epochs": options.sparse_epochs, "rel_info": fingerprint(self.rel_info)}
-            own |= {name: value for name, value in vars(config).items() if name != "hidden"}
+            own |= {name: value for name, value in vars(config).items() if name not in ("hidden", *LATER)}
+            own |= config.later
         return {
             "stage": stage,
             "adapter": self.backbone.name,
@@ -169,20 +179,28 @@ class Session(Driver):
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(self.checkpoint("base"), target)
 
+    def _choose(self, stage: str) -> None:
+        """Make stage identify where there is nothing to train."""
+        config = self.options.config
+        print(f"segdre: stage {stage}: strategy {config.salient} trains nothing", flush=True)
+        with self.store.building(stage, self.settings(stage)) as folder:
+            identify(folder, self.splits, config, self.args.seed, lambda split: self._margins("base", split))
+
+    def _margins(self, stage: str, split: str) -> Margins:
+        return Margins.load(margins_file(self.store.folder(stage), split))
+
     def checkpoint(self, stage: str) -> Path:
         """Give the best checkpoint of a finished stage."""
         return Path(self.script.checkpoint.format(folder=self.store.folder(stage)))
 
     def prepare(self, name: str) -> Stage:
         """Gather what a stage needs of the stages before it."""
-        stage = Stage(name, self.rel2id, self.splits)
+        config = self.options.config
+        stage = Stage(name, self.rel2id, self.splits, config=config)
         if name in ("dense", "sparse"):
-            predicted = read_json(self.store.folder("identify") / SALIENT, "salient entities")
-            stage.salient = {"train": train_salient(self.splits["train"])} | predicted
+            train = train_salient(self.splits["train"], config, self.args.seed)
+            stage.salient = {"train": train} | read_salient(self.store.folder("identify"))
         if name == "sparse":
-            folder = self.store.folder("dense")
-            stage.dense = {
-                split: Margins.load(margins_file(folder, split)) for split in self.splits if split != "train"
-            }
+            stage.dense = {split: self._margins("dense", split) for split in self.splits if split != "train"}
             stage.verbaliser = Verbaliser(self.reader.tokenizer, self.relation_names, self.options.config)
         return stage

@@ -1,7 +1,7 @@
 """The stages that train: what goes into each, how it is judged on dev, and what it leaves behind (section 3.2).
 
-Training uses the gold salient entity and the gold dense triples; dev and test use those that the stages before
-predicted.
+Training uses the gold salient entity (or, on request, what the run's strategy chooses) and the gold dense triples; dev
+and test use those that the stages before predicted.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ from typing import Any
 import numpy as np
 
 from segdre_plugin.branches import Triple, Verbaliser, gold_dense_triples
+from segdre_plugin.config import SegConfig
 from segdre_plugin.data import Split
 from segdre_plugin.documents import Document
+from segdre_plugin.errors import SegDREError
 from segdre_plugin.files import read_json, write_arrays, write_json
 from segdre_plugin.margins import Margins, official
 from segdre_plugin.metrics import evaluate, has_gold
 from segdre_plugin.prepare import Prepared, prepare_features
-from segdre_plugin.salient import gold_salient, saliency, select_salient
+from segdre_plugin.salient import Chain, as_chain, gold_chain, saliency
 from segdre_plugin.scoring import score_counts, score_relations
+from segdre_plugin.strategies import choose_salient
 
 SALIENT = "salient.json"
 INJECTED = "injected.json"
@@ -37,11 +40,11 @@ class Counts:
     """What stage identify says of a split.
 
     Attributes:
-        salient: the salient entity of each document; None where it has no pair.
+        salient: the salient entities of each document; none where it has no pair.
         arrays: document, pair and expected count (eq. 7) of every pair.
     """
 
-    salient: list[int | None]
+    salient: list[Chain]
     arrays: dict[str, np.ndarray]
 
 
@@ -53,19 +56,21 @@ class Stage:
         name: base, identify, dense or sparse.
         rel2id: the relations.
         splits: name -> split, with features.
-        salient: split name -> the salient entity of each document (dense and sparse).
+        salient: split name -> the salient entities of each document (dense and sparse).
         dense: split name -> dense margins (sparse; dev and test).
         verbaliser: makes branches (sparse).
         injected: split name -> the triples injected into each document, and how many exceeded the budget (sparse).
+        config: who chooses the salient entities, and how many (identify).
     """
 
     name: str
     rel2id: Mapping[str, int]
     splits: Mapping[str, Split]
-    salient: Mapping[str, Sequence[int | None]] = field(default_factory=dict)
+    salient: Mapping[str, Sequence[Chain]] = field(default_factory=dict)
     dense: Mapping[str, Margins] = field(default_factory=dict)
     verbaliser: Verbaliser | None = None
     injected: dict[str, dict[str, Any]] = field(default_factory=dict)
+    config: SegConfig = field(default_factory=SegConfig)
 
     def prepare(self, split: Split, model: Any) -> Prepared:
         """Make the stage's features of a split for the wrapped model."""
@@ -85,7 +90,7 @@ class Stage:
         """Give the dense triples to inject into each document, best-scored first: gold in train, else predicted."""
         salient = self.salient[split.name]
         if split.name == "train":
-            return [gold_dense_triples(d, entity) for d, entity in zip(split.documents, salient, strict=True)]
+            return [gold_dense_triples(d, chain) for d, chain in zip(split.documents, salient, strict=True)]
         return predicted_triples(self.dense[split.name], len(split.documents), self.rel2id)
 
     def score(self, model: Any, split: Split, collate_fn: Any, **how: Any) -> Margins:
@@ -118,12 +123,10 @@ class Stage:
         prepared = self.prepare(split, model)
         features, places = prepared.features, prepared.documents
         counts = score_counts(model, features, collate_fn, **how)
-        salient: list[int | None] = [None] * len(split.documents)
-        for i, feature, expected in zip(places, features, counts, strict=True):
-            salient[i] = select_salient(expected, feature["hts"], len(feature["entity_pos"]))
         pairs = [np.asarray(feature["hts"], dtype=np.int32) for feature in features]
         owner = np.repeat(np.asarray(places, dtype=np.int32), [len(p) for p in pairs])
         arrays = {"document": owner, "pair": np.concatenate(pairs), "count": np.concatenate(counts)}
+        salient = choose_salient(self.config.strategy, split.documents, k=self.config.salient_k, counts=arrays)
         return Counts(salient, arrays)
 
     def judge(
@@ -149,7 +152,7 @@ class Stage:
                 path = folder / SALIENT
                 before = read_json(path, "salient") if path.exists() else {}
                 write_json(path, before | {split.name: counts.salient})
-            return saliency(split.documents, counts.salient) if split.has_gold else {}
+            return saliency(split.documents, counts.salient, self.config.salient_k) if split.has_gold else {}
         margins = self.score(model, split, collate_fn, **how)
         if folder is not None:
             margins.save(margins_file(folder, split.name))
@@ -173,7 +176,7 @@ def own_scores(
     predicted: Margins,
     stage: str,
     split: Split,
-    salient: Sequence[int | None] | None,
+    salient: Sequence[Chain] | None,
     rel2id: Mapping[str, int],
     train: Sequence[Document],
 ) -> dict[str, float]:
@@ -199,10 +202,10 @@ def own_scores(
                 "labels": [
                     label
                     for label in document.get("labels") or []
-                    if (entity is not None and entity in (label["h"], label["t"])) == (stage == "dense")
+                    if (label["h"] in chain or label["t"] in chain) == (stage == "dense")
                 ]
             }
-            for document, entity in zip(documents, salient, strict=True)
+            for document, chain in zip(documents, salient, strict=True)
         ]
     if not has_gold(documents):
         return {}
@@ -210,6 +213,31 @@ def own_scores(
     return evaluate(official(predicted, documents, id2rel), documents, train)
 
 
-def train_salient(split: Split) -> list[int | None]:
-    """Give the gold salient entities of a split."""
-    return [gold_salient(document) for document in split.documents]
+def train_salient(split: Split, config: SegConfig, seed: int) -> list[Chain]:
+    """Give the salient entities of the train split: gold ones, or those of the run's strategy."""
+    k = config.salient_k
+    if config.train_salient == "same":
+        return choose_salient(config.strategy, split.documents, k=k, seed=seed)
+    return [tuple(gold_chain(document, k)) for document in split.documents]
+
+
+def read_salient(folder: Path) -> dict[str, list[Chain]]:
+    """Read the salient entities that stage identify chose.
+
+    Args:
+        folder: the stage's folder.
+
+    Returns:
+        Split name -> the salient entities of each document. Files of older runs hold one entity or null for each.
+
+    Raises:
+        SegDREError: if the file is missing or holds something else.
+    """
+    path = folder / SALIENT
+    found = read_json(path, "salient entities")
+    try:
+        return {name: [as_chain(chosen) for chosen in chains] for name, chains in found.items()}
+    except (AttributeError, TypeError, SegDREError):
+        raise SegDREError(
+            f"{path}: expected split -> a list of salient entities for each document", "make stage identify again"
+        ) from None

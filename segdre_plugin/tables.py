@@ -49,8 +49,10 @@ def print_scores(report: Mapping[str, Any], folder: Path) -> None:
             scores = report[name][row]
             values = [f"{100 * scores[key]:10.2f}" if key in scores else f"{'-':>10}" for key in columns.values()]
             print(f"{title:<20}" + "".join(values))
-        salient = report[name]["salient"]
-        print(f"salient entity: accuracy {100 * salient['accuracy']:.1f}, saliency {100 * salient['saliency']:.1f}")
+        k = report["salient_k"]
+        print(f"{'salient entity' if k == 1 else f'{k} salient entities':<20}{'accuracy':>10}{'saliency':>10}")
+        for strategy, scores in report[name]["strategies"].items():
+            print(f"{strategy:<20}{100 * scores['accuracy']:10.2f}{100 * scores['saliency']:10.2f}")
     print()
     _print_thresholds(report["thresholds"], "")
     if "isf" in report:

@@ -31,7 +31,6 @@ from segdre_plugin.hooks import (
     TakeInjections,
     Wrapped,
 )
-from segdre_plugin.zip_head import CountHead, CountLoss
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -174,16 +173,18 @@ def _undo(wrapped: Wrapped) -> None:
 
 
 def _swap_head(model: nn.Module, config: SegConfig, wrapped: Wrapped) -> None:
-    """Put the count head and its loss in the place of classifier and loss (eq. 4-6)."""
-    backbone = wrapped.backbone
+    """Put the count head of the strategy and its loss in the place of classifier and loss (eq. 4-6)."""
+    backbone, made = wrapped.backbone, config.strategy.head
+    if made is None:
+        raise SegDREError(f"strategy {config.salient} trains nothing in stage identify", "leave this stage out")
     classifier, loss = getattr(model, backbone.classifier), getattr(model, backbone.loss)
-    head = CountHead(classifier.in_features, config.hidden).to(classifier.weight)
+    head = made.module(classifier.in_features, config.hidden).to(classifier.weight)
     wrapped.undo += [
         partial(setattr, model, backbone.classifier, classifier),  # no lambda: a deep copy undoes itself
         partial(setattr, model, backbone.loss, loss),
     ]
     setattr(model, backbone.classifier, head)
-    setattr(model, backbone.loss, CountLoss())
+    setattr(model, backbone.loss, made.loss())
 
 
 def _hook_injection(model: nn.Module, encoder: nn.Module, wrapped: Wrapped) -> None:

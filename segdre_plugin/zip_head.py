@@ -97,27 +97,29 @@ class CountHead(nn.Module):
     Args:
         in_features: size of the bilinear features, i.e. ``in_features`` of the classifier that it replaces.
         hidden: size of the count score x; 768 in the paper.
+        outputs: numbers per pair: two logits here, one count in :mod:`segdre_plugin.linear_head`.
 
     Raises:
         SegDREError: if a size is below 1.
     """
 
-    def __init__(self, in_features: int, hidden: int = 768) -> None:
+    def __init__(self, in_features: int, hidden: int = 768, outputs: int = 2) -> None:
         super().__init__()
-        if in_features < 1 or hidden < 1:
-            raise SegDREError(f"CountHead: sizes must be >= 1, found in_features={in_features}, hidden={hidden}")
+        if min(in_features, hidden, outputs) < 1:
+            found = f"in_features={in_features}, hidden={hidden}, outputs={outputs}"
+            raise SegDREError(f"CountHead: sizes must be >= 1, found {found}")
         self.in_features = in_features
         self.hidden = nn.Linear(in_features, hidden)
-        self.output = nn.Linear(hidden, 2)
+        self.output = nn.Linear(hidden, outputs)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Compute both logits of every pair.
+        """Compute the outputs of every pair.
 
         Args:
             features: bilinear features, [..., in_features].
 
         Returns:
-            pi_logit and rate_logit, [..., 2].
+            pi_logit and rate_logit, [..., 2] (or [..., outputs]).
 
         Raises:
             SegDREError: if the last dimension is not ``in_features``.
@@ -125,8 +127,8 @@ class CountHead(nn.Module):
         if features.ndim == 0 or features.shape[-1] != self.in_features:
             found = f"features {list(features.shape)}, due [..., {self.in_features}]"
             raise SegDREError(f"CountHead: wrong size: {found}", "build the head with the classifier's in_features")
-        weight = self.output.weight @ self.hidden.weight  # [2, in_features]
-        bias = self.output.weight @ self.hidden.bias + self.output.bias  # [2]
+        weight = self.output.weight @ self.hidden.weight  # [outputs, in_features]
+        bias = self.output.weight @ self.hidden.bias + self.output.bias  # [outputs]
         return F.linear(features, weight, bias)
 
 

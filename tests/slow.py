@@ -55,6 +55,32 @@ def matrix(tokens, anchors, branch_anchors=(), rule=sees):
     return [[rule(a, b, anchors, branch_anchors) for b in tokens] for a in tokens]
 
 
+def nodes(n, groups):
+    """Give each document token's node and the visibility of all nodes, token by token.
+
+    Args:
+        n: tokens of the document.
+        groups: for each salient entity its anchors, its branches and (or None) further spans that see each of them.
+    """
+    seen = [frozenset()] * n
+    n_branches = 0
+    for anchors, branches, branch_anchors in groups:
+        for k in range(len(branches)):
+            for start, end in [*anchors, *(branch_anchors[k] if branch_anchors else ())]:
+                for i in range(start, end):
+                    seen[i] = seen[i] | {n_branches + k}
+        n_branches += len(branches)
+    kinds = {frozenset(): 0}
+    text = [kinds.setdefault(branches, len(kinds)) for branches in seen]
+    size = len(kinds) + n_branches
+    visibility = [[i == j or max(i, j) < len(kinds) for j in range(size)] for i in range(size)]
+    for branches, node in kinds.items():
+        for k in branches:
+            visibility[node][len(kinds) + k] = visibility[len(kinds) + k][node] = True
+    lengths = [len(branch) for _, branches, _ in groups for branch in branches]
+    return [*text, *(len(kinds) + k for k, length in enumerate(lengths) for _ in range(length))], visibility
+
+
 def encode(encoder, form, tokens, visible):
     """Run tokens with soft positions and a visible matrix; give the last layer's states and attention."""
     ids = torch.tensor([[token.id for token in tokens]])

@@ -3,7 +3,7 @@
 import pytest
 
 from segdre_plugin import SegConfig, SegDREError, Verbaliser
-from segdre_plugin.branches import entity_name
+from segdre_plugin.branches import entity_name, gold_dense_triples, owner
 
 DOCUMENT = {
     "title": "A town",
@@ -122,6 +122,41 @@ def test_words_are_tokenised_once():
 def test_refuses(triple, message):
     with pytest.raises(SegDREError, match=message):
         verbaliser()(DOCUMENT, 0, [triple])
+
+
+class TestSeveral:
+    both = (1, "P2", 2)
+
+    @pytest.mark.parametrize(("chain", "due"), [((1, 2), 1), ((2, 1), 2), ((0, 2, 1), 2), (2, 2)])
+    def test_a_triple_hangs_on_the_first_salient_entity_in_it(self, chain, due):
+        assert owner(chain, self.both) == due
+        made = verbaliser()
+        injected = made(DOCUMENT, chain, [self.both])
+        assert injected.owners == [due]
+        ((tokens, named),) = injected.branches
+        # the branch of the head says "member of Ruma", that of the tail "Olo Bek member of"
+        words = "mem ber of Rum a" if due == 1 else "Olo Bek mem ber of"
+        assert made.tokenizer.decode(tokens) == words.split()
+        assert named == 3 - due
+
+    def test_order_and_budget_are_those_of_all_triples_together(self):
+        made = verbaliser(branch_budget=14)(DOCUMENT, (0, 1), [self.both, FROM, TO])
+        assert made.triples == [self.both, FROM, TO]
+        assert made.owners == [1, 0, 0]
+        assert verbaliser(branch_budget=13)(DOCUMENT, (0, 1), [self.both, FROM, TO]).left_out == 1
+
+    def test_refuses_a_triple_of_none_of_them(self):
+        with pytest.raises(SegDREError, match=r"'A town': the triple \(1, 'P2', 2\) does not .* entity 0\n"):
+            verbaliser()(DOCUMENT, (0,), [self.both])
+        with pytest.raises(SegDREError, match=r"does not involve the salient entity 0 or 3\n"):
+            owner((0, 3), self.both)
+
+    def test_gold_triples_involve_any_of_them(self):
+        triples = [FROM, TO, self.both, FROM]
+        document = DOCUMENT | {"labels": [{"h": h, "r": r, "t": t} for h, r, t in triples]}
+        assert gold_dense_triples(document, (1, 2)) == [FROM, TO, self.both]
+        assert gold_dense_triples(document, (0,)) == gold_dense_triples(document, 0) == [FROM, TO]
+        assert gold_dense_triples(document, ()) == gold_dense_triples(document, None) == []
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,14 @@ def test_demo_prints_scores_heuristics_and_injected_triples(finished, capsys):
     assert main(["demo", str(finished), *SIZES]) == 0
     printed = capsys.readouterr().out
     assert printed.count("is done") == 4
-    for words in ("fused", "ZIP count head", "most mentions", "injected before the sparse stage reads it", "seconds"):
+    for words in (
+        "fused",
+        "zip",
+        "max-mention",
+        "edit-distance",
+        "injected before the sparse stage reads it",
+        "seconds",
+    ):
         assert words in printed
     assert (finished / "metrics.json").read_bytes() == before
 

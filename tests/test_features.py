@@ -8,6 +8,8 @@ import tiny
 
 from segdre_plugin import SegDREError
 from segdre_plugin.features import FEATURE, keep_pairs, stage_pairs, visible_entities, windows
+from segdre_plugin.injection import inject
+from segdre_plugin.salient import as_chain
 
 # tokens, kind: for each window the document's tokens that are read from it
 WINDOWS = {
@@ -83,11 +85,11 @@ class TestPairs:
         with pytest.raises(SegDREError, match=r"document 'random 0': labels has 11 entries for 12 pairs"):
             keep_pairs(one, np.ones(12, dtype=bool), tiny.ATLOP)
 
-    @pytest.mark.parametrize("salient", [0, 2, None])
+    @pytest.mark.parametrize("salient", [0, 2, None, (0,), (2, 0), ()])
     def test_stages(self, salient):
         one = tiny.feature(40)
-        involved = [salient in pair for pair in one["hts"]]
-        assert sum(involved) == (0 if salient is None else 6)  # 2 (n - 1) of n (n - 1)
+        involved = [bool(set(pair) & set(as_chain(salient))) for pair in one["hts"]]
+        assert sum(involved) == {0: 0, 1: 6, 2: 10}[len(as_chain(salient))]  # all but (n - k)(n - k - 1) of n (n - 1)
         assert stage_pairs(one, "dense", salient).tolist() == involved
         assert stage_pairs(one, "sparse", salient).tolist() == [not yes for yes in involved]
         for stage in ("base", "identify"):
@@ -95,6 +97,12 @@ class TestPairs:
 
 
 TEXTS = [([90, 91, 92], 1), ([93], 2)]
+
+
+def same(a, b):
+    """Say whether two injections are the same, bit for bit."""
+    pairs = [(getattr(a, name), getattr(b, name)) for name in vars(a)]
+    return all(np.array_equal(x, y) and np.asarray(x).dtype == np.asarray(y).dtype for x, y in pairs)
 
 
 class TestBranches:
@@ -144,6 +152,44 @@ class TestBranches:
         (injection,) = tiny.injected(one, TEXTS, kind=kind)[FEATURE]
         seen = injection.visibility[injection.node_ids[:40], injection.node_ids[40]]
         assert np.flatnonzero(seen).tolist() == [37, 38]
+
+    @pytest.mark.parametrize("link", [False, True])
+    def test_one_salient_entity_is_injected_as_ever(self, link):
+        one = tiny.feature(40, mentions=[[(20, 24), (5, 8)], [(0, 2)], [(30, 33)]])
+        (injection,) = tiny.injected(one, TEXTS, salient=(0,), link=link)[FEATURE]
+        linked = [[(1, 3)], [(31, 34)]] if link else None  # one on, for [CLS]
+        due = inject(one["input_ids"], [(6, 9), (21, 25)], [[90, 91, 92], [93]], branch_anchors=linked)
+        assert same(injection, due)
+        assert same(injection, tiny.injected(one, TEXTS, salient=0, link=link)[FEATURE][0])
+
+    def test_each_branch_hangs_on_its_entity(self):
+        one = tiny.feature(40, mentions=[[(20, 24), (5, 8)], [(0, 2)], [(30, 33)]])
+        (injection,) = tiny.injected(one, TEXTS, salient=(0, 2), owners=[2, 0])[FEATURE]
+        assert injection.input_ids[40:].tolist() == [93, 90, 91, 92]  # by entity, in the chain's order
+        assert injection.position_ids[40:].tolist() == [9, 34, 35, 36]
+        sees = injection.visibility[injection.node_ids[:40]]
+        assert np.flatnonzero(sees[:, injection.node_ids[40]]).tolist() == [6, 7, 8, 21, 22, 23, 24]
+        assert np.flatnonzero(sees[:, injection.node_ids[41]]).tolist() == [31, 32, 33]
+        # negative control: with all branches on the first entity, nobody else sees them
+        (alone,) = tiny.injected(one, TEXTS, salient=(0, 2))[FEATURE]
+        assert same(alone, tiny.injected(one, TEXTS)[FEATURE][0])
+        assert not same(alone, injection)
+
+    def test_in_two_windows_each_entity_stands_for_itself(self):
+        # entity 0 is in the first window alone, 1 in the second, 2 in both
+        one = tiny.feature(700, mentions=[[(20, 24)], [(650, 654)], [(300, 304), (5, 7)]])
+        texts = [([90], 1), ([91, 92], 0), ([93], 0)]
+        first, second = tiny.injected(one, texts, salient=(0, 1, 2), owners=[0, 1, 2])[FEATURE]
+        assert first.input_ids[512:].tolist() == [90, 93]
+        assert first.position_ids[512:].tolist() == [25, 8]
+        assert second.input_ids[512:].tolist() == [91, 92, 93]
+        assert second.position_ids[512:].tolist() == [467, 468, 117]  # 654 + 1 - 188, 304 + 1 - 188
+
+    def test_refuses_branches_of_nobody(self):
+        with pytest.raises(SegDREError, match=r"2 branches hang on \[0, 1\], salient are \(0, 2\)"):
+            tiny.injected(tiny.feature(40), TEXTS, salient=(0, 2), owners=[0, 1])
+        with pytest.raises(SegDREError, match=r"2 branches hang on \[0\]"):
+            tiny.injected(tiny.feature(40), TEXTS, salient=(0, 2), owners=[0])
 
     @pytest.mark.parametrize("salient", [None, 0])
     def test_nothing_to_inject(self, salient):

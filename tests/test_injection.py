@@ -1,5 +1,7 @@
 """inject and visible_matrix against the rule for pairs of tokens (eq. 9-10)."""
 
+import sys
+
 import numpy as np
 import pytest
 import slow
@@ -7,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.injection import TEXT_NODE, inject, visible_matrix
+from segdre_plugin.injection import TEXT_NODE, Group, inject, inject_groups, visible_matrix
 
 
 @st.composite
@@ -41,6 +43,63 @@ def test_equals_the_rule_for_tokens(case):
     assert injection.n_document == len(case["input_ids"])
     visible = visible_matrix(injection.node_ids, injection.visibility)
     assert visible.tolist() == slow.matrix(tokens, case["anchors"], case["branch_anchors"])
+
+
+@settings(max_examples=100, deadline=None)
+@given(cases())
+def test_equals_the_loop_over_tokens(case):
+    injection = inject(**case)
+    group = (case["anchors"], case["branches"], case["branch_anchors"])
+    node_ids, visibility = slow.nodes(len(case["input_ids"]), [group])
+    assert injection.node_ids.tolist() == node_ids
+    assert injection.visibility.tolist() == visibility
+
+
+@st.composite
+def several(draw):
+    """Several salient entities in one document; their mentions may overlap."""
+    first = draw(cases())
+    n = len(first["input_ids"])
+    groups = [first, *(draw(cases()) for _ in range(draw(st.integers(0, 2))))]
+
+    def inside(spans):
+        return [(min(start, n - 1), max(min(end, n), min(start, n - 1) + 1)) for start, end in spans]
+
+    return first, [
+        Group(
+            inside(case["anchors"]),
+            case["branches"],
+            case["branch_anchors"] and [inside(spans) for spans in case["branch_anchors"]],
+        )
+        for case in groups
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(several())
+def test_groups_equal_the_rule_for_tokens(drawn):
+    case, groups = drawn
+    ids, size, offset = case["input_ids"], case["max_positions"], case["position_offset"]
+    injection = inject_groups(ids, groups, max_positions=size, position_offset=offset)
+    node_ids, visibility = slow.nodes(len(ids), [(g.anchors, g.branches, g.branch_anchors) for g in groups])
+    assert injection.node_ids.tolist() == node_ids
+    assert injection.visibility.tolist() == visibility
+    visible = visible_matrix(injection.node_ids, injection.visibility)
+    first = len(ids)
+    for group in groups:  # each on its own sees what it would see alone, and no branch of another group
+        tree = slow.tree(ids, group.anchors, group.branches, size, offset)
+        tokens = slow.appended(*tree, group.anchors)
+        last = first + len(tokens) - len(ids)
+        own = [*range(len(ids)), *range(first, last)]
+        assert injection.input_ids[own].tolist() == [token.id for token in tokens]
+        assert injection.position_ids[own].tolist() == [token.position for token in tokens]
+        assert visible[np.ix_(own, own)].tolist() == slow.matrix(tokens, group.anchors, group.branch_anchors or ())
+        others = np.ones(len(visible), dtype=bool)
+        others[own] = False
+        assert not visible[first:last, others].any()
+        first = last
+    assert injection.n_document == len(ids)
+    assert first == len(injection.input_ids)
 
 
 @settings(max_examples=50, deadline=None)
@@ -95,6 +154,43 @@ def test_without_branches_all_is_text():
     injection = inject(range(6), [(1, 3)], [])
     assert injection.node_ids.tolist() == [TEXT_NODE] * 6
     assert visible_matrix(injection.node_ids, injection.visibility).all()
+
+
+def test_each_group_hangs_on_its_own_entity():
+    groups = [Group([(3, 5)], [[90, 91], [92]]), Group([(8, 9), (1, 2)], [[93, 94]])]
+    injection = inject_groups(range(12), groups)
+    assert injection.input_ids[12:].tolist() == [90, 91, 92, 93, 94]
+    assert injection.position_ids[12:].tolist() == [5, 6, 5, 9, 10]
+    visible = visible_matrix(injection.node_ids, injection.visibility)
+    assert np.flatnonzero(visible[12, :12]).tolist() == [3, 4]
+    assert np.flatnonzero(visible[15, :12]).tolist() == [1, 8]
+    # negative control: all hung on the first entity is something else
+    together = inject(range(12), [(3, 5)], [[90, 91], [92], [93, 94]])
+    assert together.input_ids.tolist() == injection.input_ids.tolist()
+    assert together.position_ids.tolist() != injection.position_ids.tolist()
+    assert (visible_matrix(together.node_ids, together.visibility) != visible).any()
+
+
+def test_no_loop_over_tokens():
+    """As many lines of Python are gone through for a long document as for a short one."""
+    case = {"anchors": [(3, 5), (8, 9)], "branches": [[90, 91]] * 20}
+
+    def steps(n):
+        counted = 0
+
+        def count(frame, event, argument):
+            nonlocal counted
+            counted += event == "line"
+            return count
+
+        sys.settrace(count)
+        try:
+            inject(range(n), **case)
+        finally:
+            sys.settrace(None)
+        return counted
+
+    assert steps(5000) == steps(50)
 
 
 BAD = [

@@ -57,7 +57,7 @@ def test_predictions_are_those_of_the_run(pipeline, run_folder, split, batch_siz
 def test_salient_entities_and_injections_are_those_of_the_run(pipeline, run_folder, documents):  # noqa: F811
     answers = pipeline(documents)
     salient = json.loads((run_folder / "identify" / "salient.json").read_text())["dev"]
-    assert [answer["salient"]["entity"] for answer in answers] == salient
+    assert [[answer["salient"]["entity"]] for answer in answers] == salient
     injected = json.loads((run_folder / "sparse" / "injected.json").read_text())["dev"]["triples"]
     assert [[[t["h_idx"], t["r"], t["t_idx"]] for t in answer["injected"]] for answer in answers] == injected
     assert any(injected)

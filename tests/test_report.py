@@ -12,7 +12,7 @@ from finished import make_documents, make_run, rewrite
 from segdre_plugin.cli import main
 from segdre_plugin.demo.corpus import RELATIONS
 from segdre_plugin.files import fingerprint
-from segdre_plugin.injection import inject, visible_matrix
+from segdre_plugin.injection import Group, inject, visible_matrix
 from segdre_plugin.metrics import evaluate
 from segdre_plugin.report.choose import choose_typical
 from segdre_plugin.report.documents import view_document
@@ -138,14 +138,14 @@ def test_changes_against_base_add_up(out):
 
 def test_matrix_rectangles_paint_the_visible_matrix():
     anchors, branches, linked = [(1, 3), (7, 8)], [3, 1, 2], [[(4, 6)], [], [(9, 10)]]
-    picture = draw_matrix(10, anchors, branches, linked)
+    picture = draw_matrix(10, [Group(anchors, [range(n) for n in branches], linked)])
     injected = inject(range(10), anchors, [[0] * n for n in branches], branch_anchors=linked)
     painted = np.zeros((16, 16), dtype=int)
     for r in picture.rectangles:
         painted[r.y : r.y + r.height, r.x : r.x + r.width] += 1
         assert r.kind == ("text" if max(r.x, r.y) < 10 else "branch" if min(r.x, r.y) >= 10 else "link")
     np.testing.assert_array_equal(painted, visible_matrix(injected.node_ids, injected.visibility).astype(int))
-    nothing = draw_matrix(5, [], [], [])
+    nothing = draw_matrix(5, [])
     assert [(r.width, r.height, r.kind) for r in nothing.rectangles] == [(5, 5, "text")]
 
 

@@ -62,7 +62,7 @@ def test_margins_cover_the_pairs_of_their_stage(place):
     }
     n = [len(document["vertexSet"]) for document in place.documents("dev")]
     assert pairs["base"] == {(d, h, t) for d, k in enumerate(n) for h in range(k) for t in range(k) if h != t}
-    assert pairs["dense"] == {(d, h, t) for d, h, t in pairs["base"] if salient[d] in (h, t)}
+    assert pairs["dense"] == {(d, h, t) for d, h, t in pairs["base"] if salient[d][0] in (h, t)}
     assert pairs["sparse"] == pairs["base"] - pairs["dense"]
 
 

@@ -9,7 +9,9 @@ import study_runs
 
 from segdre_plugin.cli import main
 from segdre_plugin.margins import Margins
+from segdre_plugin.strategies import strategy_names
 from segdre_plugin.study import runs
+from segdre_plugin.study.studies import STRATEGIES, STUDIES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -89,6 +91,65 @@ def test_another_study_takes_what_is_there(finished, started):
     assert (own.margin == read.margin).all()
     for form in ("png", "svg", "md", "csv", "json"):
         assert (finished / f"alpha.{form}").is_file()
+
+
+def test_ablations_train_what_they_take_out(finished, started):
+    assert main(["study", "ablations", str(finished), *study_runs.TINY]) == 0
+    made = [Path(arguments[arguments.index("--seg-dir") + 1]).name for arguments in started]
+    assert made == ["random-66", "partner-66"]  # full and plain are there
+    places = {name: finished / "runs" / f"{name}-66" for name in ("full", "random", "partner")}
+    first, shared, second = (places[name] / "base" / "checkpoint.pt" for name in places)
+    assert first.samefile(shared)
+    assert first.read_bytes() != second.read_bytes()
+    random, full = (json.loads((places[n] / "identify" / "salient.json").read_text()) for n in ("random", "full"))
+    assert random != full
+    settings = json.loads((places["random"] / "dense" / "settings.json").read_text())
+    assert settings["options"].items() >= {"salient": "random", "train_salient": "same"}.items()
+    found = json.loads((finished / "ablations.json").read_text())
+    assert found["rows"].keys() == STUDIES["ablations"].rows.keys()
+    for row in found["rows"].values():
+        assert row["errors"] == {}
+        assert row["seeds"]["66"]["dev"]["f1"] >= 0
+        assert row["seeds"]["66"]["test"]["n_gold"] > 0
+    for name, key in (("full", "fused"), ("base", "base"), ("base tuned", "base_tuned")):
+        known = json.loads((places["full"] / "metrics.json").read_text())
+        assert found["rows"][name]["seeds"]["66"]["test"].items() >= known["test"][key].items()
+
+
+def test_selection_reads_with_the_entities_of_every_strategy(finished, started):
+    assert main(["study", "selection", str(finished), *study_runs.TINY]) == 0
+    assert ["--requests" in arguments for arguments in started] == [False, True]  # a linear head, then all readings
+    full = finished / "runs" / "full-66"
+    rows = json.loads((finished / "selection.json").read_text())["rows"]
+    known = json.loads((full / "metrics.json").read_text())["dev"]
+    # with the run's own strategy everything is as in the run
+    assert rows["zip"]["seeds"]["66"]["dev"].items() >= known["fused"].items()
+    for stage in ("dense", "sparse"):
+        assert rows[f"zip {stage}"]["seeds"]["66"]["dev"].items() >= known[stage].items()
+        same, other = (
+            (full / place / stage / "margins_dev.npz").read_bytes()
+            for place in ("readings/zip-dense", "readings/gold-dense")
+        )
+        assert same == (full / stage / "margins_dev.npz").read_bytes()
+        assert other != same
+    gold = rows["gold"]["seeds"]["66"]["dev"]
+    assert (gold["accuracy"], gold["saliency"]) == (1, 1)
+    requests = {
+        name: json.loads((full / "readings" / f"{name}-dense" / "request.json").read_text())["salient"]["dev"]
+        for name in STRATEGIES
+    }
+    chosen = json.loads((finished / "runs" / "linear-66" / "identify" / "salient.json").read_text())
+    assert requests["linear"] == chosen["dev"]
+    assert not (finished / "runs" / "linear-66" / "dense").exists()
+    documents = json.loads((finished / "corpus" / "dev.json").read_text())
+    for document, (entity,) in zip(documents, requests["max-mention"], strict=True):
+        assert len(document["vertexSet"][entity]) == max(map(len, document["vertexSet"]))
+
+
+def test_selection_has_a_line_for_every_strategy(finished, capsys):
+    assert strategy_names() == [name for name in strategy_names() if name in STRATEGIES]
+    assert main(["study", "selection", str(finished), *study_runs.TINY, "--", "--seg-salient", "gold"]) == 2
+    assert "--seg-salient is set by the study" in capsys.readouterr().err
 
 
 def test_a_row_that_fails_leaves_the_others_and_is_made_up_for(finished, monkeypatch, capsys, tmp_path):

@@ -25,8 +25,8 @@ def test_models_read_what_they_read_in_the_run(place):
     out = place.folder / "read-again"
     shutil.copytree(finished, out)
     found = Finished(out)
-    own = found.request(Reading())
-    entities = [(entity + 1) % len(d["vertexSet"]) for entity, d in zip(*own_entities(found), strict=True)]
+    own = found.request(Reading(), out)
+    entities = [((e + 1) % len(d["vertexSet"]),) for (e,), d in zip(*own_entities(found), strict=True)]
     requests = {
         "same": own,
         "same, dense as well": replace(own, triples=None),
@@ -51,7 +51,7 @@ def test_models_read_what_they_read_in_the_run(place):
                 same = margins.read_bytes() == (out / stage / "margins_dev.npz").read_bytes()
                 assert same == name.startswith("same")
     other = Margins.load(out / "readings" / "other entities" / "dense" / "margins_dev.npz")
-    assert all(entities[d] in (h, t) for d, h, t in zip(other.document, other.head, other.tail, strict=True))
+    assert all(entities[d][0] in (h, t) for d, h, t in zip(other.document, other.head, other.tail, strict=True))
 
 
 def own_entities(found):
@@ -62,7 +62,7 @@ def test_readings_of_other_models_are_refused(place):
     finished, _ = place.finished
     out = place.folder / "read-otherwise"
     shutil.copytree(finished, out)
-    requests = {"one": asdict(Finished(out).request(Reading()))}
+    requests = {"one": asdict(Finished(out).request(Reading(), out))}
     (place.folder / "requests.json").write_text(json.dumps(requests))
     worker = ["-m", "segdre_plugin.study.worker", "--script", place.upstream.script, "--requests", "requests.json"]
     result = place.python(*worker, "--", *place.seg("--seg-dir", "read-otherwise", "--seed", "1"))

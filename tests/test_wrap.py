@@ -9,6 +9,7 @@ from torch import nn
 import segdre_plugin.wrap
 from segdre_plugin import Backbone, SegConfig, SegDREError, unwrap_model, wrap_model
 from segdre_plugin.config import STAGES
+from segdre_plugin.linear_head import SquaredCountLoss
 from segdre_plugin.reference import AdaptiveThresholdLoss, collate_fn
 from segdre_plugin.zip_head import CountHead, CountLoss
 
@@ -89,6 +90,28 @@ class TestBase:
 
 
 class TestIdentify:
+    def test_the_strategy_says_which_head(self):
+        model = tiny.model()
+        classifier, loss = model.bilinear, model.loss_fnt
+        wrap_model(model, stage="identify", config=SegConfig(hidden=7, salient="linear"))
+        assert isinstance(model.bilinear, CountHead)
+        assert isinstance(model.loss_fnt, SquaredCountLoss)
+        assert model.bilinear.output.weight.shape == (1, 7)
+        result, predictions = model.train()(*batch())
+        counts = torch.tensor([sum(row[1:]) for labels in batch()[2] for row in labels])
+        assert result.item() == pytest.approx(((predictions - counts) ** 2).mean().item(), rel=1e-6)
+        result.backward()
+        assert all(p.grad.abs().sum() > 0 for p in model.bilinear.parameters())
+        unwrap_model(model)
+        assert (model.bilinear, model.loss_fnt) == (classifier, loss)
+
+    def test_a_strategy_without_head_has_no_such_stage(self):
+        model = tiny.model()
+        before = snapshot(model)
+        with pytest.raises(SegDREError, match="strategy max-mention trains nothing in stage identify"):
+            wrap_model(model, stage="identify", config=SegConfig(salient="max-mention"))
+        assert snapshot(model) == before
+
     def test_replaces_classifier_and_loss(self):
         model = tiny.model()
         before = tiny.twin(model)
@@ -160,7 +183,7 @@ def fail(*_, **__):
     ("stage", "step"),
     [
         ("base", "check_outputs"),
-        ("identify", "CountHead"),
+        ("identify", "guard"),
         ("identify", "CutBranches"),
         ("sparse", "mask_form"),
         ("sparse", "AppendBranches"),

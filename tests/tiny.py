@@ -86,11 +86,12 @@ def branches(n, *, seed=0, longest=4, n_entities=4):
     ]
 
 
-def injected(one, texts, *, kind="bert", salient=0, backbone=ATLOP, link=False):
+def injected(one, texts, *, kind="bert", salient=0, owners=None, backbone=ATLOP, link=False):
     return add_branches(
         one,
         salient,
         texts,
+        owners,
         backbone=backbone,
         transformer_type=kind,
         max_positions=512,

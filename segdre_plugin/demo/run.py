@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,23 +14,12 @@ from segdre_plugin.branches import entity_name
 from segdre_plugin.demo.corpus import RELATIONS, rel2id, write_corpus
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.files import read_json, write_json
+from segdre_plugin.options import parse
 from segdre_plugin.reference.run import run
 from segdre_plugin.report.render import write_report
-from segdre_plugin.salient import saliency
-
-HEURISTICS: dict[str, Callable[[dict[str, Any], random.Random], int]] = {
-    "most mentions": lambda document, _: max(
-        range(len(document["vertexSet"])), key=lambda e: (len(document["vertexSet"][e]), -e)
-    ),
-    "first entity": lambda document, _: min(
-        range(len(document["vertexSet"])),
-        key=lambda e: min((mention["sent_id"], *mention["pos"]) for mention in document["vertexSet"][e]),
-    ),
-    "random": lambda document, rng: rng.randrange(len(document["vertexSet"])),
-}
 
 
-def demo(folder: Path, *, train: int, dev: int, test: int, epochs: int, seed: int) -> None:
+def demo(folder: Path, *, train: int, dev: int, test: int, epochs: int, seed: int, options: Sequence[str] = ()) -> None:
     """Generate a corpus, train all stages on it, fuse them, and print what came out.
 
     Args:
@@ -41,6 +29,7 @@ def demo(folder: Path, *, train: int, dev: int, test: int, epochs: int, seed: in
         test: number of test documents.
         epochs: epochs of the base, dense and sparse stages; identify gets half of them.
         seed: of corpus and training.
+        options: further options of ``--seg``.
 
     Raises:
         SegDREError: if a size makes no sense, or the folder holds another demo.
@@ -50,9 +39,7 @@ def demo(folder: Path, *, train: int, dev: int, test: int, epochs: int, seed: in
             raise SegDREError(f"--{name} is {value}", "give 1 or more")
     started = time.perf_counter()
     corpus = folder / "corpus"
-    prepare_corpus(corpus, {"train": train, "dev": dev, "test": test, "seed": seed})
-    print(f"segdre: {train} train, {dev} dev and {test} test documents, generated from seed {seed}: {corpus}")
-    arguments = {
+    own = {
         "--data_dir": corpus,
         "--num_class": len(rel2id()),
         "--num_train_epochs": epochs,
@@ -60,10 +47,13 @@ def demo(folder: Path, *, train: int, dev: int, test: int, epochs: int, seed: in
         "--seg-dir": folder,
         "--seg-identify-epochs": max(1, epochs // 2),
     }
+    arguments = ["--seg", *(str(part) for pair in own.items() for part in pair), *options]
+    parse(arguments)  # what is wrong with the options is said before anything is written
+    prepare_corpus(corpus, {"train": train, "dev": dev, "test": test, "seed": seed})
+    print(f"segdre: {train} train, {dev} dev and {test} test documents, generated from seed {seed}: {corpus}")
     with _one_thread():
-        run(["--seg", *(str(part) for pair in arguments.items() for part in pair)])
+        run(arguments)
     documents = read_json(corpus / "test.json", "test documents")
-    print_saliency(documents, read_json(folder / "identify" / "salient.json", "salient entities")["test"], seed)
     print_injection(documents, read_json(folder / "sparse" / "injected.json", "injected triples")["test"]["triples"])
     print(f"\nreport: {write_report(folder)}")
     print(f"{time.perf_counter() - started:.0f} seconds")
@@ -104,23 +94,6 @@ def prepare_corpus(corpus: Path, sizes: dict[str, int]) -> None:
 
 def _words(sizes: dict[str, int]) -> str:
     return " ".join(f"--{name} {value}" for name, value in sizes.items())
-
-
-def print_saliency(documents: Sequence[dict[str, Any]], predicted: Sequence[int | None], seed: int) -> None:
-    """Print accuracy and saliency (eq. 8) of the count head beside simple heuristics.
-
-    Args:
-        documents: documents with gold.
-        predicted: the count head's salient entities.
-        seed: of the random heuristic.
-    """
-    rng = random.Random(seed)
-    rows = {"ZIP count head": list(predicted)}
-    rows |= {name: [choose(document, rng) for document in documents] for name, choose in HEURISTICS.items()}
-    print(f"\n{'salient entity, test (%)':<28}{'accuracy':>10}{'saliency':>10}")
-    for name, chosen in rows.items():
-        scores = saliency(documents, chosen)
-        print(f"{name:<28}{100 * scores['accuracy']:10.1f}{100 * scores['saliency']:10.1f}")
 
 
 def print_injection(documents: Sequence[dict[str, Any]], triples: Sequence[Sequence[Any]]) -> None:

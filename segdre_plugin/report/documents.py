@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from segdre_plugin.branches import Triple, entity_name
-from segdre_plugin.config import SegConfig
+from segdre_plugin.branches import branch_text, entity_name, owner
 from segdre_plugin.documents import Document
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.injection import BoolArray, Span
+from segdre_plugin.injection import BoolArray, Group, Span
 from segdre_plugin.metrics import has_gold
 from segdre_plugin.report.choose import Choice
 from segdre_plugin.report.load import Candidates, Run
 from segdre_plugin.report.matrix import MatrixPicture, draw_matrix
+from segdre_plugin.salient import Chain
 
 SHOWN = 8  # triples of each kind of change; the others are counted
 _TIGHT_LEFT = set(".,;:!?)]}%") | {"'s", "n't", "'"}  # words without a space before them
@@ -94,8 +94,8 @@ class DocumentView:
         split: dev or test.
         reason: why it is shown.
         labelled: whether the split has gold.
-        salient: name of the predicted salient entity; empty if none.
-        gold_salient: whether that is the gold one; None without gold.
+        salient: names of the predicted salient entities.
+        gold_salient: whether the first one is the gold one; None without gold.
         facts: numbers of entities, and of triples that are gold, predicted by base and fused, and correct of these.
         sentences: the text.
         branches: text of each branch, and its triple.
@@ -107,7 +107,7 @@ class DocumentView:
     split: str
     reason: str
     labelled: bool
-    salient: str
+    salient: list[str]
     gold_salient: bool | None
     facts: Mapping[str, int]
     sentences: list[list[Piece]]
@@ -132,7 +132,7 @@ def view_document(run: Run, found: Candidates, choice: Choice, gold_salient: int
         SegDREError: if an injected triple is none of the cells.
     """
     document = run.documents[choice.split][choice.index]
-    salient = run.salient[choice.split][choice.index]
+    chain = run.salient[choice.split][choice.index]
     triples = run.injected[choice.split][choice.index]
     labelled = has_gold(run.documents[choice.split])
     here = np.flatnonzero(found.cells.document == choice.index)
@@ -156,25 +156,29 @@ def view_document(run: Run, found: Candidates, choice: Choice, gold_salient: int
             f"{run.folder}: the triple {triples[cells.index(None)]} injected into {document['title']!r} has no margins",
             "remove the folder of stage sparse and run it again",
         )
-    branches = [_branch(document, salient, triple, run) for triple in triples]
-    others = [t if h == salient else h for h, _, t in triples]
-    spans = [_spans(document, entity) for entity in others] if run.config.link else [[] for _ in others]
+    branches = [branch_text(document, chain, triple, run.relation_names, run.config) for triple in triples]
     return DocumentView(
         title=document["title"],
         split=choice.split,
         reason=choice.reason,
         labelled=labelled,
-        salient="" if salient is None else entity_name(document, salient),
-        gold_salient=None if gold_salient is None else salient == gold_salient,
+        salient=[entity_name(document, entity) for entity in chain],
+        gold_salient=None if gold_salient is None else chain[:1] == (gold_salient,),
         facts=facts,
-        sentences=_sentences(document, salient, set(others)),
-        branches=[(text, rows[k]) for text, k in zip(branches, cells, strict=True) if k is not None],
+        sentences=_sentences(document, chain, {other for _, other in branches}),
+        branches=[(text, rows[k]) for (text, _), k in zip(branches, cells, strict=True) if k is not None],
         changes={name: _changes(rows, *masks) for name, masks in comparisons.items()},
         matrix=draw_matrix(
             sum(len(sentence) for sentence in document["sents"]),
-            [] if salient is None else _spans(document, salient),
-            [len(text.split()) for text in branches],
-            spans,
+            [
+                _group(
+                    document,
+                    entity,
+                    [b for b, triple in zip(branches, triples, strict=True) if owner(chain, triple) == entity],
+                    run.config.link,
+                )
+                for entity in chain
+            ],
         ),
     )
 
@@ -211,13 +215,10 @@ def _changes(rows: Sequence[TripleRow], before: BoolArray, after: BoolArray) -> 
     return found
 
 
-def _branch(document: Document, salient: int | None, triple: Triple, run: Run) -> str:
-    """Give the text of a branch, as stage sparse made it of the triple."""
-    head, relation, tail = triple
-    config: SegConfig = run.config
-    template, other = (config.template_from, tail) if head == salient else (config.template_to, head)
-    name = entity_name(document, other)
-    return template.format(head=name, tail=name, relation=run.relation_names[relation])
+def _group(document: Document, entity: int, branches: Sequence[tuple[str, int]], link: bool) -> Group:
+    """Give the branches that hang on a salient entity, in words in place of tokens."""
+    linked = [_spans(document, other) if link else [] for _, other in branches]
+    return Group(_spans(document, entity), [range(len(text.split())) for text, _ in branches], linked)
 
 
 def _spans(document: Document, entity: int) -> list[Span]:
@@ -230,7 +231,7 @@ def _spans(document: Document, entity: int) -> list[Span]:
     return sorted(spans)
 
 
-def _sentences(document: Document, salient: int | None, named: set[int]) -> list[list[Piece]]:
+def _sentences(document: Document, salient: Chain, named: set[int]) -> list[list[Piece]]:
     """Cut the text into mentions and the words between them; where mentions overlap, the longer one is shown."""
     owners: list[list[int | None]] = [[None] * len(sentence) for sentence in document["sents"]]
     starts: list[set[int]] = [set() for _ in document["sents"]]
@@ -251,7 +252,7 @@ def _pieces(
     owners: Sequence[int | None],
     starts: set[int],
     types: Sequence[str],
-    salient: int | None,
+    salient: Chain,
     named: set[int],
 ) -> list[Piece]:
     found: list[Piece] = []
@@ -261,7 +262,7 @@ def _pieces(
         text = words[first]
         for before, word in zip(words[first:], words[first + 1 : last], strict=False):
             text += word if _tight(before, word) else f" {word}"
-        kind = "text" if entity is None else "salient" if entity == salient else "named" if entity in named else "other"
+        kind = "text" if entity is None else "salient" if entity in salient else "named" if entity in named else "other"
         glue = first == 0 or _tight(words[first - 1], words[first])
         found.append(Piece(text, entity, kind, "" if entity is None else types[entity], glue))
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -20,8 +20,9 @@ from segdre_plugin.files import fingerprint, read_arrays, read_json
 from segdre_plugin.fusion import GRIDS, Grid, count_grid
 from segdre_plugin.injection import BoolArray
 from segdre_plugin.margins import FloatArray, Margins
+from segdre_plugin.salient import Chain
 from segdre_plugin.session import RUN
-from segdre_plugin.stages import INJECTED, SALIENT, margins_file
+from segdre_plugin.stages import INJECTED, SALIENT, margins_file, read_salient
 from segdre_plugin.store import MARK
 
 TAUS = ("tau_base", "tau_dense", "tau_sparse")
@@ -42,7 +43,7 @@ class Run:
         relation_names: relation id -> name.
         config: templates and options of the injection.
         documents: split name (dev, test) -> documents.
-        salient: split name -> the predicted salient entity of each document.
+        salient: split name -> the predicted salient entities of each document.
         injected: split name -> the triples injected into each document.
         evaluations: folder -> ``metrics.json`` of later evaluations of the run, in ``eval/``.
     """
@@ -56,7 +57,7 @@ class Run:
     relation_names: Mapping[str, str]
     config: SegConfig
     documents: Mapping[str, list[Document]]
-    salient: Mapping[str, list[int | None]]
+    salient: Mapping[str, list[Chain]]
     injected: Mapping[str, list[list[Triple]]]
     evaluations: Mapping[str, dict[str, Any]]
 
@@ -68,7 +69,7 @@ class Candidates:
     Attributes:
         cells: the cells; their ``margin`` is the base model's.
         stage: the dense or sparse model's margin, -inf where it has none.
-        is_dense: whether the pair involves the predicted salient entity.
+        is_dense: whether the pair involves a predicted salient entity.
         fused: whether the fused result holds the cell.
         gold: whether the cell is a gold triple.
         known: whether it is a gold triple that training states, too; filled for the objective ``ign_f1`` only.
@@ -111,13 +112,14 @@ def load_run(folder: Path, data_dir: Path | None = None) -> Run:
     rel2id = read_json(paths["rel2id"], "relations")
     splits = [name for name in paths if name in ("dev", "test")]
     documents = {name: load_documents(paths[name], rel2id) for name in splits}
-    salient = read_json(folder / "identify" / SALIENT, "salient entities")
+    salient = read_salient(folder / "identify")
     injected = read_json(folder / "sparse" / INJECTED, "injected triples")
     for name, split in documents.items():
         chosen, triples = salient.get(name, []), injected.get(name, {}).get("triples", [])
         fits = len(chosen) == len(triples) == len(split) and all(
-            entity is None or 0 <= entity < len(document["vertexSet"])
-            for entity, document in zip(chosen, split, strict=True)
+            0 <= entity < len(document["vertexSet"])
+            for chain, document in zip(chosen, split, strict=True)
+            for entity in chain
         )
         if not fits:
             raise SegDREError(
@@ -203,22 +205,25 @@ def dev_grid(run: Run, found: Candidates) -> tuple[Grid, tuple[int, int, int]]:
     return grid, (b, d, s)
 
 
-def expected_counts(run: Run, name: str) -> FloatArray:
-    """Give the relation count that stage identify expects of each document's predicted salient entity.
+def expected_counts(run: Run, name: str) -> FloatArray | None:
+    """Give the relation count that stage identify expects of each document's (first) predicted salient entity.
 
     Args:
         run: the run.
         name: dev or test.
 
     Returns:
-        Sum of the expected counts of its pairs, [documents]; NaN where no entity was predicted.
+        Sum of the expected counts of its pairs, [documents]; NaN where no entity was predicted. None if the run's
+        strategy has no count head.
 
     Raises:
         SegDREError: if the file is missing or broken.
     """
+    if "identify" not in run.config.models:
+        return None
     path = run.folder / "identify" / f"counts_{name}.npz"
     arrays = _arrays(path, ("document", "pair", "count"))
-    entity = np.array([-1 if e is None else e for e in run.salient[name]], dtype=np.int64)
+    entity = np.array([chain[0] if chain else -1 for chain in run.salient[name]], dtype=np.int64)
     document = arrays["document"].astype(np.int64)
     if len(document) and document.max() >= len(entity):
         raise SegDREError(f"{path}: holds document {document.max()}, {name} has {len(entity)}", _UNFINISHED)
@@ -247,7 +252,7 @@ def _find(sources: Mapping[str, Any], data_dir: Path | None) -> dict[str, Path]:
 
 def _config(folder: Path) -> SegConfig:
     options = read_json(folder / "sparse" / MARK, "settings of stage sparse").get("options", {})
-    return SegConfig(**{f.name: options[f.name] for f in fields(SegConfig) if f.name in options})
+    return SegConfig.of(options)
 
 
 def _margins(run: Run, stage: str, name: str) -> Margins:

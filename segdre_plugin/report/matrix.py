@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from segdre_plugin.injection import BoolArray, Span, inject, visible_matrix
+from segdre_plugin.injection import BoolArray, Group, Span, inject_groups, visible_matrix
 
 TEXT, LINK, BRANCH = "text", "link", "branch"
 
@@ -39,7 +39,7 @@ class MatrixPicture:
     Attributes:
         size: words of document and branches.
         n_document: words of the document.
-        anchors: word spans of the salient entity.
+        anchors: word spans of the salient entities.
         rectangles: where words see each other.
     """
 
@@ -49,31 +49,24 @@ class MatrixPicture:
     rectangles: list[Rectangle]
 
 
-def draw_matrix(
-    n_words: int, anchors: Sequence[Span], branches: Sequence[int], branch_anchors: Sequence[Sequence[Span]]
-) -> MatrixPicture:
+def draw_matrix(n_words: int, groups: Sequence[Group]) -> MatrixPicture:
     """Draw the visible matrix that injection gives a document.
 
     Args:
         n_words: words of the document.
-        anchors: word spans of the salient entity's mentions.
-        branches: words of each branch.
-        branch_anchors: for each branch, further spans that see it (option ``link``).
+        groups: for each salient entity the word spans of its mentions, and branches of as many tokens as they have
+            words.
 
     Returns:
         The picture.
     """
-    injected = inject(
-        range(n_words),
-        anchors,
-        [range(length) for length in branches],
-        branch_anchors=branch_anchors,
-        max_positions=n_words + sum(branches) + 1,
-    )
+    injected = inject_groups(range(n_words), groups)  # of positions nothing is drawn
     matrix = visible_matrix(injected.node_ids, injected.visibility)
     n = injected.n_document
-    bounds = [0, n, *(n + int(end) for end in np.cumsum(branches, dtype=int))]
-    return MatrixPicture(len(matrix), n, list(anchors), _rectangles(matrix, bounds))
+    lengths = [len(branch) for group in groups for branch in group.branches]
+    bounds = [0, n, *(n + int(end) for end in np.cumsum(lengths, dtype=int))]
+    anchors = [span for group in groups for span in group.anchors]
+    return MatrixPicture(len(matrix), n, anchors, _rectangles(matrix, bounds))
 
 
 def _rectangles(matrix: BoolArray, bounds: Sequence[int]) -> list[Rectangle]:

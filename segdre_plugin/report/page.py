@@ -168,32 +168,31 @@ def grid_figures(grid: Grid, best: tuple[int, int, int]) -> list[Figure]:
 
 
 def saliency_section(run: Run) -> tuple[Table, list[Figure]]:
-    """Say how good the predicted salient entities are, beside the simplest heuristic."""
+    """Say how good the predicted salient entities are, beside those of other strategies."""
     rows = []
     for name, documents in run.documents.items():
         if not has_gold(documents):
             continue
-        mentions = [
-            max(range(len(document["vertexSet"])), key=lambda e: (len(document["vertexSet"][e]), -e), default=None)
-            for document in documents
-        ]
-        for who, chosen in (("predicted", run.salient[name]), ("most mentions", mentions)):
-            found = saliency(documents, chosen)
+        own = saliency(documents, run.salient[name], run.config.salient_k)
+        for strategy, found in ({run.config.salient: own} | run.metrics[name].get("strategies", {})).items():
             texts = [percent(found[key]) for key in ("accuracy", "saliency", "saliency_micro")]
-            rows.append((f"{name}, {who}", [*texts, str(found["documents"])]))
+            rows.append((f"{name}, {strategy}", [*texts, str(found["documents"])]))
     columns = ["salient entity", "accuracy (%)", "saliency (%)", "micro (%)", "documents"]
     table = Table("salient entities", columns, rows)
 
     documents, expected = run.documents["dev"], expected_counts(run, "dev")
+    if expected is None:
+        return table, []
     points = [
-        (int(relation_counts(document)[entity]), expected[i], entity == gold)
-        for i, (document, entity) in enumerate(zip(documents, run.salient["dev"], strict=True))
-        if entity is not None and (gold := gold_salient(document)) is not None
+        (int(relation_counts(document)[chain[0]]), expected[i], chain[0] == gold)
+        for i, (document, chain) in enumerate(zip(documents, run.salient["dev"], strict=True))
+        if chain and (gold := gold_salient(document)) is not None
     ]
     gold_counts, model_counts, right = (np.array(column) for column in zip(*points, strict=True))
+    which = "entity" if run.config.salient_k == 1 else "first entity"
     caption = (
-        f"The relation count that stage identify expects of the entity it chose, against that entity's gold count, for "
-        f"{len(points)} dev documents; on the line the two are equal."
+        f"The relation count that stage identify expects of the {which} it chose, against that entity's gold count, "
+        f"for {len(points)} dev documents; on the line the two are equal."
     )
     svg = charts.counts(gold_counts.astype(float), model_counts.astype(float), right.astype(bool))
     return table, [Figure(svg, caption)]

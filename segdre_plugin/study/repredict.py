@@ -19,6 +19,7 @@ from segdre_plugin.branches import Triple, Verbaliser
 from segdre_plugin.files import read_json, write_json
 from segdre_plugin.margins import Margins
 from segdre_plugin.prepare import prepare_features
+from segdre_plugin.salient import Chain
 from segdre_plugin.scoring import score_relations
 from segdre_plugin.session import Session
 from segdre_plugin.stages import INJECTED, margins_file, predicted_triples
@@ -36,14 +37,14 @@ class Request:
     """What the dense and the sparse model are to read.
 
     Attributes:
-        salient: split -> the salient entity of each document.
+        salient: split -> the salient entities of each document.
         triples: split -> the triples to inject into each document, best-scored first; None: those that the dense model
             predicts with these salient entities.
         alpha: share of them that is injected (eq. 9).
         models: stage -> digest of its settings, which identifies the models.
     """
 
-    salient: dict[str, list[Any]]
+    salient: dict[str, list[Chain]]
     triples: dict[str, list[list[Triple]]] | None
     alpha: float
     models: dict[str, str]
@@ -128,7 +129,7 @@ class Repredict(Session):
         args: Namespace,
         model: Any,
         name: str,
-        salient: Sequence[Any],
+        salient: Sequence[Chain],
         label: str,
         triples: Sequence[Sequence[Triple]] | None = None,
         alpha: float = 1.0,

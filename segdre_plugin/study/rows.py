@@ -30,14 +30,16 @@ class Reading:
     """What the dense and the sparse model of a finished run read on dev, when it is not what they read in the run.
 
     Attributes:
-        salient: where salient entities come from: the run, or a strategy.
+        salient: where salient entities come from: the run, or a strategy by its name.
         triples: what is injected: ``dense`` predictions, ``base`` predictions on dense pairs, or ``gold`` triples.
         alpha: share of them; None takes the run's.
+        head: the run (its name in ``TRAININGS``) whose stage identify counts relations for the strategy.
     """
 
     salient: str = OWN
     triples: str = "dense"
     alpha: float | None = None
+    head: str = "full"
 
     @property
     def name(self) -> str:
@@ -71,8 +73,9 @@ class Row:
     @property
     def trainings(self) -> list[str]:
         """List the runs that the row needs."""
-        more = ["partner"] if self.ensemble else []
-        return [self.run, *more, *(["linear"] if self.reading and self.reading.salient == "linear" else [])]
+        partner = ["partner"] if self.ensemble else []
+        head = [self.reading.head] if self.reading else []
+        return [self.run, *partner, *head]
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def score(row: Row, found: Finished, partner: Callable[[str], Margins], splits: 
         chosen = cells.cells.take(keep)
         metrics[name] = own_scores(chosen, row.pairs, scored.split, scored.salient, scored.rel2id, scored.train)
         if "dense" in row.sources:
-            metrics[name] |= saliency(scored.split.documents, scored.salient)
+            metrics[name] |= saliency(scored.split.documents, scored.salient, found.run.config.salient_k)
         if row.reading:
             metrics[name]["n_injected"] = found.n_injected(name, row.reading)
         counts[name] = count(scored.official(chosen), scored.split.documents)

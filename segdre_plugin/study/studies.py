@@ -91,9 +91,12 @@ STRATEGIES = {
 }
 
 
+HEADS = {"linear": "linear"}  # strategies whose head is not that of the run "full"
+
+
 def _strategy(name: str) -> tuple[Row, ...]:
     """Give the rows of a salient strategy: fused, the dense model on its pairs, the sparse model on its pairs."""
-    fused = Row(name, reading=Reading(salient=name))
+    fused = Row(name, reading=Reading(salient=name, head=HEADS.get(name, "full")))
     own = {kind: replace(fused, name=f"{name} {kind}", sources=(kind,), pairs=kind) for kind in ("dense", "sparse")}
     return fused, *(replace(row, thresholds="anchor") for row in own.values())
 

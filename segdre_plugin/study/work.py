@@ -91,7 +91,8 @@ class Work:
             if row.reading is not None:
                 readers.setdefault(row.reading.name, []).append(row)
                 with self._noting([row], seed):
-                    requests[row.reading.name] = self.finished(name, seed).request(row.reading)
+                    head = self.runs.path(row.reading.head, seed)
+                    requests[row.reading.name] = self.finished(name, seed).request(row.reading, head)
         for key, problem in self.runs.read(name, seed, requests).items():
             for row in readers[key]:
                 self._note(row, seed, problem)
