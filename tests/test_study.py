@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -201,6 +203,22 @@ def test_rows_that_share_with_a_failed_run_fail_without_a_try(tmp_path, monkeypa
     assert "MemoryError: all of it (exit status 1" in printed
     assert "needs stage base of full-66" in printed
     assert (tmp_path / "out" / "injection.md").is_file()
+
+
+def test_a_terminated_study_ends_and_goes_on(tmp_path, monkeypatch):
+    def terminated(arguments, log, environment):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
+        raise AssertionError("the signal did not end the wait")
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(runs, "launch", terminated)
+    with pytest.raises(SystemExit) as stop:
+        main(["study", "seeds", str(tmp_path / "out"), *study_runs.TINY])
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == before
+    monkeypatch.setattr(runs, "launch", study_runs.make_up(tmp_path))
+    assert main(["study", "seeds", str(tmp_path / "out"), *study_runs.TINY]) == 0
 
 
 def test_other_settings_in_the_same_folder_fail_with_the_reason(finished, started, capsys):

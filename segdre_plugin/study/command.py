@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -53,7 +56,8 @@ def run(name: str, folder: Path, seeds: Sequence[int], behind: Sequence[str], si
             arguments = [*_reference_arguments(folder / CORPUS, chosen), *arguments]
         command += ["--", *behind] * bool(behind)
         work = Work(STUDIES[name], Runs(folder, script, tuple(arguments)), seeds)
-        results = work.do()
+        with _orderly_end():
+            results = work.do()
         origin = find_origin(shlex.join(command), seeds, work.any_finished())
         print("\n" + write_results(folder, name, results, origin))
     finally:
@@ -66,6 +70,16 @@ def run(name: str, folder: Path, seeds: Sequence[int], behind: Sequence[str], si
         f"{n_failed} of {len(results.study.rows) * len(seeds)} rows failed (one of each kind)",
         "mend that and run the same command again; what is finished is not done again",
     )
+
+
+@contextmanager
+def _orderly_end() -> Iterator[None]:
+    """Let SIGTERM end a study as Ctrl-C does: with the process that it waits for, which would go on otherwise."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _check(
