@@ -127,4 +127,4 @@ def test_written_anew_the_files_are_the_same(folder, capsys):
     assert [(folder / name).read_bytes() for name in names] == before
     printed = capsys.readouterr().out
     assert "naive ensemble, union" in printed
-    assert "dev: full - base" in printed
+    assert "dev: fused - base, threshold tuned" in printed

@@ -82,7 +82,7 @@ def draw_shifts(results: Results) -> Figure | None:
     shifts = results.shifts()
     if not all(shifts.values()):
         return None
-    figure = Figure(figsize=(3.6, 1.9), layout="constrained")
+    figure = Figure(figsize=(4.2, 2.1), layout="constrained")
     ax = figure.add_subplot()
     ax.axvline(0, color=QUIET, linewidth=0.8, linestyle=(0, (3, 3)))
     for y, (stage, values) in enumerate(shifts.items()):
@@ -94,8 +94,8 @@ def draw_shifts(results: Results) -> Figure | None:
     ax.set_ylim(len(shifts) - 0.5, -0.5)
     ax.margins(x=0.1)
     ax.grid(axis="y", visible=False)
-    ax.set_title("threshold minus anchor, one dot a seed, bar: mean")
-    ax.set_xlabel("logits")
+    ax.set_title("where the search moved the thresholds")
+    ax.set_xlabel("threshold minus anchor (logits); circle: a seed, bar: mean")
     return figure
 
 

@@ -99,10 +99,11 @@ def shift_table(results: Results) -> Table | None:
     return Table("threshold", ["shift (logits)", "seeds with an upward shift"], lines)
 
 
-def comparison_table(comparisons: Sequence[Mapping[str, Any]]) -> Table | None:
+def comparison_table(results: Results, comparisons: Sequence[Mapping[str, Any]]) -> Table | None:
     """Make a table of comparisons; None if there is none."""
     if not comparisons:
         return None
+    titles = {line.rows[0].name: line.title for line in results.study.lines}
     lines = []
     for c in comparisons:
         by_seed = [100 * value for value in c["by_seed"].values()]
@@ -113,7 +114,7 @@ def comparison_table(comparisons: Sequence[Mapping[str, Any]]) -> Table | None:
             Cell([min(by_seed)], signed=True),
             Cell([max(by_seed)], signed=True),
         ]
-        lines.append((f"{c['split']}: {c['first']} - {c['second']}", cells))
+        lines.append((f"{c['split']}: {titles[c['first']]} - {titles[c['second']]}", cells))
     low = f"{100 * comparisons[0]['confidence']:.0f} % from"
     return Table("F1 (points)", ["difference", low, "to", "p", "lowest seed", "highest seed"], lines)
 
@@ -132,7 +133,7 @@ def write_results(folder: Path, name: str, results: Results, origin: Origin) -> 
     """
     comparisons = results.comparisons()
     table = main_table(results)
-    tables = [table, *filter(None, (shift_table(results), comparison_table(comparisons)))]
+    tables = [table, *filter(None, (shift_table(results), comparison_table(results, comparisons)))]
     figures = draw(folder, name, results)
     rows = {
         row: {
