@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from itertools import chain
+from itertools import chain, pairwise
 from operator import or_
 
 import numpy as np
@@ -165,30 +165,33 @@ def _text_nodes(n: int, groups: Sequence[Group], n_branches: int) -> tuple[IntAr
         Each token's node, [n], numbered as they first occur after TEXT_NODE; and which branches a node sees, bool
         [nodes, branches].
     """
-    starting: dict[int, list[tuple[int, int]]] = {}  # where a span starts: its end, and a bit for each branch it sees
-    edges = {0, n}
+    changes: dict[int, list[tuple[int, int]]] = {0: [], n: []}  # where spans start (1) and end (-1), and of which bits
     first = 0
     for group in groups:
-        everything = (1 << len(group.branches)) - 1 << first
+        everything = ((1 << len(group.branches)) - 1) << first  # a bit for each branch that the group's anchors see
         spans = [(span, everything) for span in group.anchors]
         for k, linked in enumerate(group.branch_anchors or (), start=first):
             spans += [(span, 1 << k) for span in linked]
         for (start, end), bits in spans:
-            starting.setdefault(start, []).append((end, bits))
-            edges |= {start, end}
+            changes.setdefault(start, []).append((bits, 1))
+            changes.setdefault(end, []).append((bits, -1))
         first += len(group.branches)
 
     kinds = {0: TEXT_NODE}
-    ordered = sorted(edges)
+    edges = sorted(changes)
     nodes: list[int] = []  # of the stretches between edges: there all tokens lie in the same spans
-    inside: list[tuple[int, int]] = []
-    for edge in ordered[:-1]:
-        inside = [(end, bits) for end, bits in inside if end > edge] + starting.get(edge, [])
-        nodes.append(kinds.setdefault(reduce(or_, (bits for _, bits in inside), 0), len(kinds)))
+    inside: dict[int, int] = {}
+    for edge in edges[:-1]:
+        for bits, step in changes[edge]:
+            inside[bits] = inside.get(bits, 0) + step
+            if not inside[bits]:
+                del inside[bits]
+        nodes.append(kinds.setdefault(reduce(or_, inside, 0), len(kinds)))
     n_bytes = n_branches // 8 + 1
     packed = np.frombuffer(b"".join(bits.to_bytes(n_bytes, "little") for bits in kinds), dtype=np.uint8)
     sees = np.unpackbits(packed.reshape(len(kinds), n_bytes), axis=1, count=n_branches, bitorder="little")
-    return np.repeat(np.array(nodes, dtype=np.int64), np.diff(ordered)), sees.view(bool)
+    lengths = [end - start for start, end in pairwise(edges)]
+    return np.repeat(np.array(nodes, dtype=np.int64), lengths), sees.view(bool)
 
 
 def _check(n: int, group: Group, max_positions: int) -> None:

@@ -53,7 +53,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--seg-template-to", default=paper.template_to, help="branch of (head, r, salient) (%(default)s)")
     names = ", ".join(strategy_names())
     add("--seg-salient", default=paper.salient, metavar="NAME", help=f"who is salient: {names} (%(default)s)")
-    add("--seg-salient-k", default=paper.salient_k, type=int, metavar="K", help="salient entities (%(default)s)")
+    add(
+        "--seg-salient-k",
+        default=paper.salient_k,
+        type=int,
+        metavar="K",
+        help="salient entities a document (%(default)s)",
+    )
     add(
         "--seg-train-salient",
         default=paper.train_salient,

@@ -135,7 +135,7 @@ class SavedRun(Driver):
         how = {"batch_size": args.test_batch_size, "device": args.device}
         collate = self.names["collate_fn"]
         for name in STAGES:
-            stage = Stage(name, self.rel2id, {self.name: self.split}, config=self.config)
+            stage = Stage(name, self.rel2id, {self.name: self.split}, config=self.config, seed=self.args.seed)
             if name not in self.config.models:
                 self.salient = choose_salient(
                     self.config.strategy,

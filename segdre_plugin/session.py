@@ -196,7 +196,7 @@ class Session(Driver):
     def prepare(self, name: str) -> Stage:
         """Gather what a stage needs of the stages before it."""
         config = self.options.config
-        stage = Stage(name, self.rel2id, self.splits, config=config)
+        stage = Stage(name, self.rel2id, self.splits, config=config, seed=self.args.seed)
         if name in ("dense", "sparse"):
             train = train_salient(self.splits["train"], config, self.args.seed)
             stage.salient = {"train": train} | read_salient(self.store.folder("identify"))

@@ -61,6 +61,7 @@ class Stage:
         verbaliser: makes branches (sparse).
         injected: split name -> the triples injected into each document, and how many exceeded the budget (sparse).
         config: who chooses the salient entities, and how many (identify).
+        seed: the run's, for those who choose by chance (identify).
     """
 
     name: str
@@ -71,6 +72,7 @@ class Stage:
     verbaliser: Verbaliser | None = None
     injected: dict[str, dict[str, Any]] = field(default_factory=dict)
     config: SegConfig = field(default_factory=SegConfig)
+    seed: int = 0
 
     def prepare(self, split: Split, model: Any) -> Prepared:
         """Make the stage's features of a split for the wrapped model."""
@@ -126,8 +128,8 @@ class Stage:
         pairs = [np.asarray(feature["hts"], dtype=np.int32) for feature in features]
         owner = np.repeat(np.asarray(places, dtype=np.int32), [len(p) for p in pairs])
         arrays = {"document": owner, "pair": np.concatenate(pairs), "count": np.concatenate(counts)}
-        salient = choose_salient(self.config.strategy, split.documents, k=self.config.salient_k, counts=arrays)
-        return Counts(salient, arrays)
+        strategy, k = self.config.strategy, self.config.salient_k
+        return Counts(choose_salient(strategy, split.documents, k=k, seed=self.seed, counts=arrays), arrays)
 
     def judge(
         self, model: Any, split: Split, collate_fn: Any, train: Sequence[Document], folder: Path | None, **how: Any

@@ -20,7 +20,7 @@ from torch import nn
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.linear_head import SquaredCountLoss
 from segdre_plugin.margins import Margins
-from segdre_plugin.salient import Chain, Document, gold_chain, select_chain
+from segdre_plugin.salient import Chain, Document, as_chain, gold_chain, select_chain
 from segdre_plugin.zip_head import CountHead, CountLoss
 
 
@@ -93,11 +93,13 @@ def register(strategy: Strategy) -> Strategy:
         The same.
 
     Raises:
-        SegDREError: if its name is empty or taken.
+        SegDREError: if its name is empty or taken, or it wants a head and the base model's margins.
     """
     if not strategy.name or strategy.name in _strategies:
         known = f"known ones: {', '.join(_strategies)}"
         raise SegDREError(f"the strategy's name {strategy.name!r} is empty or taken ({known})", "give it another name")
+    if strategy.head and strategy.needs_base:
+        raise SegDREError(f"strategy {strategy.name}: has a head and needs_base", "choose by one of the two")
     _strategies[strategy.name] = strategy
     return strategy
 
@@ -200,7 +202,7 @@ def _rows(document: NDArray[np.integer[Any]], n: int) -> list[NDArray[np.int64]]
 
 def _checked(strategy: Strategy, document: Document, chosen: Sequence[int], k: int) -> Chain:
     n = len(document["vertexSet"])
-    chain = tuple(int(entity) for entity in chosen)
+    chain = as_chain(chosen)
     if len(chain) > k or len(set(chain)) < len(chain) or not all(0 <= entity < n for entity in chain):
         due = f"at most {k} different ones of its {n} entities are due"
         raise SegDREError(f"strategy {strategy.name} chose {list(chain)} in {document.get('title')!r}; {due}")

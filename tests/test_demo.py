@@ -61,6 +61,10 @@ def test_another_demo_in_the_same_folder_is_refused(finished, capsys):
     assert "--seed 0 there" in message
     assert main(["demo", str(finished), *SIZES[:-1], "3"]) == 2
     assert "arguments.num_train_epochs: 2.0 there, 3.0 now" in capsys.readouterr().err
+    assert main(["demo", str(finished), *SIZES, "--seg-salient", "random", "--seg-salient-k", "2"]) == 2
+    message = capsys.readouterr().err
+    assert "options.salient: 'not set' there, 'random' now" in message
+    assert "options.salient_k: 'not set' there, 2 now" in message
 
 
 @pytest.mark.parametrize("name", ["train", "dev", "test", "epochs"])

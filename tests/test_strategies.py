@@ -13,7 +13,7 @@ from segdre_plugin import SegConfig, SegDREError, strategies
 from segdre_plugin.demo.corpus import generate
 from segdre_plugin.margins import Margins
 from segdre_plugin.salient import gold_chain, gold_salient, saliency, select_chain
-from segdre_plugin.strategies import Strategy, choose_salient, get_strategy, register, strategy_names
+from segdre_plugin.strategies import Strategy, by_counts, choose_salient, get_strategy, register, strategy_names
 
 NAMES = ["zip", "linear", "aggregation", "max-mention", "edit-distance", "random", "gold"]
 FREE = ["max-mention", "edit-distance", "random", "gold"]  # they need a document and nothing else
@@ -200,9 +200,20 @@ class TestRegistry:
         with pytest.raises(SegDREError, match="empty or taken"):
             register(Strategy(name, lambda case, k: [0]))
 
+    @pytest.mark.usefixtures("registry")
+    def test_a_head_or_the_base_model(self):
+        with pytest.raises(SegDREError, match="strategy both: has a head and needs_base"):
+            register(Strategy("both", by_counts, head=get_strategy("zip").head, needs_base=True))
+        assert strategy_names() == NAMES
+
     def test_unknown(self):
         with pytest.raises(SegDREError, match=r"unknown strategy 'zap'.*\n.*zip, linear, .*, gold; one of your own"):
             SegConfig(salient="zap")
+
+    def test_what_a_strategy_gives_may_be_one_entity_or_arrays(self):
+        for chosen, due in ((1, (1,)), (None, ()), (np.array([2, 0]), (2, 0))):
+            strategy = Strategy("any", lambda case, k, chosen=chosen: chosen)
+            assert choose_salient(strategy, [document("a", "b", "c")], k=2) == [due]
 
     @pytest.mark.parametrize("chosen", [[0, 0], [3], [-1], [0, 1, 2]])
     def test_what_a_strategy_gives_is_checked(self, chosen):
