@@ -27,13 +27,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in COMMANDS:
         add(commands)
-    options = parser.parse_args(arguments)
+    given, behind = _split(sys.argv[1:] if arguments is None else arguments)
+    options = parser.parse_args(given)
+    if behind and not hasattr(options, "behind"):
+        parser.error(f"unrecognized arguments: -- {' '.join(behind)}")
+    options.behind = behind
     try:
         options.command(options)
     except SegDREError as error:
         print(f"segdre: error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split a command line at its first ``--``: what is behind that is the command line of a train script."""
+    given = list(arguments)
+    cut = given.index("--") if "--" in given else len(given)
+    return given[:cut], given[cut + 1 :]
 
 
 # Commands import what they need when they run: torch takes seconds, `segdre --help` should not.
@@ -86,9 +97,32 @@ def _add_run(commands: Any) -> None:
     def run(options: Namespace) -> None:
         from segdre_plugin.launch import run_script
 
-        run_script(options.script, options.arguments[options.arguments[:1] == ["--"] :])
+        run_script(options.script, [*options.arguments, *options.behind])
 
-    command.set_defaults(command=run)
+    command.set_defaults(command=run, behind=[])
+
+
+def _add_study(commands: Any) -> None:
+    from segdre_plugin.study.studies import STUDIES
+
+    what = "tables and figures of the paper on your data: ablations, salient strategies, alpha, injection, seeds"
+    command = commands.add_parser(
+        "study", help=what, usage="segdre study NAME DIR [options] [-- SCRIPT ARGUMENTS [--seg-...]]"
+    )
+    command.add_argument("name", choices=sorted(STUDIES))
+    command.add_argument("folder", type=Path, metavar="DIR", help="for its runs and results; run again to go on")
+    command.add_argument("--seeds", type=int, nargs="+", default=[66], metavar="SEED", help="one run each (66)")
+    corpus = command.add_argument_group("without a script: the reference model on the corpus of segdre demo")
+    for name, what in (("train", "documents"), ("dev", "documents"), ("test", "documents"), ("epochs", "of a stage")):
+        corpus.add_argument(f"--{name}", type=int, metavar="N", help=what)
+
+    def run(options: Namespace) -> None:
+        from segdre_plugin.study.command import SIZES, run
+
+        sizes = {name: getattr(options, name) for name in SIZES}
+        run(options.name, options.folder, options.seeds, options.behind, sizes)
+
+    command.set_defaults(command=run, behind=[])
 
 
 def _add_report(commands: Any) -> None:
@@ -231,6 +265,7 @@ COMMANDS = (
     _add_demo,
     _add_patch,
     _add_run,
+    _add_study,
     _add_report,
     _add_validate,
     _add_evaluate,

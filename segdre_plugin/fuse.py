@@ -48,10 +48,12 @@ class Scored:
         base = self.tables["base"] if base is None else base
         return join(base, self.tables["dense"], self.tables["sparse"], self.salient, count_entities(self.split))
 
-    def search(self, cells: Cells, grid: str, objective: str, anchor: float | Sequence[float] = 0.0) -> FusionResult:
-        """Find the thresholds that are best on this split."""
+    def search(
+        self, cells: Cells, grid: str | tuple[float, float], objective: str, anchor: float | Sequence[float] = 0.0
+    ) -> FusionResult:
+        """Find the thresholds that are best on this split; ``grid`` is a name, or the first and the last offset."""
         gold, known, n_gold = gold_flags(cells.cells, self.split, self.rel2id, self.train)
-        low, high = GRIDS[grid]
+        low, high = GRIDS[grid] if isinstance(grid, str) else grid
         return search_thresholds(
             cells.cells.margin,
             cells.stage,

@@ -32,7 +32,7 @@ def prepare(adapter: str = "atlop") -> None:
     """
     from segdre_plugin.adapters import SCRIPTS
 
-    with _messages():
+    with messages():
         script = SCRIPTS[adapter]
         missing = [name for name in script.required if importlib.util.find_spec(name) is None]
         if missing:
@@ -71,7 +71,7 @@ def entry(names: MutableMapping[str, Any], adapter: str | Backbone, script: Scri
     adapt_names(names, spec)
 
     def main() -> None:
-        with _messages():
+        with messages():
             if {"-h", "--help"} & set(sys.argv[1:]):
                 print(build_parser().format_help())
                 upstream()
@@ -87,7 +87,7 @@ def entry(names: MutableMapping[str, Any], adapter: str | Backbone, script: Scri
             names["DocREModel"] = lambda *args, **kwargs: wrap_model(model(*args, **kwargs), **plain)
             upstream()
 
-    main.segdre = True  # type: ignore[attr-defined]
+    main.segdre = (upstream, backbone, spec)  # type: ignore[attr-defined]
     return main
 
 
@@ -97,6 +97,19 @@ def run_script(path: Path, arguments: list[str]) -> None:
     Args:
         path: the script.
         arguments: its command line, options of ours included.
+    """
+    load_script(path, arguments)()
+
+
+def load_script(path: Path, arguments: list[str]) -> Callable[[], None]:
+    """Import a train script, patched or not, and give it its command line.
+
+    Args:
+        path: the script.
+        arguments: its command line, options of ours included.
+
+    Returns:
+        What :func:`entry` made of its ``main``.
 
     Raises:
         SegDREError: if it is not there, or no script of a known backbone.
@@ -116,12 +129,12 @@ def run_script(path: Path, arguments: list[str]) -> None:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     names = vars(module)
-    main = names["main"] if getattr(names["main"], "segdre", False) else entry(names, adapter)
-    main()
+    main: Callable[[], None] = names["main"]
+    return main if hasattr(main, "segdre") else entry(names, adapter)
 
 
 @contextmanager
-def _messages() -> Iterator[None]:
+def messages() -> Iterator[None]:
     """Turn our errors into a message and exit status 2."""
     try:
         yield

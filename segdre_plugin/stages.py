@@ -98,13 +98,7 @@ class Stage:
         salient = self.salient[split.name]
         if split.name == "train":
             return [gold_dense_triples(d, chain) for d, chain in zip(split.documents, salient, strict=True)]
-        found: list[list[Triple]] = [[] for _ in split.documents]
-        id2rel = {i: name for name, i in self.rel2id.items()}
-        predicted = self.dense[split.name].take(self.dense[split.name].margin > 0)
-        for k in np.argsort(-predicted.margin, kind="stable").tolist():
-            triple = (int(predicted.head[k]), id2rel[int(predicted.relation[k])], int(predicted.tail[k]))
-            found[int(predicted.document[k])].append(triple)
-        return found
+        return predicted_triples(self.dense[split.name], len(split.documents), self.rel2id)
 
     def score(self, model: Any, split: Split, collate_fn: Any, **how: Any) -> Margins:
         """Give a split's margins (stages base, dense and sparse).
@@ -173,6 +167,17 @@ class Stage:
         return own_scores(
             margins.take(margins.margin > 0), self.name, split, self.salient.get(split.name), self.rel2id, train
         )
+
+
+def predicted_triples(margins: Margins, n_documents: int, rel2id: Mapping[str, int]) -> list[list[Triple]]:
+    """Give the triples that a model predicts for each document: those with a margin above 0, best-scored first."""
+    found: list[list[Triple]] = [[] for _ in range(n_documents)]
+    id2rel = {i: name for name, i in rel2id.items()}
+    predicted = margins.take(margins.margin > 0)
+    for k in np.argsort(-predicted.margin, kind="stable").tolist():
+        triple = (int(predicted.head[k]), id2rel[int(predicted.relation[k])], int(predicted.tail[k]))
+        found[int(predicted.document[k])].append(triple)
+    return found
 
 
 def own_scores(

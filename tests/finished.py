@@ -24,7 +24,7 @@ def make_documents(seed=0, sizes=SIZES) -> dict[str, list]:
     return {name: documents[end - size : end] for (name, size), end in zip(sizes.items(), ends, strict=True)}
 
 
-def make_run(root: Path, documents=None, *, names=RELATIONS, evidence=False, options=(), sparse=None) -> Path:
+def make_run(root: Path, documents=None, *, names=RELATIONS, evidence=False, options=(), sparse=None, seed=0) -> Path:
     """Write data and a run's folder; gives the folder.
 
     Args:
@@ -34,12 +34,13 @@ def make_run(root: Path, documents=None, *, names=RELATIONS, evidence=False, opt
         evidence: whether the margins have an evidence column, as DREEAM's.
         options: further options of ``--seg``.
         sparse: options in the settings of stage sparse.
+        seed: of the margins.
     """
     documents = documents or make_documents()
     data, out = root / "data", root / "out"
     for folder in (data, *(out / stage for stage in ("base", "identify", "dense", "sparse"))):
         folder.mkdir(parents=True)
-    classes, rng = rel2id(), np.random.default_rng(0)
+    classes, rng = rel2id(), np.random.default_rng(seed)
     files = {"rel2id": data / "rel2id.json", "rel_info": data / "rel_info.json"}
     write_json(files["rel2id"], classes)
     write_json(files["rel_info"], names)

@@ -49,7 +49,7 @@ def demo(folder: Path, *, train: int, dev: int, test: int, epochs: int, seed: in
     }
     arguments = ["--seg", *(str(part) for pair in own.items() for part in pair), *options]
     parse(arguments)  # what is wrong with the options is said before anything is written
-    _write_corpus(corpus, {"train": train, "dev": dev, "test": test, "seed": seed})
+    prepare_corpus(corpus, {"train": train, "dev": dev, "test": test, "seed": seed})
     print(f"segdre: {train} train, {dev} dev and {test} test documents, generated from seed {seed}: {corpus}")
     with _one_thread():
         run(arguments)
@@ -70,8 +70,16 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _write_corpus(corpus: Path, sizes: dict[str, int]) -> None:
-    """Write the corpus, or find that it is there already; refuse to write it over another one."""
+def prepare_corpus(corpus: Path, sizes: dict[str, int]) -> None:
+    """Write the embedded corpus, or find that it is there already.
+
+    Args:
+        corpus: its folder.
+        sizes: documents of train, dev and test, and the seed.
+
+    Raises:
+        SegDREError: if there is another one.
+    """
     mark = corpus / "sizes.json"
     if not mark.exists():
         write_corpus(corpus, train=sizes["train"], dev=sizes["dev"], test=sizes["test"], seed=sizes["seed"])

@@ -1,0 +1,125 @@
+"""``segdre study``: train the runs of a study, let their models read, score the rows, write tables and figures."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from segdre_plugin.demo.corpus import rel2id
+from segdre_plugin.demo.run import prepare_corpus
+from segdre_plugin.errors import SegDREError, raise_all
+from segdre_plugin.options import parse
+from segdre_plugin.patching import recognise
+from segdre_plugin.study.output import find_origin, write_results
+from segdre_plugin.study.runs import OURS, Runs
+from segdre_plugin.study.studies import STUDIES
+from segdre_plugin.study.work import Work
+
+SIZES = {"train": 1000, "dev": 80, "test": 80, "epochs": 4}  # of the embedded corpus, as in segdre demo
+CORPUS = "corpus"
+CORPUS_SEED = 0
+
+
+def run(name: str, folder: Path, seeds: Sequence[int], behind: Sequence[str], sizes: Mapping[str, int | None]) -> None:
+    """Run a study.
+
+    Args:
+        name: which one.
+        folder: where its runs and results go; what is finished there is not done again.
+        seeds: one row each.
+        behind: a backbone's train script with its arguments; without a script, arguments of the reference model's.
+        sizes: of the embedded corpus (train, dev, test, epochs); None for the default.
+
+    Raises:
+        SegDREError: if something is wrong with the arguments, or rows failed; the others are written then.
+    """
+    has_script = bool(behind) and not behind[0].startswith("-")
+    script, arguments = (Path(behind[0]), list(behind[1:])) if has_script else (None, list(behind))
+    _check(name, folder, seeds, script, arguments, sizes)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise SegDREError(f"{folder}: another study is using it", "wait for it, or take another folder") from None
+    command = ["segdre", "study", name, str(folder), "--seeds", *map(str, seeds)]
+    try:
+        if script is None:
+            chosen = {key: sizes.get(key) or default for key, default in SIZES.items()}
+            command += [part for key, value in chosen.items() for part in (f"--{key}", str(value))]
+            arguments = [*_reference_arguments(folder / CORPUS, chosen), *arguments]
+        command += ["--", *behind] * bool(behind)
+        work = Work(STUDIES[name], Runs(folder, script, tuple(arguments)), seeds)
+        with _orderly_end():
+            results = work.do()
+        origin = find_origin(shlex.join(command), seeds, work.any_finished())
+        print("\n" + write_results(folder, name, results, origin))
+    finally:
+        lock.release()
+    print(f"\nwritten: {folder / name}.md, .csv, .json")
+    problems = {message: row for row, part in results.errors.items() for message in part.values()}
+    n_failed = sum(map(len, results.errors.values()))
+    raise_all(
+        [f"{row}: {message}" for message, row in problems.items()],
+        f"{n_failed} of {len(results.study.rows) * len(seeds)} rows failed (one of each kind)",
+        "mend that and run the same command again; what is finished is not done again",
+    )
+
+
+@contextmanager
+def _orderly_end() -> Iterator[None]:
+    """Let SIGTERM end a study as Ctrl-C does: with the process that it waits for, which would go on otherwise."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _check(
+    name: str,
+    folder: Path,
+    seeds: Sequence[int],
+    script: Path | None,
+    arguments: list[str],
+    sizes: Mapping[str, int | None],
+) -> None:
+    """Refuse what cannot work, before anything is made."""
+    if len(set(seeds)) < len(seeds):
+        raise SegDREError(f"--seeds {' '.join(map(str, seeds))}: a seed is there twice", "give different seeds")
+    given = [key for key, value in sizes.items() if value is not None]
+    if script is not None:
+        if not script.is_file():
+            raise SegDREError(f"{script} not found", "give the train script of a clone behind --")
+        recognise(script)
+        if given:
+            raise SegDREError(f"--{given[0]} is a size of the embedded corpus", "leave it out with a script")
+    low = [key for key in given if sizes[key] < 1]  # type: ignore[operator]
+    if low:
+        raise SegDREError(f"--{low[0]} is {sizes[low[0]]}", "give 1 or more")
+    set_here = {*OURS, "--seg-salient"} if name == "selection" else OURS
+    ours = [part.split("=")[0] for part in arguments if part.split("=")[0] in set_here]
+    if ours:
+        raise SegDREError(f"{ours[0]} is set by the study", "leave it out; --seeds is an option of segdre study")
+    parse(["--seg", *arguments])
+    if folder.exists() and not folder.is_dir():
+        raise SegDREError(f"{folder} is no folder", "give another one")
+
+
+def _reference_arguments(corpus: Path, sizes: Mapping[str, int]) -> list[str]:
+    """Write the embedded corpus, and give the reference model's command line for it."""
+    epochs = sizes["epochs"]
+    prepare_corpus(corpus, {key: sizes[key] for key in ("train", "dev", "test")} | {"seed": CORPUS_SEED})
+    given = {
+        "--data_dir": corpus,
+        "--num_class": len(rel2id()),
+        "--num_train_epochs": epochs,
+        "--seg-identify-epochs": max(1, epochs // 2),
+    }
+    return [str(part) for pair in given.items() for part in pair]

@@ -1,0 +1,124 @@
+"""Fuse the margins that a row takes, and score them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from segdre_plugin.cells import align, count_entities
+from segdre_plugin.comparison import count
+from segdre_plugin.errors import SegDREError
+from segdre_plugin.fuse import Scored
+from segdre_plugin.fusion import FusionResult, apply_thresholds
+from segdre_plugin.margins import Margins
+from segdre_plugin.metrics import has_gold
+from segdre_plugin.salient import saliency
+from segdre_plugin.stages import own_scores
+from segdre_plugin.study.finished import Finished
+from segdre_plugin.study.rows import SOURCES, Row
+
+TAUS = ("tau_base", "tau_dense", "tau_sparse")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a row scores with one seed.
+
+    Attributes:
+        thresholds: those of base, dense and sparse, and what they give on dev.
+        metrics: split -> metrics, in fractions; splits without gold are missing.
+        counts: split -> title -> correct, predicted and gold triples.
+    """
+
+    thresholds: dict[str, float]
+    metrics: dict[str, dict[str, float]]
+    counts: dict[str, dict[str, list[int]]]
+
+
+def score(row: Row, found: Finished, partner: Callable[[str], Margins], splits: tuple[str, ...]) -> Scores:
+    """Fuse and score a row.
+
+    Args:
+        row: the row.
+        found: the run that it takes, its readings done.
+        partner: split -> margins of the second base model (rows with an ensemble).
+        splits: dev, and perhaps test.
+
+    Returns:
+        Its scores.
+    """
+    known = found.run.metrics["thresholds"]
+    grid, objective = known["grid"], known["objective"]
+    anchors = (0.0, 0.0, 0.0)
+    if row.thresholds != "search":
+        grid = (0.0, 0.0)  # offsets: a grid of one point
+    if row.thresholds == "run":
+        anchors = tuple(known[tau] for tau in TAUS)
+    taus: FusionResult | None = None
+    metrics, counts = {}, {}
+    for name in splits:
+        if name not in found.run.documents or not has_gold(found.run.documents[name]):
+            continue
+        scored = _take(row, found.scored(name, row.reading), partner, name)
+        cells = scored.cells()
+        if taus is None:  # dev comes first
+            taus = scored.search(cells, grid, objective, anchors)
+        keep = apply_thresholds(cells.cells.margin, cells.stage, cells.is_dense, taus)
+        if row.pairs != "base":
+            keep &= cells.is_dense == (row.pairs == "dense")
+        chosen = cells.cells.take(keep)
+        metrics[name] = own_scores(chosen, row.pairs, scored.split, scored.salient, scored.rel2id, scored.train)
+        if "dense" in row.sources:
+            metrics[name] |= saliency(scored.split.documents, scored.salient, found.run.config.salient_k)
+        if row.reading:
+            metrics[name]["n_injected"] = found.n_injected(name, row.reading)
+        counts[name] = count(scored.official(chosen), scored.split.documents)
+    assert taus is not None
+    return Scores(asdict(taus), metrics, counts)
+
+
+def _take(row: Row, scored: Scored, partner: Callable[[str], Margins], name: str) -> Scored:
+    """Put the margins that a row does not take out, and a second base model's in."""
+    tables: Mapping[str, Margins] = scored.tables
+    if row.ensemble:
+        tables = _ensemble(row.ensemble, tables["base"], partner(name), count_entities(scored.split))
+    empty = tables["base"].take(np.empty(0, dtype=np.int64))
+    return replace(scored, tables={stage: tables[stage] if stage in row.sources else empty for stage in SOURCES})
+
+
+def _ensemble(how: str, first: Margins, second: Margins, n_entities: int) -> dict[str, Any]:
+    """Put two base models together; refuse one and the same."""
+    if len(first) == len(second) and (first.margin == second.margin).all():
+        raise SegDREError("both base models are the same", "leave --load_path out, or do without the naive ensemble")
+    nothing = first.take(np.empty(0, dtype=np.int64))
+    if how == "average":
+        return {"base": average(first, second, n_entities), "dense": nothing, "sparse": nothing}
+    return {"base": first, "dense": second, "sparse": nothing}  # a cell's stage is dense or sparse by its pair alone
+
+
+def average(first: Margins, second: Margins, n_entities: int) -> Margins:
+    """Average the margins of two base models.
+
+    A model's table holds the top classes of a pair only. A cell that it lacks gets its lowest margin of the pair, which
+    is the most that it can be.
+
+    Args:
+        first: one model's margins of all pairs.
+        second: the other's.
+        n_entities: more than any entity's index.
+
+    Returns:
+        The cells of either, with the mean of both margins; -inf where a model has no cell of the pair.
+    """
+    cells, columns = align((first, second), n_entities, np.nan)
+    pairs, place = np.unique(cells.pairs(n_entities), return_inverse=True)
+    filled = []
+    for column in columns:
+        lowest = np.full(len(pairs), np.inf)
+        np.fmin.at(lowest, place, column)
+        lowest[np.isinf(lowest)] = -np.inf
+        filled.append(np.where(np.isnan(column), lowest[place], column))
+    return replace(cells, margin=(filled[0] + filled[1]) / 2)

@@ -1,0 +1,122 @@
+"""The work of a study: train runs, let their models read, score rows. What fails is noted, and the rest goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+from segdre_plugin.errors import SegDREError
+from segdre_plugin.margins import Margins
+from segdre_plugin.stages import margins_file
+from segdre_plugin.study.finished import Finished
+from segdre_plugin.study.repredict import Request
+from segdre_plugin.study.results import Results
+from segdre_plugin.study.rows import Row, Study
+from segdre_plugin.study.runs import SHARED, Runs
+from segdre_plugin.study.scores import Scores, score
+
+
+class Work:
+    """A study under way.
+
+    Args:
+        study: the study.
+        runs: where its runs are, and how they are started.
+        seeds: the seeds.
+    """
+
+    def __init__(self, study: Study, runs: Runs, seeds: Sequence[int]) -> None:
+        self.study, self.runs, self.seeds = study, runs, tuple(seeds)
+        self.scores: dict[str, dict[int, Scores]] = {name: {} for name in study.rows}
+        self.errors: dict[str, dict[int, str]] = {}
+        self._failed: dict[tuple[str, int], str] = {}  # run and seed -> why
+        self._finished: dict[tuple[str, int], Finished] = {}
+
+    def do(self) -> Results:
+        """Do all of it.
+
+        Returns:
+            What came out.
+        """
+        for seed in self.seeds:
+            self._train(seed)
+        for row, seed in self._due():
+            problems = [self._failed[name, seed] for name in row.trainings if (name, seed) in self._failed]
+            if problems:
+                self._note(row, seed, problems[0])
+        for seed in self.seeds:
+            for name in dict.fromkeys(row.run for row in self.study.rows.values() if row.reading):
+                self._read(name, seed)
+        for row, seed in tqdm(list(self._due()), desc="rows scored", dynamic_ncols=True):
+            with self._noting([row], seed):
+                self.scores[row.name][seed] = self._score(row, seed)
+        return Results(self.study, self.seeds, self.scores, self.errors)
+
+    def finished(self, name: str, seed: int) -> Finished:
+        """Give a finished run, read once."""
+        if (name, seed) not in self._finished:
+            self._finished[name, seed] = Finished(self.runs.path(name, seed))
+        return self._finished[name, seed]
+
+    def any_finished(self) -> Finished | None:
+        """Give a run that tells what the data are; None if there is none."""
+        for seed in self.seeds:
+            try:
+                _ = self.finished(SHARED, seed).run
+            except SegDREError:
+                continue
+            return self.finished(SHARED, seed)
+        return None
+
+    def _train(self, seed: int) -> None:
+        for name in dict.fromkeys(name for row in self.study.rows.values() for name in row.trainings):
+            path = self.runs.path(name, seed)
+            if self.runs.is_finished(name, seed):
+                print(f"segdre: run {path.name} is done")
+                continue
+            print(f"segdre: run {path.name}: what it prints is in {path}.log", flush=True)
+            try:
+                self.runs.train(name, seed)
+            except SegDREError as error:
+                self._failed[name, seed] = f"run {path.name}: {error}"
+                print(f"segdre: failed: {self._failed[name, seed]}", flush=True)
+
+    def _read(self, name: str, seed: int) -> None:
+        """Let the models of a run read whatever rows want of them."""
+        readers: dict[str, list[Row]] = {}
+        requests: dict[str, Request] = {}
+        for row, _ in [part for part in self._due() if part[1] == seed and part[0].run == name]:
+            if row.reading is not None:
+                readers.setdefault(row.reading.name, []).append(row)
+                with self._noting([row], seed):
+                    head = self.runs.path(row.reading.head, seed)
+                    requests[row.reading.name] = self.finished(name, seed).request(row.reading, head)
+        for key, problem in self.runs.read(name, seed, requests).items():
+            for row in readers[key]:
+                self._note(row, seed, problem)
+
+    def _score(self, row: Row, seed: int) -> Scores:
+        partner = self.runs.path("partner", seed) / "base"
+        found = self.finished(row.run, seed)
+        return score(row, found, lambda split: Margins.load(margins_file(partner, split)), self.study.splits)
+
+    def _due(self) -> Iterator[tuple[Row, int]]:
+        """Go through the rows and seeds that have not failed."""
+        for seed in self.seeds:
+            for row in self.study.rows.values():
+                if seed not in self.errors.get(row.name, {}):
+                    yield row, seed
+
+    def _note(self, row: Row, seed: int, problem: str) -> None:
+        self.errors.setdefault(row.name, {})[seed] = problem
+
+    @contextmanager
+    def _noting(self, rows: Sequence[Row], seed: int) -> Iterator[None]:
+        """Note an error of ours for some rows; it concerns no others."""
+        try:
+            yield
+        except SegDREError as error:
+            for row in rows:
+                self._note(row, seed, str(error))
