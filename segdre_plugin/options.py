@@ -39,6 +39,11 @@ class Options:
     bf16: bool
     buckets: bool
 
+    @property
+    def speed(self) -> dict[str, bool]:
+        """Give what :func:`segdre_plugin.wrap.wrap_model` takes of them."""
+        return {"fast": self.fast, "bf16": self.bf16}
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of our options; it knows none of the backbone's."""

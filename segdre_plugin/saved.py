@@ -134,7 +134,7 @@ class SavedRun(Driver):
     def _predict(self, args: Namespace, model: Any, *_: Any, **__: Any) -> Any:
         """Stand in for the script's ``evaluate``: every stage in turn, with its checkpoint, in the one model."""
         how = {"batch_size": args.test_batch_size, "device": args.device}
-        speed = {"fast": self.options.fast, "bf16": self.options.bf16}
+        speed = self.options.speed
         collate = self.names["collate_fn"]
         for name in STAGES:
             stage = Stage(name, self.rel2id, {self.name: self.split}, config=self.config, seed=self.args.seed)

@@ -40,8 +40,7 @@ class Training:
         session.reader.fill_missing()
         self.stage = session.prepare(self.name)
         options = session.options
-        how: dict[str, Any] = {"adapter": session.backbone, "fast": options.fast, "bf16": options.bf16}
-        wrap_model(model, stage=self.name, config=options.config, **how)
+        wrap_model(model, stage=self.name, adapter=session.backbone, config=options.config, **options.speed)
         self.collate_fn = session.names["collate_fn"]
         checkpoint = Path(session.script.checkpoint.format(folder=self.folder))
         args.save_path = session.script.save_path.format(folder=self.folder)

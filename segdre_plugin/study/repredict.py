@@ -153,7 +153,7 @@ class Repredict(Session):
     @contextmanager
     def _loaded(self, model: Any, stage: str) -> Iterator[None]:
         """Make the script's model that of a stage while the context lasts."""
-        wrap_model(model, stage=stage, adapter=self.backbone, config=self.options.config)
+        wrap_model(model, stage=stage, adapter=self.backbone, config=self.options.config, **self.options.speed)
         try:
             load_all(model, self.checkpoint(stage))
             yield
