@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import study_runs
 
+from segdre_plugin import strategies
 from segdre_plugin.cli import main
 from segdre_plugin.margins import Margins
-from segdre_plugin.strategies import strategy_names
 from segdre_plugin.study import runs
-from segdre_plugin.study.studies import STRATEGIES, STUDIES
+from segdre_plugin.study.studies import STRATEGIES, STUDIES, selection_lines
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -148,8 +148,17 @@ def test_selection_reads_with_the_entities_of_every_strategy(finished, started):
         assert len(document["vertexSet"][entity]) == max(map(len, document["vertexSet"]))
 
 
-def test_selection_has_a_line_for_every_strategy(finished, capsys):
-    assert strategy_names() == [name for name in strategy_names() if name in STRATEGIES]
+def test_selection_has_a_line_for_every_strategy(monkeypatch):
+    lines = {line.title for line in STUDIES["selection"].lines}
+    assert lines == {line.title for line in selection_lines()} == set(STRATEGIES.values())
+    assert set(STRATEGIES) == set(strategies.strategy_names())
+    monkeypatch.setattr(strategies, "_strategies", dict(strategies._strategies))
+    strategies.register(strategies.Strategy("mine", lambda case, k: [0]))
+    strategies.register(strategies.Strategy("with a head", lambda case, k: [0], head=strategies.Head(None, None)))
+    assert {line.title for line in selection_lines()} == lines | {"mine"}
+
+
+def test_selection_chooses_strategies_itself(finished, capsys):
     assert main(["study", "selection", str(finished), *study_runs.TINY, "--", "--seg-salient", "gold"]) == 2
     assert "--seg-salient is set by the study" in capsys.readouterr().err
 

@@ -63,7 +63,10 @@ def run(name: str, folder: Path, seeds: Sequence[int], behind: Sequence[str], si
     finally:
         lock.release()
     print(f"\nwritten: {folder / name}.md, .csv, .json")
-    problems = {message: row for row, part in results.errors.items() for message in part.values()}
+    problems: dict[str, str] = {}
+    for row, part in results.errors.items():
+        for message in part.values():
+            problems.setdefault(message, row)
     n_failed = sum(map(len, results.errors.values()))
     raise_all(
         [f"{row}: {message}" for message, row in problems.items()],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from segdre_plugin.strategies import get_strategy, strategy_names
 from segdre_plugin.study.rows import Column, Line, Reading, Row, Study, Training
 
 PARTNER = 1000  # seed of a naive ensemble's second model minus that of its first
@@ -80,7 +81,7 @@ ABLATIONS = Study(
     _BOTH,
 )
 
-STRATEGIES = {
+STRATEGIES = {  # in the paper's order, and two that it does not have
     "linear": "Regression (linear)",
     "zip": "Regression (ZIP)",
     "aggregation": "Aggregation",
@@ -101,9 +102,15 @@ def _strategy(name: str) -> tuple[Row, ...]:
     return fused, *(replace(row, thresholds="anchor") for row in own.values())
 
 
+def selection_lines() -> tuple[Line, ...]:
+    """Give a line for each strategy; those that users registered join unless they want a head of their own trained."""
+    others = {name: name for name in strategy_names() if name not in STRATEGIES and not get_strategy(name).head}
+    return tuple(Line(title, _strategy(name)) for name, title in (STRATEGIES | others).items())
+
+
 SELECTION = Study(
     "Selection of the salient entity (the paper's Table 5)",
-    tuple(Line(title, _strategy(name)) for name, title in STRATEGIES.items()),
+    selection_lines(),
     (
         Column("accuracy", "accuracy"),
         Column("saliency", "saliency"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 
 from tqdm import tqdm
 
@@ -16,6 +17,8 @@ from segdre_plugin.study.results import Results
 from segdre_plugin.study.rows import Row, Study
 from segdre_plugin.study.runs import SHARED, Runs
 from segdre_plugin.study.scores import Scores, score
+
+KEPT = 4  # finished runs with their documents in memory
 
 
 class Work:
@@ -32,7 +35,7 @@ class Work:
         self.scores: dict[str, dict[int, Scores]] = {name: {} for name in study.rows}
         self.errors: dict[str, dict[int, str]] = {}
         self._failed: dict[tuple[str, int], str] = {}  # run and seed -> why
-        self._finished: dict[tuple[str, int], Finished] = {}
+        self.finished = lru_cache(maxsize=KEPT)(self._open)
 
     def do(self) -> Results:
         """Do all of it.
@@ -50,15 +53,9 @@ class Work:
             for name in dict.fromkeys(row.run for row in self.study.rows.values() if row.reading):
                 self._read(name, seed)
         for row, seed in tqdm(list(self._due()), desc="rows scored", dynamic_ncols=True):
-            with self._noting([row], seed):
+            with self._noting(row, seed):
                 self.scores[row.name][seed] = self._score(row, seed)
         return Results(self.study, self.seeds, self.scores, self.errors)
-
-    def finished(self, name: str, seed: int) -> Finished:
-        """Give a finished run, read once."""
-        if (name, seed) not in self._finished:
-            self._finished[name, seed] = Finished(self.runs.path(name, seed))
-        return self._finished[name, seed]
 
     def any_finished(self) -> Finished | None:
         """Give a run that tells what the data are; None if there is none."""
@@ -69,6 +66,9 @@ class Work:
                 continue
             return self.finished(SHARED, seed)
         return None
+
+    def _open(self, name: str, seed: int) -> Finished:
+        return Finished(self.runs.path(name, seed))
 
     def _train(self, seed: int) -> None:
         for name in dict.fromkeys(name for row in self.study.rows.values() for name in row.trainings):
@@ -90,7 +90,7 @@ class Work:
         for row, _ in [part for part in self._due() if part[1] == seed and part[0].run == name]:
             if row.reading is not None:
                 readers.setdefault(row.reading.name, []).append(row)
-                with self._noting([row], seed):
+                with self._noting(row, seed):
                     head = self.runs.path(row.reading.head, seed)
                     requests[row.reading.name] = self.finished(name, seed).request(row.reading, head)
         for key, problem in self.runs.read(name, seed, requests).items():
@@ -113,10 +113,9 @@ class Work:
         self.errors.setdefault(row.name, {})[seed] = problem
 
     @contextmanager
-    def _noting(self, rows: Sequence[Row], seed: int) -> Iterator[None]:
-        """Note an error of ours for some rows; it concerns no others."""
+    def _noting(self, row: Row, seed: int) -> Iterator[None]:
+        """Note an error of ours for a row; it concerns no others."""
         try:
             yield
         except SegDREError as error:
-            for row in rows:
-                self._note(row, seed, str(error))
+            self._note(row, seed, str(error))
