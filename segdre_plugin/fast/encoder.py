@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segdre_plugin.attention import probe
+from segdre_plugin.fast.dropout import attend, draw_kept
 
 NAME = "segdre_last_{layers}"  # of the attention function; a plain name, so that it survives a deep copy of the model
-BITS = 15  # of a random number that decides on one attention weight
 SAME = 1e-4  # most by which the two ways may differ on four tokens
 
 
@@ -107,32 +107,13 @@ def _attend(
         return mixed.transpose(1, 2).contiguous(), None
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = torch.matmul(query * scale, key.transpose(2, 3))
-    weights = torch.softmax(scores if attention_mask is None else scores + attention_mask, dim=-1)
-    if dropout and weights.device.type == "cpu":
-        dropped, kept = _draw(weights, dropout)
-        weights = weights.masked_fill(dropped, 0.0)  # keeps one byte a weight for the backward pass
-        mixed = torch.matmul(weights, value / kept)
-        weights = weights / kept if pooled else weights
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    if dropout and query.device.type == "cpu":
+        kept, share = draw_kept(scores.shape, dropout)
+        if not pooled:
+            return attend(scores, value, kept, share).transpose(1, 2).contiguous(), None
+        weights = torch.softmax(scores, dim=-1) * (kept.to(scores.dtype) / share)
     else:
-        weights = F.dropout(weights, dropout, training=dropout > 0)
-        mixed = torch.matmul(weights, value)
-    return mixed.transpose(1, 2).contiguous(), weights if pooled else None
-
-
-def _draw(weights: Tensor, dropout: float) -> tuple[Tensor, float]:
-    """Draw which weights are dropped; four of them from each random number.
-
-    torch draws the numbers one by one on a CPU, and there are millions of attention weights: this takes a quarter of
-    its draws.
-
-    Args:
-        weights: any shape.
-        dropout: the probability, rounded to 2^-15.
-
-    Returns:
-        bool of the weights' shape, and the share that is kept on average.
-    """
-    drawn = torch.empty(-(-weights.numel() // 4), dtype=torch.int64).random_()
-    bits = drawn.view(torch.int16)[: weights.numel()] & (2**BITS - 1)  # the sign bit of a number drawn is always 0
-    cut = round(dropout * 2**BITS)
-    return (bits < cut).view(weights.shape), 1 - cut / 2**BITS
+        weights = F.dropout(torch.softmax(scores, dim=-1), dropout, training=dropout > 0)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights if pooled else None
