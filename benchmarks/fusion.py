@@ -92,7 +92,7 @@ def of_run(folder: Path) -> Case:
 
 def repeated(case: Case, n: int) -> Case:
     """Repeat a case's cells up to ``n``."""
-    return case.take(np.resize(np.arange(len(case.base)), n), f"{case.name}, repeated to {n} cells")
+    return case.take(np.resize(np.arange(len(case.base)), n), f"{case.name}, repeated")
 
 
 def check(case: Case, low: float, high: float, points: Sequence[tuple[int, int, int]]) -> None:

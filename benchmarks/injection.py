@@ -247,14 +247,14 @@ def measure(trees: Sequence[Tree], batch: int, builder: Builder, device: torch.d
 
 
 def grow(builder: Builder, device: torch.device, **how: Any) -> list[Row]:
-    """Time all sides as documents get longer and branches more, eight made-up trees in a batch."""
+    """Time all sides as documents get longer and branches more: 64 made-up trees, eight in a batch."""
     cases = {
         "tokens (16 branches)": {n: made_up(n, 16) for n in (64, 128, 256, 512)},
         "branches (256 tokens)": {n: made_up(256, n) for n in (4, 16, 64, 128)},
     }
     rows: list[Row] = []
     for what, trees in cases.items():
-        found = {size: interleaved(sides([tree] * 8, 8, builder, device), **how) for size, tree in trees.items()}
+        found = {size: interleaved(sides([tree] * 64, 8, builder, device), **how) for size, tree in trees.items()}
         exponents = {
             side: growth(list(trees), [float(np.median(seconds[side])) for seconds in found.values()])
             for side in (KBERT, OURS, DENSE, HOST)
