@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from timing import Row, compare, growth, interleaved, report
+from timing import CLOCKS, Row, compare, growth, interleaved, report
 
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.fusion import GRIDS, FusionResult, count_grid, search_thresholds
 from segdre_plugin.report.load import load_candidates, load_run
 
+Clock = Callable[[], float]
 SEARCH, POINTS, SORT = "search_thresholds", "point by point", "np.sort of base"
 
 
@@ -91,7 +92,7 @@ def of_run(folder: Path) -> Case:
 
 def repeated(case: Case, n: int) -> Case:
     """Repeat a case's cells up to ``n``."""
-    return case.take(np.resize(np.arange(len(case.base)), n), f"{case.name}, repeated to {n} cells")
+    return case.take(np.resize(np.arange(len(case.base)), n), f"{case.name}, repeated")
 
 
 def check(case: Case, low: float, high: float, points: Sequence[tuple[int, int, int]]) -> None:
@@ -120,7 +121,7 @@ def check(case: Case, low: float, high: float, points: Sequence[tuple[int, int, 
         raise SegDREError(f"{case.name}: the optimum is {ours}, point by point {theirs}")
 
 
-def measure(case: Case, grid: str, n_points: int, repeats: int) -> list[Row]:
+def measure(case: Case, grid: str, n_points: int, repeats: int, clock: Clock) -> list[Row]:
     """Compare the three sides on one case; the search point by point is extrapolated from some points."""
     low, high = GRIDS[grid]
     offsets = np.round(np.arange(low, high + 0.05, 0.1), 10)
@@ -133,7 +134,7 @@ def measure(case: Case, grid: str, n_points: int, repeats: int) -> list[Row]:
         POINTS: lambda: [slow.f1(*offsets[list(point)]) for point in points],
         SORT: lambda: np.sort(case.base),
     }
-    seconds = interleaved(sides, repeats=repeats)
+    seconds = interleaved(sides, repeats=repeats, clock=clock)
     scale = len(offsets) ** 3 / n_points
     seconds[POINTS] = [scale * s for s in seconds[POINTS]]
     rows = compare(f"{case.name}, {len(case.base)} cells, {len(offsets)}^3 points", seconds, against=POINTS)
@@ -141,13 +142,14 @@ def measure(case: Case, grid: str, n_points: int, repeats: int) -> list[Row]:
     return [row | {"sorts": row["median_s"] / sort} for row in rows]
 
 
-def grow(n: int, seed: int, repeats: int) -> list[Row]:
+def grow(n: int, seed: int, repeats: int, clock: Clock) -> list[Row]:
     """Time the search for more and more cells, and for finer and finer grids."""
     rows: list[Row] = []
     sizes = [n // 16, n // 8, n // 4, n // 2, n]
     cases = [trained(size, seed) for size in sizes]
     low, high = GRIDS["redocred"]
-    seconds = interleaved({str(c.base.size): lambda c=c: c.search(low, high) for c in cases}, repeats=repeats)
+    more = {str(case.base.size): lambda case=case: case.search(low, high) for case in cases}
+    seconds = interleaved(more, repeats=repeats, clock=clock)
     rows += compare("cells (71^3 points)", seconds, against=str(n))
     exponents = {"cells (71^3 points)": growth(sizes, [float(np.median(s)) for s in seconds.values()])}
     last = cases[-1]
@@ -157,7 +159,7 @@ def grow(n: int, seed: int, repeats: int) -> list[Row]:
         f"{count}^3": lambda step=7.0 / (count - 1): search_thresholds(*arrays, low=low, high=high, step=step)
         for count in counts
     }
-    seconds = interleaved(finer, repeats=repeats)
+    seconds = interleaved(finer, repeats=repeats, clock=clock)
     rows += compare(f"points ({n} cells)", seconds, against="71^3")
     exponents[f"points ({n} cells)"] = growth(counts, [float(np.median(s)) for s in seconds.values()])
     return [row | {"exponent": exponents[row["case"]]} for row in rows]
@@ -171,6 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--run", type=Path, metavar="SEG_DIR", help="a finished run, for real margins")
     parser.add_argument("--points", type=int, default=40, help="points that are evaluated one by one (%(default)s)")
     parser.add_argument("--repeats", type=int, default=9, help="timed rounds (%(default)s)")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: without other processes (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the synthetic margins (%(default)s)")
     parser.add_argument("--json", type=Path, default=Path("fusion.json"), help="where numbers go (%(default)s)")
     options = parser.parse_args(arguments)
@@ -178,11 +181,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.run:
         real = of_run(options.run)
         cases += [real, repeated(real, options.cells)]
-    rows = [row for case in cases for row in measure(case, options.grid, options.points, options.repeats)]
+    clock = CLOCKS[options.clock]
+    rows = [row for case in cases for row in measure(case, options.grid, options.points, options.repeats, clock)]
+    about = {"repeats": options.repeats, "clock": options.clock}
     note = f"{POINTS}: measured on {options.points} points, extrapolated to all"
-    report("Threshold search", rows, options.json, repeats=options.repeats, note=note)
+    report("Threshold search", rows, options.json, **about, note=note)
     target = options.json.with_stem(f"{options.json.stem}-growth")
-    report("Threshold search: growth", grow(options.cells, options.seed, options.repeats), target)
+    report("Threshold search: growth", grow(options.cells, options.seed, options.repeats, clock), target, **about)
 
 
 if __name__ == "__main__":

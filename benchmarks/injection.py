@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from timing import Row, compare, growth, interleaved, report
+from timing import CLOCKS, Row, compare, growth, interleaved, report
 from torch import Tensor
 
 from segdre_plugin.attention import visible_tokens
@@ -162,12 +162,16 @@ def made_up(length: int, n_branches: int) -> Tree:
     return Tree(list(range(length)), (length // 4, length // 4 + 4), [list(range(9000, 9004))] * n_branches)
 
 
-def on_device(injections: Sequence[Injection], device: torch.device) -> Tensor:
-    """Build the masks of a batch from integers, as the hooks do: bool [batch, L, L] on the device."""
-    width = max(injection.n_document for injection in injections)
-    node_ids, _, branch_ids, visibility = (part.to(device) for part in assemble(injections, width))
-    document = torch.arange(width, device=device) < torch.tensor([[i.n_document] for i in injections], device=device)
-    return visible_tokens(node_ids, visibility, torch.cat([document, branch_ids >= 0], dim=1))
+def attention_mask(trees: Sequence[Tree], device: torch.device) -> Tensor:
+    """Give what a backbone's collate function makes of a batch: which tokens are no padding, long [batch, width]."""
+    lengths = torch.tensor([[len(tree.ids)] for tree in trees])
+    return (torch.arange(int(lengths.max())) < lengths).long().to(device)
+
+
+def on_device(injections: Sequence[Injection], mask: Tensor) -> Tensor:
+    """Build the visible matrices of a batch from integers, as the hooks do: bool [batch, L, L] on the mask's device."""
+    node_ids, _, branch_ids, visibility = (part.to(mask.device) for part in assemble(injections, mask.shape[1]))
+    return visible_tokens(node_ids, visibility, torch.cat([mask > 0, branch_ids >= 0], dim=1))
 
 
 def from_host(matrices: Sequence[np.ndarray], device: torch.device) -> Tensor:
@@ -195,7 +199,7 @@ def check(tree: Tree, builder: Builder) -> None:
     # K-BERT inserts behind the anchor what we append
     order = [*range(end), *range(len(tree.ids), tree.length), *range(end, len(tree.ids))]
     visible = visible_matrix(ours.node_ids, ours.visibility)[np.ix_(order, order)]
-    on = on_device([ours], torch.device("cpu"))[0].numpy()
+    on = on_device([ours], attention_mask([tree], torch.device("cpu")))[0].numpy()
     same = (visible == (matrix > 0)).all() and (on == visible_matrix(ours.node_ids, ours.visibility)).all()
     if not same or ours.position_ids[order].tolist() != positions:
         raise SegDREError(f"{len(tree.ids)} tokens, {added} in branches: K-BERT and the plugin differ")
@@ -205,6 +209,7 @@ def sides(trees: Sequence[Tree], batch: int, builder: Builder, device: torch.dev
     """Give what is timed: each side goes through all trees, batch by batch."""
     batches = [trees[i : i + batch] for i in range(0, len(trees), batch)]
     given = [[as_sentence(tree) for tree in part] for part in batches]  # K-BERT's input; not timed
+    masks = [attention_mask(part, device) for part in batches]
     lengths = [max(tree.length for tree in part) for part in batches]
 
     def kbert() -> None:
@@ -213,8 +218,8 @@ def sides(trees: Sequence[Tree], batch: int, builder: Builder, device: torch.dev
                 builder(*sentence, length)
 
     def ours() -> None:
-        for part in batches:
-            on_device([tree.inject() for tree in part], device)
+        for part, mask in zip(batches, masks, strict=True):
+            on_device([tree.inject() for tree in part], mask)
 
     def dense() -> None:
         for part in batches:
@@ -228,10 +233,9 @@ def sides(trees: Sequence[Tree], batch: int, builder: Builder, device: torch.dev
     return {KBERT: kbert, OURS: ours, DENSE: dense, HOST: alone}
 
 
-def measure(trees: Sequence[Tree], batch: int, builder: Builder, device: torch.device, repeats: int) -> list[Row]:
+def measure(trees: Sequence[Tree], batch: int, builder: Builder, device: torch.device, **how: Any) -> list[Row]:
     """Compare all sides on real documents, with the bytes that go to the device."""
-    wait = torch.cuda.synchronize if device.type == "cuda" else None
-    seconds = interleaved(sides(trees, batch, builder, device), repeats=repeats, synchronize=wait)
+    seconds = interleaved(sides(trees, batch, builder, device), **how)
     integers = squares = 0
     for i in range(0, len(trees), batch):
         parts = assemble([t.inject() for t in trees[i : i + batch]], max(len(t.ids) for t in trees[i : i + batch]))
@@ -242,17 +246,15 @@ def measure(trees: Sequence[Tree], batch: int, builder: Builder, device: torch.d
     return [row | {"ms_a_document": 1000 * row["median_s"] / len(trees)} for row in rows]
 
 
-def grow(builder: Builder, device: torch.device, repeats: int) -> list[Row]:
-    """Time all sides as documents get longer and branches more, eight made-up trees in a batch."""
+def grow(builder: Builder, device: torch.device, **how: Any) -> list[Row]:
+    """Time all sides as documents get longer and branches more: 64 made-up trees, eight in a batch."""
     cases = {
         "tokens (16 branches)": {n: made_up(n, 16) for n in (64, 128, 256, 512)},
         "branches (256 tokens)": {n: made_up(256, n) for n in (4, 16, 64, 128)},
     }
     rows: list[Row] = []
     for what, trees in cases.items():
-        found = {
-            size: interleaved(sides([tree] * 8, 8, builder, device), repeats=repeats) for size, tree in trees.items()
-        }
+        found = {size: interleaved(sides([tree] * 64, 8, builder, device), **how) for size, tree in trees.items()}
         exponents = {
             side: growth(list(trees), [float(np.median(seconds[side])) for seconds in found.values()])
             for side in (KBERT, OURS, DENSE, HOST)
@@ -271,6 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--documents", type=int, default=100, help="real documents at most (%(default)s)")
     parser.add_argument("--batch", type=int, default=4, help="documents of a batch (%(default)s)")
     parser.add_argument("--repeats", type=int, default=9, help="timed rounds (%(default)s)")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: without other processes (%(default)s)")
     parser.add_argument("--device", default="cpu", help="where masks are needed (%(default)s)")
     parser.add_argument("--json", type=Path, default=Path("injection.json"), help="where numbers go (%(default)s)")
     options = parser.parse_args(arguments)
@@ -279,11 +282,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for tree in trees:
         check(tree, builder)
     tokens = {"tokens": sum(len(t.ids) for t in trees), "branches": sum(len(t.branches) for t in trees)}
-    about = counts | tokens | {"batch": options.batch, "device": options.device, "repeats": options.repeats}
+    wait = torch.cuda.synchronize if device.type == "cuda" else None
+    how = {"repeats": options.repeats, "synchronize": wait, "clock": CLOCKS[options.clock]}
+    where = {"device": options.device, "repeats": options.repeats, "clock": options.clock}
+    about = where | counts | tokens | {"batch": options.batch}
     about["pkuseg"] = "a stand-in: words are given to K-BERT" if builder.stubbed else "not used: words are given"
-    report("Injection", measure(trees, options.batch, builder, device, options.repeats), options.json, **about)
+    report("Injection", measure(trees, options.batch, builder, device, **how), options.json, **about)
     target = options.json.with_stem(f"{options.json.stem}-growth")
-    report("Injection: growth", grow(builder, device, options.repeats), target, device=options.device)
+    report("Injection: growth", grow(builder, device, **how), target, **where)
 
 
 if __name__ == "__main__":
