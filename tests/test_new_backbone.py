@@ -9,12 +9,14 @@ import pytest
 import tiny
 import torch
 from locate import REPOSITORY
+from torch import nn
 
-from segdre_plugin import Backbone, SegDREError, wrap_model
+from segdre_plugin import Backbone, SegDREError, unwrap_model, wrap_model
 from segdre_plugin.demo.corpus import write_corpus
 from segdre_plugin.hooks import InjectedPositions
 from segdre_plugin.launch import entry
 from segdre_plugin.reference import (
+    AdaptiveThresholdLoss,
     ReferenceModel,
     build_encoder,
     build_features,
@@ -24,6 +26,7 @@ from segdre_plugin.reference import (
     train,
 )
 from segdre_plugin.script import Script
+from segdre_plugin.zip_head import CountHead, CountLoss
 
 PAGE = (REPOSITORY / "docs" / "new-backbone.md").read_text(encoding="utf-8")
 
@@ -133,3 +136,40 @@ def test_fields_that_the_page_names_exist():
     named = {name for text in (*rows, further[0]) for name in re.findall(r"`(\w+)`", text)}
     assert len(named) > 15
     assert named <= known
+
+
+def test_a_backbone_of_the_users_own():
+    class Renamed(nn.Module):
+        """ATLOP with other names for its parts."""
+
+        def __init__(self):
+            super().__init__()
+            inner = tiny.model()
+            self.bert, self.scorer, self.criterion = inner.model, inner.bilinear, AdaptiveThresholdLoss()
+            self.config, self.num_labels = inner.config, 4
+
+        def encode(self):
+            """Stand here."""
+
+        get_hrt = encode
+
+        def forward(self, input_ids, attention_mask, labels, entity_pos, hts):
+            return self.scorer(torch.zeros(1, self.scorer.in_features))
+
+    spec = Backbone(
+        name="renamed",
+        repository="mine",
+        batch=tiny.ATLOP.batch,
+        encoder="bert",
+        classifier="scorer",
+        loss="criterion",
+    )
+    model = Renamed()
+    with pytest.raises(SegDREError, match=r"Renamed\.bilinear: missing"):
+        wrap_model(model, adapter="atlop")
+    wrap_model(model, stage="identify", adapter=spec)
+    assert isinstance(model.scorer, CountHead)
+    assert isinstance(model.criterion, CountLoss)
+    unwrap_model(model)
+    assert isinstance(model.scorer, nn.Linear)
+    assert isinstance(model.criterion, AdaptiveThresholdLoss)

@@ -7,7 +7,7 @@ import transformers
 from torch import nn
 
 import segdre_plugin.wrap
-from segdre_plugin import Backbone, SegConfig, SegDREError, unwrap_model, wrap_model
+from segdre_plugin import SegConfig, SegDREError, unwrap_model, wrap_model
 from segdre_plugin.config import STAGES
 from segdre_plugin.linear_head import SquaredCountLoss
 from segdre_plugin.reference import AdaptiveThresholdLoss, collate_fn
@@ -184,6 +184,7 @@ def fail(*_, **__):
     [
         ("base", "check_outputs"),
         ("base", "build_loss"),
+        ("base", "speed_up"),
         ("identify", "guard"),
         ("identify", "CutBranches"),
         ("sparse", "mask_form"),
@@ -265,40 +266,3 @@ class TestRefuses:
             wrap_model(model)
         del model.model.forward
         assert snapshot(model) == before
-
-
-def test_a_backbone_of_the_users_own():
-    class Renamed(nn.Module):
-        """ATLOP with other names for its parts."""
-
-        def __init__(self):
-            super().__init__()
-            inner = tiny.model()
-            self.bert, self.scorer, self.criterion = inner.model, inner.bilinear, AdaptiveThresholdLoss()
-            self.config, self.num_labels = inner.config, 4
-
-        def encode(self):
-            """Stand here."""
-
-        get_hrt = encode
-
-        def forward(self, input_ids, attention_mask, labels, entity_pos, hts):
-            return self.scorer(torch.zeros(1, self.scorer.in_features))
-
-    spec = Backbone(
-        name="renamed",
-        repository="mine",
-        batch=tiny.ATLOP.batch,
-        encoder="bert",
-        classifier="scorer",
-        loss="criterion",
-    )
-    model = Renamed()
-    with pytest.raises(SegDREError, match=r"Renamed\.bilinear: missing"):
-        wrap_model(model, adapter="atlop")
-    wrap_model(model, stage="identify", adapter=spec)
-    assert isinstance(model.scorer, CountHead)
-    assert isinstance(model.criterion, CountLoss)
-    unwrap_model(model)
-    assert isinstance(model.scorer, nn.Linear)
-    assert isinstance(model.criterion, AdaptiveThresholdLoss)
