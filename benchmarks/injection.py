@@ -32,7 +32,7 @@ from segdre_plugin.compat import AutoTokenizer
 from segdre_plugin.documents import load_documents
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.files import read_json
-from segdre_plugin.hooks import assemble
+from segdre_plugin.hooks import assemble, present_tokens
 from segdre_plugin.injection import Injection, inject, visible_matrix
 from segdre_plugin.reference import build_features
 from segdre_plugin.salient import gold_salient
@@ -171,7 +171,7 @@ def attention_mask(trees: Sequence[Tree], device: torch.device) -> Tensor:
 def on_device(injections: Sequence[Injection], mask: Tensor) -> Tensor:
     """Build the visible matrices of a batch from integers, as the hooks do: bool [batch, L, L] on the mask's device."""
     node_ids, _, branch_ids, visibility = (part.to(mask.device) for part in assemble(injections, mask.shape[1]))
-    return visible_tokens(node_ids, visibility, torch.cat([mask > 0, branch_ids >= 0], dim=1))
+    return visible_tokens(node_ids, visibility, present_tokens(mask, branch_ids))
 
 
 def from_host(matrices: Sequence[np.ndarray], device: torch.device) -> Tensor:

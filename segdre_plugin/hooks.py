@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
@@ -44,6 +45,7 @@ class Wrapped:
         mask_form: how the encoder wants its pairwise mask; None where nothing is injected.
         injections: those of the batch under way, one for each window.
         width: tokens of a window of the call under way before branches were appended; 0 outside such a call.
+        covered: bool [windows, width], where a branch stands in the padding of the window; None where none does.
     """
 
     stage: str
@@ -52,6 +54,7 @@ class Wrapped:
     mask_form: MaskForm | None = None
     injections: list[Injection] | None = None
     width: int = 0
+    covered: Tensor | None = None
 
 
 class TakeInjections:
@@ -83,7 +86,7 @@ class DropInjections:
 
     def __call__(self, *_: Any) -> None:
         """Forget them."""
-        self.wrapped.injections, self.wrapped.width = None, 0
+        self.wrapped.injections, self.wrapped.width, self.wrapped.covered = None, 0, None
 
 
 class AppendBranches:
@@ -99,14 +102,16 @@ class AppendBranches:
             return args, kwargs
         ids, mask = kwargs["input_ids"], kwargs["attention_mask"]
         _check_windows(injections, ids)
-        self.wrapped.width = ids.shape[1]
-        host = assemble(injections, ids.shape[1])
+        width = self.wrapped.width = ids.shape[1]
+        host = assemble(injections, width)
+        self.wrapped.covered = None
+        if bool((host[2][:, :width] >= 0).any()):
+            self.wrapped.covered = (host[2][:, :width] >= 0).to(ids.device)
         node_ids, position_ids, branch_ids, visibility = (part.to(ids.device) for part in host)
-        present = torch.cat([mask > 0, branch_ids >= 0], dim=1)
-        visible = visible_tokens(node_ids, visibility, present)
+        visible = visible_tokens(node_ids, visibility, present_tokens(mask, branch_ids))
         assert self.wrapped.mask_form is not None
         changed = {
-            "input_ids": torch.cat([ids, branch_ids.clamp(min=0)], dim=1),
+            "input_ids": torch.where(branch_ids < 0, _padded(ids, branch_ids), branch_ids),
             "attention_mask": self.wrapped.mask_form(visible, encoder_dtype(encoder)),
             "position_ids": position_ids,
             "token_type_ids": torch.zeros_like(position_ids),
@@ -128,8 +133,13 @@ class CutBranches:
             if not layers:
                 return None
             if square:  # the fast path has no attention of the layers that are not pooled
-                return tuple(None if layer is None else layer[..., :width, :width] for layer in layers)
+                return tuple(None if layer is None else uncovered(layer[..., :width, :width]) for layer in layers)
             return tuple(layer[:, :width] for layer in layers)
+
+        def uncovered(attention: Tensor) -> Tensor:
+            """Padding that holds a branch gets no attention, like all padding."""
+            covered = self.wrapped.covered
+            return attention if covered is None else attention.masked_fill(covered[:, None, None, :], 0.0)
 
         return BaseModelOutput(
             last_hidden_state=output.last_hidden_state[:, :width],
@@ -141,28 +151,45 @@ class CutBranches:
 def assemble(injections: Sequence[Injection], width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Lay the injections of a batch out for the device; integers only, linear in the number of tokens.
 
+    Branches follow their own window at once, also where others are longer: what would be padding holds them.
+
     Args:
         injections: one for each window.
-        width: tokens of a window, padding included; branches come after them.
+        width: tokens of a window, padding included.
 
     Returns:
-        node_ids and position_ids, long [windows, width + branch tokens]; branch_ids, long [windows, branch tokens],
-        -1 at padding; visibility, bool [windows, nodes, nodes].
+        node_ids and position_ids, long [windows, L]; branch_ids, long [windows, L], -1 where no branch is; visibility,
+        bool [windows, nodes, nodes]. L is the largest number of tokens with branches, or ``width`` if that is more.
     """
-    n_branch = max(len(injection.input_ids) - injection.n_document for injection in injections)
+    total = max(width, *(len(injection.input_ids) for injection in injections))
     n_nodes = max(len(injection.visibility) for injection in injections)
-    node_ids = np.zeros((len(injections), width + n_branch), dtype=np.int64)
+    node_ids = np.zeros((len(injections), total), dtype=np.int64)
     position_ids = np.zeros_like(node_ids)
-    branch_ids = np.full((len(injections), n_branch), -1, dtype=np.int64)
+    branch_ids = np.full_like(node_ids, -1)
     visibility = np.zeros((len(injections), n_nodes, n_nodes), dtype=bool)
     for b, injection in enumerate(injections):
-        n, total = injection.n_document, len(injection.input_ids)
-        last = width + total - n
-        for target, source in ((node_ids, injection.node_ids), (position_ids, injection.position_ids)):
-            target[b, :n], target[b, width:last] = source[:n], source[n:]
-        branch_ids[b, : total - n] = injection.input_ids[n:]
+        n, last = injection.n_document, len(injection.input_ids)
+        node_ids[b, :last], position_ids[b, :last] = injection.node_ids, injection.position_ids
+        branch_ids[b, n:last] = injection.input_ids[n:]
         visibility[b, : len(injection.visibility), : len(injection.visibility)] = injection.visibility
     return tuple(torch.from_numpy(part) for part in (node_ids, position_ids, branch_ids, visibility))  # type: ignore[return-value]
+
+
+def present_tokens(mask: Tensor, branch_ids: Tensor) -> Tensor:
+    """Say where tokens are, of windows or of branches.
+
+    Args:
+        mask: [windows, width], above 0 at the windows' own tokens.
+        branch_ids: [windows, L], from :func:`assemble`.
+
+    Returns:
+        bool [windows, L].
+    """
+    return _padded(mask > 0, branch_ids) | (branch_ids >= 0)
+
+
+def _padded(part: Tensor, branch_ids: Tensor) -> Tensor:
+    return F.pad(part, (0, branch_ids.shape[1] - part.shape[1]))
 
 
 def _check_windows(injections: Sequence[Injection], ids: Tensor) -> None:

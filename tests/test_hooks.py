@@ -223,21 +223,50 @@ class TestState:
 
 
 def test_assemble():
-    one, two = (document(n, k, seed=n)[2]["segdre"][0] for n, k in ((30, 0), (34, 2)))
-    n_branch = len(two.input_ids) - 34
-    node_ids, position_ids, branch_ids, visibility = assemble([one, two], 40)
-    assert node_ids.shape == position_ids.shape == (2, 40 + n_branch)
-    assert branch_ids.tolist() == [[-1] * n_branch, two.input_ids[34:].tolist()]
+    one, two = (document(n, k, seed=n)[2]["segdre"][0] for n, k in ((30, 4), (34, 2)))
+    node_ids, position_ids, branch_ids, visibility = assemble([one, two], 37)
+    assert node_ids.shape == position_ids.shape == branch_ids.shape == (2, max(len(one.input_ids), len(two.input_ids)))
     for row, injection, n in ((0, one, 30), (1, two, 34)):
+        last = len(injection.input_ids)
         for made, source in ((node_ids, injection.node_ids), (position_ids, injection.position_ids)):
-            assert made[row, :n].tolist() == source[:n].tolist()
-            end = 40 + len(source) - n
-            assert made[row, 40:end].tolist() == source[n:].tolist()
-            assert not made[row, n:40].any()
-            assert not made[row, end:].any()
+            assert made[row, :last].tolist() == source.tolist()
+            assert not made[row, last:].any()
+        assert branch_ids[row, n:last].tolist() == injection.input_ids[n:].tolist()
+        assert (branch_ids[row] >= 0).sum() == last - n
         size = len(injection.visibility)
         assert visibility[row, :size, :size].tolist() == injection.visibility.tolist()
         assert visibility[row].sum() == injection.visibility.sum()
+    assert assemble([one], 99)[0].shape == (1, 99)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("kind", tiny.KINDS)
+def test_branches_in_the_padding_change_nothing(kind, fast):
+    """A document has the same logits and gradients alone and beside a longer one, whose padding holds its branches."""
+    short, long = (
+        tiny.injected(tiny.feature(n, kind=kind, seed=n), tiny.branches(5, seed=n), kind=kind) for n in (34, 80)
+    )
+    model = wrap_model(tiny.model(kind).double(), stage="sparse", fast=fast)
+    alone, together = collate([short]), collate([long, short])
+    assert len(short["segdre"][0].input_ids) < together[0].shape[1]  # all of them
+    due, found = tiny.logits(model, alone), tiny.logits(model, together)[-len(short["hts"]) :]
+    torch.testing.assert_close(found, due)
+    grads = []
+    for logits in (due, found):
+        model.zero_grad()
+        logits.square().sum().backward()
+        grads.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    torch.testing.assert_close(grads[1], grads[0])
+    plain = collate(
+        [
+            {k: v for k, v in one.items() if k != "segdre"} | {"segdre": none}
+            for one, none in (
+                (long, tiny.injected(long, [], kind=kind)["segdre"]),
+                (short, tiny.injected(short, [], kind=kind)["segdre"]),
+            )
+        ]
+    )
+    assert (tiny.logits(model, plain)[-len(short["hts"]) :] - due).abs().max() > 1e-3  # negative control: they do act
 
 
 def test_mask_is_built_on_the_device():
@@ -250,7 +279,7 @@ def test_mask_is_built_on_the_device():
     state = vars(model)["_segdre"]
     state.injections = batch[3].injections
     _, changed = AppendBranches(state)(model.model, (), {"input_ids": batch[0], "attention_mask": batch[1]})
-    total = 61 + max(len(i.input_ids) - i.n_document for i in batch[3].injections)
+    total = max(len(injection.input_ids) for injection in batch[3].injections)
     assert changed["input_ids"].shape == changed["position_ids"].shape == (2, total)
     assert changed["attention_mask"].shape[-2:] == (total, total)
     assert changed["attention_mask"].dtype == torch.float32
