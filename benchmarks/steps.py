@@ -21,7 +21,6 @@ import ctypes
 import gc
 import itertools
 import multiprocessing
-import resource
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -112,8 +111,7 @@ def _three_steps(arguments: argparse.Namespace, name: str, stage: str) -> float:
     step = training_step(_load(arguments), name, stage, arguments.batch_size)
     for _ in range(3):
         step()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak * (1 if sys.platform == "darwin" else 1024) / MB
+    return _status("VmHWM") / MB
 
 
 def _give_back() -> None:

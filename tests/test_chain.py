@@ -1,4 +1,4 @@
-"""Greedy chains of salient entities, gold and predicted, by hand and against brute force."""
+"""Chains of salient entities against brute force and by hand."""
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ class TestChain:
         doc = document([1, 1, 1, 1, 2], [(0, 1, "p"), (1, 0, "p"), (1, 3, "q"), (3, 2, "p"), (3, 4, "p"), (4, 2, "p")])
         assert gold_chain(doc) == [1, 4, 2]  # 2 and 3 cover the last one
         assert [gold_chain(doc, k) for k in (1, 2, 9)] == [[1], [1, 4], [1, 4, 2]]
+        assert gold_chain(document([1, 4], [])) == []
 
     def test_what_is_covered_counts_no_more(self):
         # negative control: 1 has the second largest count of all, but every triple of it is covered by 0
@@ -28,9 +29,6 @@ class TestChain:
         assert np.argsort(-relation_counts(doc), kind="stable")[:2].tolist() == [0, 1]
         assert gold_chain(doc, 2) == [0, 2]
         assert select_chain([2.0, 1.0, 1.0], [(0, 1), (1, 0), (2, 3)], 4, 2) == [0, 2]
-
-    def test_no_triple(self):
-        assert gold_chain(document([1, 4], [])) == []
 
     @settings(max_examples=80, deadline=None)
     @given(documents(), st.integers(1, 5))
@@ -79,7 +77,7 @@ class TestChain:
 
     def test_counts_are_left_as_they_are(self):
         counts = np.array([2.0, 1.0])
-        select_chain(counts, [(0, 1), (2, 3)], 4, 2)
+        assert select_chain(counts, [(0, 1), (2, 3)], 4, 2) == [0, 2]
         assert counts.tolist() == [2, 1]
 
     @pytest.mark.parametrize("k", [0, -1])
