@@ -19,7 +19,7 @@ README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 def test_every_option_is_in_the_table():
     options = {option for action in build_parser()._actions for option in action.option_strings} - {"--seg"}
     assert {option for option in options if f"`{option}" not in README} == set()
-    assert set(re.findall(r"--seg-[a-z-]+", README)) <= options
+    assert set(re.findall(r"--seg-[a-z0-9-]+", README)) <= options
 
 
 def test_links_point_to_files():
