@@ -4,6 +4,7 @@ import warnings
 from dataclasses import replace
 
 import pytest
+import tiny
 import torch
 
 from segdre_plugin import SegConfig, SegDREError, unwrap_model, wrap_collate, wrap_model
@@ -11,7 +12,6 @@ from segdre_plugin.config import STAGES
 from segdre_plugin.fast import encoder as fast_encoder
 from segdre_plugin.fast.pooling import PoolPairs
 from segdre_plugin.reference import collate_fn
-from tests import tiny
 
 NAMED = hasattr(__import__("transformers").models.bert.modeling_bert, "ALL_ATTENTION_FUNCTIONS")
 
