@@ -108,3 +108,19 @@ class TestInjection:
     def test_no_clone(self, script, tmp_path):
         with pytest.raises(SegDREError, match="no clone of K-BERT"):
             script("injection").Builder(tmp_path)
+
+
+@pytest.mark.upstream
+def test_steps(script, redocred, atlop, encoder_dir, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "steps.json"
+    places = ["--data", str(redocred), "--clone", str(atlop), "--encoder", str(encoder_dir), "--json", str(path)]
+    small = ["--stages", "sparse", "--documents", "2", "--batch-size", "1", "--repeats", "1"]
+    monkeypatch.setattr(sys, "argv", ["steps.py", *places, *small])
+    script("steps").main()
+    rows = {(row["case"], row["side"]): row for row in read(path)}
+    assert len(rows) == 6
+    for case in ("sparse: training step", "sparse: prediction"):
+        plain, fast = rows[case, "wrapped, plain"], rows[case, "wrapped, fast"]
+        assert 0 < fast["gflop"] < plain["gflop"]
+        assert all(row["median_s"] > 0 for row in (plain, fast))
+    assert "| sparse: training step |" in capsys.readouterr().out
