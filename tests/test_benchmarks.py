@@ -5,8 +5,10 @@ import json
 import sys
 
 import pytest
+import tiny
 from bundles import run_folder as run_folder
 from locate import REPOSITORY, kbert_clone
+from transformers import AutoTokenizer
 
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.fusion import search_thresholds
@@ -112,8 +114,10 @@ class TestInjection:
 
 @pytest.mark.upstream
 def test_steps(script, redocred, atlop, encoder_dir, tmp_path, monkeypatch, capsys):
-    path = tmp_path / "steps.json"
-    places = ["--data", str(redocred), "--clone", str(atlop), "--encoder", str(encoder_dir), "--json", str(path)]
+    path, encoder = tmp_path / "steps.json", tmp_path / "encoder"
+    tiny.encoder(vocabulary=30522).save_pretrained(encoder)
+    AutoTokenizer.from_pretrained(encoder_dir).save_pretrained(encoder)
+    places = ["--data", str(redocred), "--clone", str(atlop), "--encoder", str(encoder), "--json", str(path)]
     small = ["--stages", "sparse", "--documents", "2", "--batch-size", "1", "--repeats", "1"]
     monkeypatch.setattr(sys, "argv", ["steps.py", *places, *small])
     script("steps").main()
