@@ -104,9 +104,8 @@ class AppendBranches:
         _check_windows(injections, ids)
         width = self.wrapped.width = ids.shape[1]
         host = assemble(injections, width)
-        self.wrapped.covered = None
-        if bool((host[2][:, :width] >= 0).any()):
-            self.wrapped.covered = (host[2][:, :width] >= 0).to(ids.device)
+        covered = host[2][:, :width] >= 0  # asked here, where a device need not be waited for
+        self.wrapped.covered = covered.to(ids.device) if covered.any() else None
         node_ids, position_ids, branch_ids, visibility = (part.to(ids.device) for part in host)
         visible = visible_tokens(node_ids, visibility, present_tokens(mask, branch_ids))
         assert self.wrapped.mask_form is not None

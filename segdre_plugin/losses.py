@@ -83,14 +83,8 @@ class AdaptiveThresholdLoss(ThresholdLoss):
         return (loss1 + loss2).sum() / max(len(logits), 1)
 
 
-class BalancedSoftmaxLoss(ThresholdLoss):
-    """Balanced softmax (Zhang et al. 2021, "Document-level Relation Extraction as Semantic Segmentation", DocuNet).
-
-    L = log( exp(s_0) + sum_{r in N} exp(s_r) ) + log( exp(-s_0) + sum_{r in P} exp(-s_r) )
-
-    Only differences to s_0 matter, so it is computed on margins. The authors then set s_0 to zero; here it stays the
-    threshold class, as the interface wants it and as the formula has it.
-    """
+class MarginLoss(ThresholdLoss):
+    """A loss that reads margins only: the mean over pairs of :meth:`of_pairs`."""
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Compute the loss.
@@ -103,14 +97,40 @@ class BalancedSoftmaxLoss(ThresholdLoss):
             A scalar; 0 when there is no pair.
         """
         margins, positive = _margins(logits, labels)
+        losses = self.of_pairs(margins, positive)
+        return losses.sum() / max(len(losses), 1)
+
+    def of_pairs(self, margins: Tensor, positive: Tensor) -> Tensor:
+        """Give the loss of each pair.
+
+        Args:
+            margins: [pairs, classes - 1], of the relations over the threshold class.
+            positive: bool of the same shape.
+
+        Returns:
+            [pairs].
+        """
+        raise NotImplementedError
+
+
+class BalancedSoftmaxLoss(MarginLoss):
+    """Balanced softmax (Zhang et al. 2021, "Document-level Relation Extraction as Semantic Segmentation", DocuNet).
+
+    L = log( exp(s_0) + sum_{r in N} exp(s_r) ) + log( exp(-s_0) + sum_{r in P} exp(-s_r) )
+
+    Only differences to s_0 matter, so it is computed on margins. The authors then set s_0 to zero; here it stays the
+    threshold class, as the interface wants it and as the formula has it.
+    """
+
+    def of_pairs(self, margins: Tensor, positive: Tensor) -> Tensor:
+        """Give the loss of each pair, [pairs]."""
         threshold = torch.zeros_like(margins[:, :1])  # s_0 - s_0
         negatives = torch.cat([threshold, margins.masked_fill(positive, -torch.inf)], dim=1)
         positives = torch.cat([threshold, (-margins).masked_fill(~positive, -torch.inf)], dim=1)
-        losses = negatives.logsumexp(dim=1) + positives.logsumexp(dim=1)
-        return losses.sum() / max(len(losses), 1)
+        return negatives.logsumexp(dim=1) + positives.logsumexp(dim=1)
 
 
-class HingeBalanceLoss(ThresholdLoss):
+class HingeBalanceLoss(MarginLoss):
     """Adaptive hinge balance loss, HingeABL (Wang et al. 2023, Findings of EMNLP).
 
     Each class is compared with the threshold on its own, and weighs as much as it falls short of a margin m:
@@ -135,17 +155,8 @@ class HingeBalanceLoss(ThresholdLoss):
             raise SegDREError(f"HingeBalanceLoss: margin is {margin}", "give a positive number of logits")
         self.margin = margin
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Compute the loss.
-
-        Args:
-            logits: [pairs, classes]; half types are computed in float32.
-            labels: [pairs, classes], multi-hot; column 0 is not read.
-
-        Returns:
-            A scalar; 0 when there is no pair.
-        """
-        margins, positive = _margins(logits, labels)
+    def of_pairs(self, margins: Tensor, positive: Tensor) -> Tensor:
+        """Give the loss of each pair, [pairs]."""
         right = torch.where(positive, margins, -margins)  # how far on the right side of the threshold
         losses = -F.logsigmoid(right)
         hinge = F.relu(self.margin - right)
@@ -155,7 +166,7 @@ class HingeBalanceLoss(ThresholdLoss):
             weighed = of_side.sum(dim=1, keepdim=True)
             weights = of_side / torch.where(weighed > 0, weighed, 1.0)
             total = total + (weights * losses).sum(dim=1)
-        return total.sum() / max(len(total), 1)
+        return total
 
 
 _FACTORIES: dict[str, Callable[[], nn.Module]] = {

@@ -115,24 +115,18 @@ class TestModel:
 
     @pytest.mark.parametrize("stage", STAGES)
     def test_the_fast_path_gives_the_same_logits_and_gradients(self, clone, model, features, stage):
-        ids = features[0]["input_ids"]
-        model.config.cls_token_id, model.config.sep_token_id = ids[0], ids[-1]
-        long = features[0] | {"input_ids": [*(ids[:-1] * 8)[:699], ids[-1]]}
-        batch = [long, *features[1:]]
+        batch = tiny.two_windows(model, features)
         if stage == "sparse":
             batch = [tiny.injected(one, tiny.branches(5)) for one in batch]
         collated = wrap_collate(clone.utils.collate_fn, adapter="atlop")(batch)
-        found = []
-        for fast in (False, True):
-            torch.manual_seed(1)  # of the count head
-            wrap_model(model, stage=stage, config=SegConfig(hidden=8), fast=fast)
-            assert ("get_hrt" in vars(model)) is fast
-            model.zero_grad()
+
+        def run(model):
             model(*collated)[0].backward()
             grads = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-            found.append((tiny.logits(model, collated).detach(), grads))
-            unwrap_model(model)
-        torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
+            return tiny.logits(model, collated).detach(), grads
+
+        plain, fast = tiny.plain_and_fast(model, stage, run)
+        torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-5)
 
     def test_entities_of_real_documents_are_seen(self, features):
         for feature in features:

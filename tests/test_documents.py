@@ -1,8 +1,8 @@
 """Malformed documents: every problem at once, each with the document's place, its title and the field."""
 
-import copy
 import json
 
+import malformed
 import pytest
 
 from segdre_plugin import SegDREError
@@ -21,21 +21,12 @@ GOOD = {
     "labels": [{"h": 1, "t": 0, "r": "P1", "evidence": [1]}],
 }
 REL2ID = {"Na": 0, "P1": 1}
-MISSING = object()
+MISSING = malformed.GONE
 
 
 def changed(path, value):
     """Copy the good document with the thing at ``path`` replaced, or removed."""
-    document = copy.deepcopy(GOOD)
-    *way, last = path
-    part = document
-    for step in way:
-        part = part[step]
-    if value is MISSING:
-        del part[last]
-    else:
-        part[last] = value
-    return document
+    return malformed.changed(GOOD, path, value)
 
 
 def write(folder, documents):

@@ -12,7 +12,7 @@ import transformers
 import upstream
 from torch import nn
 
-from segdre_plugin import SegConfig, unwrap_model, wrap_collate, wrap_model
+from segdre_plugin import SegConfig, wrap_collate, wrap_model
 from segdre_plugin.adapters import BACKBONES
 from segdre_plugin.attention import mask_form
 from segdre_plugin.backbone import find_backbone
@@ -136,27 +136,21 @@ class TestForward:
     @pytest.mark.parametrize("stage", STAGES)
     @pytest.mark.parametrize("tag", ["train", "dev", "infer"])
     def test_the_fast_path_gives_the_same(self, clone, model, features, stage, tag):
-        ids = features[0]["input_ids"]
-        model.config.cls_token_id, model.config.sep_token_id = ids[0], ids[-1]
-        long = features[0] | {"input_ids": [*(ids[:-1] * 8)[:699], ids[-1]]}
-        batch = [long, *features[1:]]
+        batch = tiny.two_windows(model, features)
         if stage == "sparse":
             batch = [tiny.injected(one, tiny.branches(5), backbone=DREEAM) for one in batch]
         collated = wrap_collate(clone.utils.collate_fn, adapter="dreeam")(batch)
-        found = []
-        for fast in (False, True):
-            torch.manual_seed(1)  # of the count head
-            wrap_model(model, stage=stage, config=SegConfig(hidden=8), fast=fast)
-            assert ("get_hrt" in vars(model)) is fast
-            model.zero_grad()
+
+        def run(model):
             output = flat(model(**inputs(collated, tag=tag)))
             if tag == "train":
                 sum(value for name, value in output.items() if name.startswith("loss.")).backward()
             grads = {f"grad.{name}": p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
             assert bool(grads) == (tag == "train")
-            found.append({name: value.detach() for name, value in output.items()} | grads)
-            unwrap_model(model)
-        torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
+            return {name: value.detach() for name, value in output.items()} | grads
+
+        plain, fast = tiny.plain_and_fast(model, stage, run)
+        torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-5)
 
     def test_evidence_loss_without_a_positive_pair_is_zero(self, clone, model, features):
         negative = [keep_pairs(f, np.array([row[0] == 1 for row in f["labels"]]), DREEAM) for f in features]

@@ -39,13 +39,7 @@ def run(model, one):
 @pytest.mark.parametrize("stage", STAGES)
 class TestModel:
     def test_logits_and_gradients_are_those_of_the_plain_path(self, kind, stage):
-        model = tiny.model(kind).double()
-        found = []
-        for fast in (False, True):
-            torch.manual_seed(1)  # of the count head
-            wrap_model(model, stage=stage, config=SegConfig(hidden=8), fast=fast)
-            found.append(run(model, batch(kind, stage)))
-            unwrap_model(model)
+        found = tiny.plain_and_fast(tiny.model(kind).double(), stage, lambda model: run(model, batch(kind, stage)))
         (due, due_grads), (logits, grads) = found
         torch.testing.assert_close(logits, due, rtol=1e-9, atol=1e-11)
         assert grads.keys() == due_grads.keys()
@@ -54,13 +48,7 @@ class TestModel:
         assert any(not torch.equal(grads[name], due_grads[name]) for name in grads)  # it is another way, though
 
     def test_in_float32_to_1e_5(self, kind, stage):
-        model = tiny.model(kind)
-        found = []
-        for fast in (False, True):
-            torch.manual_seed(1)
-            wrap_model(model, stage=stage, config=SegConfig(hidden=8), fast=fast)
-            found.append(run(model, batch(kind, stage)))
-            unwrap_model(model)
+        found = tiny.plain_and_fast(tiny.model(kind), stage, lambda model: run(model, batch(kind, stage)))
         torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-5, atol=1e-5)
         for name, grad in found[1][1].items():
             torch.testing.assert_close(grad, found[0][1][name], rtol=1e-4, atol=1e-5, msg=name)

@@ -9,24 +9,13 @@ import torch
 from bundles import bundle, run_folder  # noqa: F401 - fixtures
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from test_documents import GOOD as TWO
 
 from segdre_plugin import SegPipeline
 from segdre_plugin.documents import find_problems
 from segdre_plugin.inputs import Rejected
 
-GOOD = {
-    "title": "A town",
-    "sents": [["Varn", "is", "old", "."], ["Olo", "lives", "in", "Varn", "."]],
-    "vertexSet": [
-        [
-            {"name": "Varn", "sent_id": 0, "pos": [0, 1], "type": "LOC"},
-            {"name": "Varn", "sent_id": 1, "pos": [3, 4], "type": "LOC"},
-        ],
-        [{"name": "Olo", "sent_id": 1, "pos": [0, 1], "type": "PER"}],
-        [{"name": "old", "sent_id": 0, "pos": [2, 3], "type": "MISC"}],
-    ],
-    "labels": [{"h": 1, "t": 0, "r": "P1", "evidence": [1]}],
-}
+GOOD = TWO | {"vertexSet": [*TWO["vertexSet"], [{"name": "old", "sent_id": 0, "pos": [2, 3], "type": "MISC"}]]}
 LEAVES = (
     st.none()
     | st.booleans()

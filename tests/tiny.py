@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
 
+from segdre_plugin import SegConfig, unwrap_model, wrap_model
 from segdre_plugin.adapters import BACKBONES
 from segdre_plugin.features import add_branches
 from segdre_plugin.reference import ReferenceModel
@@ -117,3 +118,23 @@ def another(backbone=ATLOP, **changes):
 
 def twin(model):
     return copy.deepcopy(model)
+
+
+def two_windows(model, features):
+    """Make the first of some features as long as two windows; the model gets the tokenizer's special tokens."""
+    ids = features[0]["input_ids"]
+    model.config.cls_token_id, model.config.sep_token_id = ids[0], ids[-1]
+    return [features[0] | {"input_ids": [*(ids[:-1] * 8)[:699], ids[-1]]}, *features[1:]]
+
+
+def plain_and_fast(model, stage, run):
+    """Give what ``run(model)`` gives on the plain and on the fast path of a stage."""
+    found = []
+    for fast in (False, True):
+        torch.manual_seed(1)  # of the count head
+        wrap_model(model, stage=stage, config=SegConfig(hidden=8), fast=fast)
+        assert ("get_hrt" in vars(model)) is fast
+        model.zero_grad()
+        found.append(run(model))
+        unwrap_model(model)
+    return found

@@ -18,7 +18,7 @@ from segdre_plugin.attention import probe
 from segdre_plugin.fast.dropout import attend, draw_kept
 
 NAME = "segdre_last_{layers}"  # of the attention function; a plain name, so that it survives a deep copy of the model
-SAME = 1e-4  # most by which the two ways may differ on four tokens
+SAME = 1e-4  # most by which the two ways may differ on four tokens, relative and absolute
 
 
 def pool_last_layers(encoder: nn.Module, layers: int) -> Callable[[], None] | None:
@@ -62,13 +62,9 @@ def _agree(before: Any, after: Any, layers: int) -> bool:
     found = [weights for weights in after.attentions if weights is not None]
     return (
         len(found) == len(due)
-        and all(_close(*pair) for pair in zip(due, found, strict=True))
-        and _close(before.last_hidden_state[:, :3], after.last_hidden_state[:, :3])
+        and all(torch.allclose(ours, theirs, SAME, SAME) for theirs, ours in zip(due, found, strict=True))
+        and torch.allclose(after.last_hidden_state[:, :3], before.last_hidden_state[:, :3], SAME, SAME)
     )
-
-
-def _close(one: Tensor, other: Tensor) -> bool:
-    return bool(((one - other).abs() <= SAME * (1 + one.abs())).all())
 
 
 def _attend(

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from segdre_plugin.fast.encoder import pool_last_layers
 from segdre_plugin.fast.pairs import PairRows
 from segdre_plugin.fast.pooling import PoolPairs
+from segdre_plugin.features import START_TOKENS
 from segdre_plugin.hooks import Wrapped
 
-SAME = 1e-4  # most by which the two ways of pooling may differ on the example, relative
+SAME = 1e-4  # most by which the two ways of pooling may differ on the example, relative and absolute
 # An example with all that upstream's pooling tells apart: one mention, several, one beyond the input, none inside it.
 LENGTH = 12
 ENTITIES = ([[(1, 2)], [(3, 5), (6, 7)], [(8, 9), (40, 41)], [(50, 51)]], [[(0, 3), (4, 5), (9, 10)], [(6, 8)]])
@@ -32,7 +33,7 @@ def speed_up(model: nn.Module, wrapped: Wrapped) -> None:
     pooling = wrapped.backbone.pooling
     if pooling is None:
         return
-    pool = PoolPairs(_offset(model), pooling.epsilon, pooling.with_attention)
+    pool = PoolPairs(START_TOKENS, pooling.epsilon, pooling.with_attention)
     if _pools_like(model, pool):
         model.get_hrt = pool  # type: ignore[assignment]
         wrapped.undo.append(partial(delattr, model, "get_hrt"))
@@ -46,10 +47,6 @@ def speed_up(model: nn.Module, wrapped: Wrapped) -> None:
     restore = pool_last_layers(getattr(model, wrapped.backbone.encoder), pooling.layers)
     if restore is not None:
         wrapped.undo.append(restore)
-
-
-def _offset(model: Any) -> int:
-    return 1 if model.config.transformer_type in ("bert", "roberta") else 0
 
 
 @torch.no_grad()
@@ -75,4 +72,4 @@ def _same(theirs: Any, ours: Any) -> bool:
     ours = ours.tensor() if isinstance(ours, PairRows) else ours
     if not isinstance(theirs, Tensor):
         return bool(theirs == ours)
-    return theirs.shape == ours.shape and bool(((theirs - ours).abs() <= SAME * (1 + theirs.abs())).all())
+    return theirs.shape == ours.shape and torch.allclose(ours.to(theirs), theirs, SAME, SAME)
