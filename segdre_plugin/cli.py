@@ -103,6 +103,7 @@ def _add_run(commands: Any) -> None:
 
 
 def _add_study(commands: Any) -> None:
+    from segdre_plugin.study.runs import PARTNER_OFFSET
     from segdre_plugin.study.studies import STUDIES
 
     what = "tables and figures of the paper on your data: ablations, salient strategies, alpha, injection, seeds"
@@ -112,6 +113,13 @@ def _add_study(commands: Any) -> None:
     command.add_argument("name", choices=sorted(STUDIES))
     command.add_argument("folder", type=Path, metavar="DIR", help="for its runs and results; run again to go on")
     command.add_argument("--seeds", type=int, nargs="+", default=[66], metavar="SEED", help="one run each (66)")
+    command.add_argument(
+        "--partner-offset",
+        type=int,
+        default=PARTNER_OFFSET,
+        metavar="N",
+        help="seed of a naive ensemble's second model minus that of its first (%(default)s)",
+    )
     corpus = command.add_argument_group("without a script: the reference model on the corpus of segdre demo")
     for name, what in (("train", "documents"), ("dev", "documents"), ("test", "documents"), ("epochs", "of a stage")):
         corpus.add_argument(f"--{name}", type=int, metavar="N", help=what)
@@ -120,7 +128,7 @@ def _add_study(commands: Any) -> None:
         from segdre_plugin.study.command import SIZES, run
 
         sizes = {name: getattr(options, name) for name in SIZES}
-        run(options.name, options.folder, options.seeds, options.behind, sizes)
+        run(options.name, options.folder, options.seeds, options.behind, sizes, options.partner_offset)
 
     command.set_defaults(command=run, behind=[])
 

@@ -13,7 +13,8 @@ from segdre_plugin.strategies import Strategy, get_strategy
 
 STAGES = ("base", "identify", "dense", "sparse")
 TRAIN_SALIENT = ("gold", "same")
-LATER = ("loss", "salient", "salient_k", "train_salient")  # settings that runs made before them do not name
+STARTS = ("encoder", "base")
+LATER = ("loss", "salient", "salient_k", "train_salient", "start")  # settings that runs made before them do not name
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class SegConfig:
         train_salient: the salient entities of training documents: ``gold`` ones (as in the paper), or those that the
             ``same`` strategy chooses as in dev and test.
         loss: what base, dense and sparse are trained with; "atl" is the backbone's own (:mod:`segdre_plugin.losses`).
+        start: what dense and sparse start from: the pretrained ``encoder`` with new layers above it (as in the paper),
+            or the trained ``base`` model.
     """
 
     hidden: int = 768
@@ -44,6 +47,7 @@ class SegConfig:
     salient_k: int = 1
     train_salient: str = "gold"
     loss: str = UPSTREAM
+    start: str = "encoder"
 
     def __post_init__(self) -> None:
         if self.hidden < 1:
@@ -64,8 +68,9 @@ class SegConfig:
                 raise SegDREError(f"{name} is empty", "use the fields {head}, {relation} and {tail}")
         if self.salient_k < 1:
             raise SegDREError(f"salient_k is {self.salient_k}", "give 1 (as in the paper) or more")
-        if self.train_salient not in TRAIN_SALIENT:
-            raise SegDREError(f"train_salient is {self.train_salient!r}", f"choose from {', '.join(TRAIN_SALIENT)}")
+        for name, choices in (("train_salient", TRAIN_SALIENT), ("start", STARTS)):
+            if getattr(self, name) not in choices:
+                raise SegDREError(f"{name} is {getattr(self, name)!r}", f"choose from {', '.join(choices)}")
         strategy = self.strategy  # refuses a name that is unknown
         if self.train_salient == "same" and strategy.predicts:
             raise SegDREError(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segdre_plugin.config import STAGES, TRAIN_SALIENT, SegConfig
+from segdre_plugin.config import STAGES, STARTS, TRAIN_SALIENT, SegConfig
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.fusion import GRIDS
 from segdre_plugin.losses import check_loss, loss_names
@@ -33,6 +33,7 @@ class Options:
     dense_epochs: float | None
     sparse_epochs: float | None
     new_layer_lr: float | None
+    reuse: tuple[Path, ...]
     skip_unusable: bool
     bundle: Path | None
     fast: bool
@@ -78,6 +79,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--seg-hidden", default=paper.hidden, type=int, help="width of the count head (%(default)s)")
     add("--seg-loss", default=paper.loss, metavar="NAME", help=f"of base, dense and sparse: {losses}")
+    add(
+        "--seg-start",
+        default=paper.start,
+        choices=STARTS,
+        help="what dense and sparse start from: the pretrained encoder, or the base model (%(default)s)",
+    )
     add("--seg-grid", default="docred", choices=sorted(GRIDS), help="range of the threshold search (%(default)s)")
     add("--seg-objective", default="f1", choices=("f1", "ign_f1"), help="what the search maximises (%(default)s)")
     add("--seg-rel-info", type=Path, metavar="FILE", help="relation names (meta/ or data_dir/rel_info.json)")
@@ -86,6 +93,14 @@ def build_parser() -> argparse.ArgumentParser:
     add("--seg-dense-epochs", type=float, help="epochs of stage dense (those of the base)")
     add("--seg-sparse-epochs", type=float, help="epochs of stage sparse (those of the base)")
     add("--seg-new-layer-lr", type=float, metavar="LR", help="learning rate of new layers (the script's own)")
+    add(
+        "--seg-reuse",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="DIR",
+        help="another run's --seg-dir: its stages with the same settings are taken, not trained (again for more)",
+    )
     add("--seg-bundle", type=Path, metavar="DIR", help="make a bundle for segdre predict of the finished run")
     switch = argparse.BooleanOptionalAction
     add("--seg-fast", default=True, action=switch, help="the same numbers in less time and memory (on)")
@@ -128,6 +143,7 @@ def parse(arguments: Sequence[str]) -> tuple[Options, list[str]]:
         salient_k=found.seg_salient_k,
         train_salient=found.seg_train_salient,
         loss=found.seg_loss,
+        start=found.seg_start,
     )
     check_loss(config.loss)
     options = Options(
@@ -143,6 +159,7 @@ def parse(arguments: Sequence[str]) -> tuple[Options, list[str]]:
         dense_epochs=found.seg_dense_epochs,
         sparse_epochs=found.seg_sparse_epochs,
         new_layer_lr=found.seg_new_layer_lr,
+        reuse=tuple(found.seg_reuse),
         skip_unusable=found.seg_skip_unusable,
         bundle=found.seg_bundle,
         fast=found.seg_fast,

@@ -21,7 +21,7 @@ from segdre_plugin.fuse import fuse
 from segdre_plugin.identify import identify
 from segdre_plugin.margins import Margins
 from segdre_plugin.stages import Stage, margins_file, read_salient, train_salient
-from segdre_plugin.store import digest
+from segdre_plugin.store import Store, digest
 from segdre_plugin.strategies import check_labels
 from segdre_plugin.swapping import no_report, open_outside, progress_loader, with_new_layer_lr
 from segdre_plugin.training import Training
@@ -62,6 +62,10 @@ class Session(Driver):
             check_target(self.options.bundle)
         for split in self.splits.values():
             check_labels(self.options.config.strategy, split.documents, str(split.path))
+        others = [Store(path) for path in self.options.reuse]
+        for other in others:
+            if not other.root.is_dir():
+                raise SegDREError(f"--seg-reuse: no folder {other.root}", "give the --seg-dir of another run")
         with self.store.locked():
             for stage in STAGES:
                 if self.store.is_done(stage):
@@ -71,7 +75,11 @@ class Session(Driver):
                     print(f"segdre: stage {stage} is done: {self.store.folder(stage)}")
                     continue
                 self._require(stage, BEFORE[stage])
-                if stage in self.options.config.models:
+                same = next((other for other in others if other.matches(stage, self.settings(stage))), None)
+                if same:
+                    print(f"segdre: stage {stage} is that of {same.root}", flush=True)
+                    self.store.adopt(stage, same)
+                elif stage in self.options.config.models:
                     self._train(stage)
                 else:
                     self._choose(stage)

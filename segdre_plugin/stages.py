@@ -204,21 +204,35 @@ def own_scores(
     documents = split.documents
     if stage in ("dense", "sparse"):
         assert salient is not None
-        documents = [
-            document
-            | {
-                "labels": [
-                    label
-                    for label in document.get("labels") or []
-                    if (label["h"] in chain or label["t"] in chain) == (stage == "dense")
-                ]
-            }
-            for document, chain in zip(documents, salient, strict=True)
-        ]
+        documents = own_gold(documents, salient, stage)
     if not has_gold(documents):
         return {}
     id2rel = {i: name for name, i in rel2id.items()}
     return evaluate(official(predicted, documents, id2rel), documents, train)
+
+
+def own_gold(documents: Sequence[Document], salient: Sequence[Chain], stage: str) -> list[Document]:
+    """Leave only the gold triples of a stage's own pairs in documents.
+
+    Args:
+        documents: the documents.
+        salient: the salient entities of each.
+        stage: dense or sparse.
+
+    Returns:
+        Copies; all but ``labels`` is shared.
+    """
+    return [
+        document
+        | {
+            "labels": [
+                label
+                for label in document.get("labels") or []
+                if (label["h"] in chain or label["t"] in chain) == (stage == "dense")
+            ]
+        }
+        for document, chain in zip(documents, salient, strict=True)
+    ]
 
 
 def train_salient(split: Split, config: SegConfig, seed: int) -> list[Chain]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -81,6 +82,19 @@ class Store:
             "use the same settings, another --seg-dir, or remove that folder and those of later stages",
         )
 
+    def matches(self, stage: str, settings: Mapping[str, Any]) -> bool:
+        """Say whether a stage is there, made with just these settings."""
+        if not self.is_done(stage):
+            return False
+        before: object = read_json(self.folder(stage) / MARK, f"stage {stage}")
+        return before == json.loads(json.dumps(settings))
+
+    def adopt(self, stage: str, source: Store) -> None:
+        """Take a finished stage of another run; its files are linked where that can be done."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with replacing(self.folder(stage)) as folder:
+            shutil.copytree(source.folder(stage), folder, copy_function=_link, dirs_exist_ok=True)
+
     @contextmanager
     def building(self, stage: str, settings: Mapping[str, Any]) -> Iterator[Path]:
         """Make a stage's folder: it appears whole when the context ends, and not at all if it fails.
@@ -137,6 +151,14 @@ def replacing(folder: Path) -> Iterator[Path]:
 def digest(settings: Mapping[str, Any]) -> str:
     """Give a short hash of settings."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _link(source: str, target: str) -> None:
+    """Let a file appear in a second place without taking space twice; finished stages never change."""
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

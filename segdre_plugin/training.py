@@ -46,6 +46,8 @@ class Training:
         args.save_path = session.script.save_path.format(folder=self.folder)
         if self.name == "identify":
             _load_shared(model, session.checkpoint("base"), session.backbone.classifier)
+        elif self.name in ("dense", "sparse") and options.config.start == "base":
+            load_all(model, session.checkpoint("base"))
         splits = session.splits
         given = self.name == "base" and bool(session.args.load_path)
         if given:

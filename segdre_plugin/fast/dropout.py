@@ -54,7 +54,7 @@ def attend(scores: Tensor, value: Tensor, kept: Tensor, share: float) -> Tensor:
 class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor, value: Tensor, kept: Tensor, share: float) -> Tensor:
-        weights = torch.softmax(scores, dim=-1)
+        weights = torch.softmax(scores, dim=-1).to(value.dtype)  # 32 bits under autocast, also for 16
         ctx.save_for_backward(weights, value, kept)
         ctx.share = share
         return (weights * kept.to(weights.dtype)) @ (value / share)

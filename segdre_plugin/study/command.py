@@ -17,7 +17,7 @@ from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.options import parse
 from segdre_plugin.patching import recognise
 from segdre_plugin.study.output import find_origin, write_results
-from segdre_plugin.study.runs import OURS, Runs
+from segdre_plugin.study.runs import OURS, PARTNER_OFFSET, Runs
 from segdre_plugin.study.studies import STUDIES
 from segdre_plugin.study.work import Work
 
@@ -26,7 +26,14 @@ CORPUS = "corpus"
 CORPUS_SEED = 0
 
 
-def run(name: str, folder: Path, seeds: Sequence[int], behind: Sequence[str], sizes: Mapping[str, int | None]) -> None:
+def run(
+    name: str,
+    folder: Path,
+    seeds: Sequence[int],
+    behind: Sequence[str],
+    sizes: Mapping[str, int | None],
+    partner_offset: int = PARTNER_OFFSET,
+) -> None:
     """Run a study.
 
     Args:
@@ -35,12 +42,15 @@ def run(name: str, folder: Path, seeds: Sequence[int], behind: Sequence[str], si
         seeds: one row each.
         behind: a backbone's train script with its arguments; without a script, arguments of the reference model's.
         sizes: of the embedded corpus (train, dev, test, epochs); None for the default.
+        partner_offset: seed of a naive ensemble's second model minus that of its first.
 
     Raises:
         SegDREError: if something is wrong with the arguments, or rows failed; the others are written then.
     """
     has_script = bool(behind) and not behind[0].startswith("-")
     script, arguments = (Path(behind[0]), list(behind[1:])) if has_script else (None, list(behind))
+    if partner_offset == 0:
+        raise SegDREError("--partner-offset is 0", "give another number: an ensemble of one model twice is none")
     _check(name, folder, seeds, script, arguments, sizes)
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
@@ -54,8 +64,10 @@ def run(name: str, folder: Path, seeds: Sequence[int], behind: Sequence[str], si
             chosen = {key: sizes.get(key) or default for key, default in SIZES.items()}
             command += [part for key, value in chosen.items() for part in (f"--{key}", str(value))]
             arguments = [*_reference_arguments(folder / CORPUS, chosen), *arguments]
+        if partner_offset != PARTNER_OFFSET:
+            command += ["--partner-offset", str(partner_offset)]
         command += ["--", *behind] * bool(behind)
-        work = Work(STUDIES[name], Runs(folder, script, tuple(arguments)), seeds)
+        work = Work(STUDIES[name], Runs(folder, script, tuple(arguments), partner_offset), seeds)
         with _orderly_end():
             results = work.do()
         origin = find_origin(shlex.join(command), seeds, work.any_finished())

@@ -7,7 +7,6 @@ process printed last) and ``NAME-SEED.json`` (the command line that it was finis
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,13 +17,15 @@ from typing import Any
 from segdre_plugin.config import STAGES
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.files import read_json, write_json
-from segdre_plugin.store import Store, replacing
+from segdre_plugin.store import Store
 from segdre_plugin.study.repredict import READINGS, Request, is_read
 from segdre_plugin.study.rows import Training
 from segdre_plugin.study.studies import TRAININGS
 
 OURS = ("--seed", "--seg-dir", "--seg-stage", "--seg-bundle")  # options that the study sets itself
 SHARED = "full"  # the run whose stages others share
+PARTNER = "partner"  # the run of a naive ensemble's second model
+PARTNER_OFFSET = 1000  # its seed minus that of the first
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,13 @@ class Runs:
         folder: the study's folder.
         script: the backbone's train script; None takes the reference model's.
         arguments: its command line, without what the study sets itself.
+        partner_offset: seed of a naive ensemble's second model minus that of its first.
     """
 
     folder: Path
     script: Path | None
     arguments: tuple[str, ...]
+    partner_offset: int = PARTNER_OFFSET
 
     def path(self, name: str, seed: int) -> Path:
         """Give the folder of a run."""
@@ -64,7 +67,7 @@ class Runs:
         path, command = self.path(name, seed), self._command(name, seed)
         for stage in TRAININGS[name].shares:
             self._share(stage, name, seed)
-        self._start(path, command["arguments"])
+        self._start(path, [*command["arguments"], *self._reuse(name, seed)])
         write_json(path.with_suffix(".json"), command)
 
     def read(self, name: str, seed: int, requests: Mapping[str, Request]) -> dict[str, str]:
@@ -95,9 +98,18 @@ class Runs:
     def _command(self, name: str, seed: int) -> dict[str, Any]:
         """Give the command line of a run."""
         training = TRAININGS[name]
-        ours = ["--seed", seed + training.seed_offset, "--seg", "--seg-dir", self.path(name, seed)]
+        own_seed = seed + self.partner_offset * training.partner
+        ours = ["--seed", own_seed, "--seg", "--seg-dir", self.path(name, seed)]
         ours += ["--seg-stage", training.stage, *training.options]
         return {"script": self.script and str(self.script), "arguments": [*self.arguments, *map(str, ours)]}
+
+    def _reuse(self, name: str, seed: int) -> list[str]:
+        """Name the run, if it is there, whose base model has the seed that a run's base model is to have."""
+        same = {
+            SHARED: self.path(PARTNER, seed - self.partner_offset),
+            PARTNER: self.path(SHARED, seed + self.partner_offset),
+        }
+        return ["--seg-reuse", str(same[name])] if name in same and same[name].is_dir() else []
 
     def _share(self, stage: str, name: str, seed: int) -> None:
         """Give a run a stage of the run it shares it with."""
@@ -106,8 +118,7 @@ class Runs:
             return
         if not source.is_done(stage):
             raise SegDREError(f"needs stage {stage} of {source.root.name}, which is not finished")
-        with replacing(target.folder(stage)) as folder:
-            shutil.copytree(source.folder(stage), folder, copy_function=_link, dirs_exist_ok=True)
+        target.adopt(stage, source)
 
     def _start(self, path: Path, arguments: Sequence[str], requests: Path | None = None) -> None:
         """Start a process for a run, and wait for it."""
@@ -155,11 +166,3 @@ def _is_whole(path: Path, training: Training) -> bool:
     if training.stage == "all":
         return all(map(store.is_done, STAGES)) and (path / "metrics.json").is_file()
     return store.is_done(training.stage)
-
-
-def _link(source: str, target: str) -> None:
-    """Let a file appear in a second place without taking space twice; finished stages never change."""
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(source, target)

@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from segdre_plugin.cells import align, count_entities
+from segdre_plugin.cells import Cells, align, count_entities
 from segdre_plugin.comparison import count
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.fuse import Scored
 from segdre_plugin.fusion import FusionResult, apply_thresholds
 from segdre_plugin.margins import Margins
-from segdre_plugin.metrics import has_gold
+from segdre_plugin.metrics import evaluate, has_gold
+from segdre_plugin.mistakes import mistakes
 from segdre_plugin.salient import saliency
-from segdre_plugin.stages import own_scores
+from segdre_plugin.stages import own_gold
 from segdre_plugin.study.finished import Finished
 from segdre_plugin.study.rows import SOURCES, Row
 
@@ -49,6 +50,9 @@ def score(row: Row, found: Finished, partner: Callable[[str], Margins], splits: 
 
     Returns:
         Its scores.
+
+    Raises:
+        SegDREError: if there is no gold on the pairs that the row is about.
     """
     known = found.run.metrics["thresholds"]
     grid, objective = known["grid"], known["objective"]
@@ -64,20 +68,31 @@ def score(row: Row, found: Finished, partner: Callable[[str], Margins], splits: 
             continue
         scored = _take(row, found.scored(name, row.reading), partner, name)
         cells = scored.cells()
+        if row.pairs != "base":
+            scored, cells = _restrict(scored, cells, row.pairs)
+            if not has_gold(scored.split.documents):
+                raise SegDREError(f"{name}: no gold triple on {row.pairs} pairs", "take more documents")
         if taus is None:  # dev comes first
             taus = scored.search(cells, grid, objective, anchors)
         keep = apply_thresholds(cells.cells.margin, cells.stage, cells.is_dense, taus)
-        if row.pairs != "base":
-            keep &= cells.is_dense == (row.pairs == "dense")
-        chosen = cells.cells.take(keep)
-        metrics[name] = own_scores(chosen, row.pairs, scored.split, scored.salient, scored.rel2id, scored.train)
+        predictions = scored.official(cells.cells.take(keep))
+        documents = scored.split.documents
+        metrics[name] = evaluate(predictions, documents, scored.train) | mistakes(predictions, documents)
         if "dense" in row.sources:
             metrics[name] |= saliency(scored.split.documents, scored.salient, found.run.config.salient_k)
         if row.reading:
             metrics[name]["n_injected"] = found.n_injected(name, row.reading)
-        counts[name] = count(scored.official(chosen), scored.split.documents)
+        counts[name] = count(predictions, documents)
     assert taus is not None
     return Scores(asdict(taus), metrics, counts)
+
+
+def _restrict(scored: Scored, cells: Cells, pairs: str) -> tuple[Scored, Cells]:
+    """Leave only dense or only sparse pairs, in what is scored and in the gold."""
+    own = np.flatnonzero(cells.is_dense == (pairs == "dense"))
+    documents = own_gold(scored.split.documents, scored.salient, pairs)
+    left = Cells(cells.cells.take(own), cells.stage[own], cells.is_dense[own])
+    return replace(scored, split=replace(scored.split, documents=documents)), left
 
 
 def _take(row: Row, scored: Scored, partner: Callable[[str], Margins], name: str) -> Scored:

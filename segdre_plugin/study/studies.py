@@ -11,14 +11,12 @@ from dataclasses import replace
 from segdre_plugin.strategies import get_strategy, strategy_names
 from segdre_plugin.study.rows import Column, Line, Reading, Row, Study, Training
 
-PARTNER = 1000  # seed of a naive ensemble's second model minus that of its first
-
 TRAININGS = {
     "full": Training(),
     "random": Training(("--seg-salient", "random", "--seg-train-salient", "same"), shares=("base",)),
     "plain": Training(("--seg-alpha", "0"), shares=("base", "identify", "dense")),
     "linear": Training(("--seg-salient", "linear"), stage="identify", shares=("base",)),
-    "partner": Training(stage="base", seed_offset=PARTNER),
+    "partner": Training(stage="base", partner=True),
 }
 
 
@@ -216,10 +214,64 @@ SEEDS = Study(
     ),
 )
 
+_GOLD = Reading(triples="gold")
+_ORACLE = Reading(salient="gold")
+_BOTH_GOLD = Reading(salient="gold", triples="gold")
+
+
+def _on(pairs: str, title: str, row: Row) -> Line:
+    """Give a row on some pairs only, its thresholds searched on these."""
+    return Line(f"{pairs} pairs: {title}", (replace(row, name=f"{row.name} on {pairs}", pairs=pairs),))
+
+
+DIAGNOSIS = Study(
+    "Where the gain is lost",
+    (
+        _line("base, threshold tuned", BASE_TUNED),
+        *_ENSEMBLES,
+        _line("SegDRE", FULL),
+        _line("SegDRE, gold triples injected", Row("gold injected", reading=_GOLD)),
+        _line("SegDRE, gold salient entities", Row("gold salient", reading=_ORACLE)),
+        _line("SegDRE, both gold", Row("both gold", reading=_BOTH_GOLD), "the ceiling of both"),
+        *(
+            _on(pairs, title, row)
+            for pairs in ("dense", "sparse")
+            for title, row in (
+                ("base", BASE_TUNED),
+                ("ensemble, average", AVERAGE),
+                (f"{pairs} model", Row("model", sources=(pairs,))),
+                ("base and " + pairs, Row("fused")),
+            )
+        ),
+        _on("sparse", "sparse model, gold triples injected", Row("model, gold", reading=_GOLD, sources=("sparse",))),
+        _on(
+            "sparse", "sparse model, plain text", Row("model, plain text", reading=NOTHING.reading, sources=("sparse",))
+        ),
+    ),
+    (
+        Column("dev F1"),
+        Column("P", "precision"),
+        Column("R", "recall"),
+        Column("direction", "wrong_direction"),
+        Column("relation", "wrong_relation"),
+        Column("pair", "wrong_pair"),
+        Column("missed: relation", "missed_relation"),
+        Column("missed: pair", "missed_pair"),
+    ),
+    remarks=(
+        "Thresholds of every line are searched on dev for the pairs of that line. Dense and sparse pairs are those of "
+        "the salient entities that the run predicted, and of gold ones where a line says so.",
+        "direction, relation, pair: shares of the predictions whose pair has the relation in the other direction, has "
+        "other relations, or has none. missed: shares of the gold triples on whose pair something else, or nothing, is "
+        "predicted.",
+    ),
+)
+
 STUDIES = {
     "ablations": ABLATIONS,
     "selection": SELECTION,
     "alpha": ALPHA,
     "injection": INJECTION,
     "seeds": SEEDS,
+    "diagnosis": DIAGNOSIS,
 }
