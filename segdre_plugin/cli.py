@@ -120,6 +120,14 @@ def _add_study(commands: Any) -> None:
         metavar="N",
         help="seed of a naive ensemble's second model minus that of its first (%(default)s)",
     )
+    command.add_argument(
+        "--reuse",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="DIR",
+        help="another study's DIR: its stages with the same settings are taken, not trained (again for more)",
+    )
     corpus = command.add_argument_group("without a script: the reference model on the corpus of segdre demo")
     for name, what in (("train", "documents"), ("dev", "documents"), ("test", "documents"), ("epochs", "of a stage")):
         corpus.add_argument(f"--{name}", type=int, metavar="N", help=what)
@@ -128,7 +136,7 @@ def _add_study(commands: Any) -> None:
         from segdre_plugin.study.command import SIZES, run
 
         sizes = {name: getattr(options, name) for name in SIZES}
-        run(options.name, options.folder, options.seeds, options.behind, sizes, options.partner_offset)
+        run(options.name, options.folder, options.seeds, options.behind, sizes, options.partner_offset, options.reuse)
 
     command.set_defaults(command=run, behind=[])
 

@@ -53,3 +53,21 @@ def test_values_and_gradients():
     torch.testing.assert_close(found[0], found[1])
     assert not torch.allclose(slow(*inputs[:2], ~inputs[2], inputs[3]), found[0][0])  # negative control
     assert torch.autograd.gradcheck(attend, inputs)
+
+
+def test_trains_in_mixed_precision():
+    """Under autocast the softmax is in 32 bits and the values in 16, and backward runs outside of it."""
+    scores, value, kept, share = case()
+    found = []
+    for mixed in (False, True):
+        leaves = [part.detach().float().requires_grad_() for part in (scores, value)]
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
+            weight = torch.eye(4).requires_grad_()
+            out = attend(leaves[0], leaves[1] @ weight, kept, share)
+        assert out.dtype == (torch.bfloat16 if mixed else torch.float32)
+        out.float().square().sum().backward()
+        found.append([out.float().detach(), *(leaf.grad for leaf in leaves)])
+    for due, near in zip(*found, strict=True):
+        assert near.dtype == torch.float32
+        torch.testing.assert_close(near, due, rtol=0.1, atol=0.05 * due.abs().max().item())
+        assert not torch.equal(near, due)

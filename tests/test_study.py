@@ -118,6 +118,44 @@ def test_ablations_train_what_they_take_out(finished, started):
         assert found["rows"][name]["seeds"]["66"]["test"].items() >= known["test"][key].items()
 
 
+def test_diagnosis_reads_with_gold_entities_and_gold_triples(finished, started):
+    assert main(["study", "diagnosis", str(finished), *study_runs.TINY]) == 0
+    assert sum("--requests" in arguments for arguments in started) == 1
+    found = json.loads((finished / "diagnosis.json").read_text())
+    rows = {name: row["seeds"]["66"]["dev"] for name, row in found["rows"].items()}
+    assert not any(row["errors"] for row in found["rows"].values())
+    assert rows["gold salient"]["accuracy"] == rows["both gold"]["accuracy"] == 1
+    assert rows["both gold"]["n_injected"] >= rows["gold injected"]["n_injected"] > 0
+    for pairs in ("dense", "sparse"):
+        on = {name: row for name, row in rows.items() if name.endswith(f" on {pairs}")}
+        (n_gold,) = {row["n_gold"] for row in on.values()}
+        assert 0 < n_gold < rows["full"]["n_gold"]
+        assert on[f"fused on {pairs}"]["f1"] >= max(on[f"{part} on {pairs}"]["f1"] for part in ("base tuned", "model"))
+    n_pairs = [rows[f"fused on {pairs}"]["n_gold"] for pairs in ("dense", "sparse")]
+    assert sum(n_pairs) == rows["full"]["n_gold"]
+    for row in rows.values():
+        if row["n_predicted"]:
+            wrong = sum(row[f"wrong_{kind}"] for kind in ("direction", "relation", "pair"))
+            assert row["precision"] + wrong == pytest.approx(1)
+
+
+def test_partners_of_seeds_in_a_row_share_models(finished, started, tmp_path):
+    out = tmp_path / "out"
+    more = ("--seeds", "66", "67", "--partner-offset", "1", "--reuse", str(finished))
+    assert main(["study", "seeds", str(out), *study_runs.TINY, *more]) == 0
+    logs = {path.stem: path.read_text() for path in (out / "runs").glob("*.log")}
+    assert logs.keys() == {"full-66", "full-67", "partner-66", "partner-67"}
+    for stage in ("base", "identify", "dense", "sparse"):
+        assert f"stage {stage} is that of {finished / 'runs' / 'full-66'}" in logs["full-66"]
+    assert f"stage base is that of {out / 'runs' / 'partner-66'}" in logs["full-67"]
+    assert "is that of" not in logs["partner-67"]
+    bases = {name: (out / "runs" / name / "base" / "checkpoint.pt").read_bytes() for name in logs}
+    assert bases["partner-66"] == bases["full-67"] != bases["full-66"]
+    assert len(set(bases.values())) == 3
+    command = json.loads((out / "seeds.json").read_text())["command"]
+    assert f"--partner-offset 1 --reuse {finished}" in command
+
+
 def test_selection_reads_with_the_entities_of_every_strategy(finished, started):
     assert main(["study", "selection", str(finished), *study_runs.TINY]) == 0
     assert ["--requests" in arguments for arguments in started] == [False, True]  # a linear head, then all readings
@@ -241,6 +279,8 @@ def test_other_settings_in_the_same_folder_fail_with_the_reason(finished, starte
 
 BAD = {
     "seed twice": (["--seeds", "1", "1"], "a seed is there twice"),
+    "one model twice": (["--partner-offset", "0"], "an ensemble of one model twice"),
+    "no such study": (["--reuse", "nowhere"], "--reuse: no folder nowhere"),
     "no documents": (["--dev", "0"], "--dev is 0"),
     "set by the study": (["--", "--seg-dir", "x"], "--seg-dir is set by the study"),
     "set by the study, too": (["--", "--seed=3"], "--seed is set by the study"),

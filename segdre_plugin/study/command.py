@@ -33,6 +33,7 @@ def run(
     behind: Sequence[str],
     sizes: Mapping[str, int | None],
     partner_offset: int = PARTNER_OFFSET,
+    others: Sequence[Path] = (),
 ) -> None:
     """Run a study.
 
@@ -43,6 +44,7 @@ def run(
         behind: a backbone's train script with its arguments; without a script, arguments of the reference model's.
         sizes: of the embedded corpus (train, dev, test, epochs); None for the default.
         partner_offset: seed of a naive ensemble's second model minus that of its first.
+        others: folders of other studies, whose stages with the same settings are taken.
 
     Raises:
         SegDREError: if something is wrong with the arguments, or rows failed; the others are written then.
@@ -51,6 +53,9 @@ def run(
     script, arguments = (Path(behind[0]), list(behind[1:])) if has_script else (None, list(behind))
     if partner_offset == 0:
         raise SegDREError("--partner-offset is 0", "give another number: an ensemble of one model twice is none")
+    missing = [other for other in others if not other.is_dir()]
+    if missing:
+        raise SegDREError(f"--reuse: no folder {missing[0]}", "give the folder of another study")
     _check(name, folder, seeds, script, arguments, sizes)
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
@@ -66,8 +71,9 @@ def run(
             arguments = [*_reference_arguments(folder / CORPUS, chosen), *arguments]
         if partner_offset != PARTNER_OFFSET:
             command += ["--partner-offset", str(partner_offset)]
+        command += [part for other in others for part in ("--reuse", str(other))]
         command += ["--", *behind] * bool(behind)
-        work = Work(STUDIES[name], Runs(folder, script, tuple(arguments), partner_offset), seeds)
+        work = Work(STUDIES[name], Runs(folder, script, tuple(arguments), partner_offset, tuple(others)), seeds)
         with _orderly_end():
             results = work.do()
         origin = find_origin(shlex.join(command), seeds, work.any_finished())

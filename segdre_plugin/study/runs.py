@@ -37,16 +37,18 @@ class Runs:
         script: the backbone's train script; None takes the reference model's.
         arguments: its command line, without what the study sets itself.
         partner_offset: seed of a naive ensemble's second model minus that of its first.
+        others: folders of other studies; their stages with the same settings are taken, not trained.
     """
 
     folder: Path
     script: Path | None
     arguments: tuple[str, ...]
     partner_offset: int = PARTNER_OFFSET
+    others: tuple[Path, ...] = ()
 
-    def path(self, name: str, seed: int) -> Path:
-        """Give the folder of a run."""
-        return self.folder / "runs" / f"{name}-{seed}"
+    def path(self, name: str, seed: int, folder: Path | None = None) -> Path:
+        """Give the folder of a run, of this study or of that in another folder."""
+        return (folder or self.folder) / "runs" / f"{name}-{seed}"
 
     def is_finished(self, name: str, seed: int) -> bool:
         """Say whether a run is there, made with the command line that it would be made with now."""
@@ -98,18 +100,20 @@ class Runs:
     def _command(self, name: str, seed: int) -> dict[str, Any]:
         """Give the command line of a run."""
         training = TRAININGS[name]
-        own_seed = seed + self.partner_offset * training.partner
-        ours = ["--seed", own_seed, "--seg", "--seg-dir", self.path(name, seed)]
+        ours = ["--seed", self._seed(name, seed), "--seg", "--seg-dir", self.path(name, seed)]
         ours += ["--seg-stage", training.stage, *training.options]
         return {"script": self.script and str(self.script), "arguments": [*self.arguments, *map(str, ours)]}
 
     def _reuse(self, name: str, seed: int) -> list[str]:
-        """Name the run, if it is there, whose base model has the seed that a run's base model is to have."""
-        same = {
-            SHARED: self.path(PARTNER, seed - self.partner_offset),
-            PARTNER: self.path(SHARED, seed + self.partner_offset),
-        }
-        return ["--seg-reuse", str(same[name])] if name in same and same[name].is_dir() else []
+        """Name the runs that are there and may have stages with the settings of a run's."""
+        base_seed = self._seed(name, seed)
+        same = [(SHARED, base_seed), (PARTNER, base_seed - self.partner_offset), (name, seed)]
+        places = [self.path(*run, folder) for folder in (self.folder, *self.others) for run in dict.fromkeys(same)]
+        found = [path for path in places if path.is_dir() and path != self.path(name, seed)]
+        return [part for path in found for part in ("--seg-reuse", str(path))]
+
+    def _seed(self, name: str, seed: int) -> int:
+        return seed + self.partner_offset * TRAININGS[name].partner
 
     def _share(self, stage: str, name: str, seed: int) -> None:
         """Give a run a stage of the run it shares it with."""

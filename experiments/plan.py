@@ -1,0 +1,116 @@
+"""What is measured, as data: backbones, recipes, seeds, and the studies that read the finished runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SEEDS = (66, 67, 68)
+PARTNER_OFFSET = 1  # ensembles pair a seed with the next: four base models make three ensembles
+
+COMMON = (
+    *("--train_file", "train_annotated.json", "--dev_file", "dev.json", "--test_file", "test.json"),
+    *("--transformer_type", "bert", "--num_class", "97", "--num_labels", "4"),
+    *("--train_batch_size", "4", "--test_batch_size", "8"),
+    *("--max_grad_norm", "1.0", "--warmup_ratio", "0.06", "--num_train_epochs", "5"),
+    *("--seg-new-layer-lr", "1e-3", "--seg-grid", "redocred", "--seg-identify-epochs", "2"),
+    *("--seg-bf16", "--seg-buckets"),
+)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A clone.
+
+    Attributes:
+        title: its name in tables.
+        variable: the environment variable that says where the clone is, as for the tests.
+        clone: its folder in ~/.cache/segdre otherwise.
+        script: its train script.
+        arguments: of the script, besides COMMON, data and encoder.
+    """
+
+    title: str
+    variable: str
+    clone: str
+    script: str
+    arguments: tuple[str, ...]
+
+
+BACKBONES = {
+    "atlop": Backbone(
+        "ATLOP", "SEGDRE_ATLOP", "ATLOP", "train.py", ("--learning_rate", "5e-5", "--gradient_accumulation_steps", "1")
+    ),
+    "dreeam": Backbone(
+        "DREEAM", "SEGDRE_DREEAM", "dreeam", "run.py", ("--do_train", "--lr_transformer", "5e-5", "--evi_lambda", "0.1")
+    ),
+}
+
+_SHORT = ("--seg-dense-epochs", "2", "--seg-sparse-epochs", "2")
+RECIPES = {  # arguments of --seg that differ; all share base and identify
+    "paper": (),
+    "from-base": ("--seg-start", "base", *_SHORT),
+    "from-base-link": ("--seg-start", "base", "--seg-link", *_SHORT),
+}
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study of ``segdre study``.
+
+    Attributes:
+        backbone: which one.
+        recipe: which one.
+        name: of the study.
+        seeds: which ones.
+    """
+
+    backbone: str
+    recipe: str
+    name: str
+    seeds: tuple[int, ...] = SEEDS
+
+
+STUDIES = (
+    *(
+        Study("atlop", "from-base", name)
+        for name in ("seeds", "diagnosis", "injection", "ablations", "selection", "alpha")
+    ),
+    *(Study("atlop", "paper", name, SEEDS[:1]) for name in ("seeds", "diagnosis", "injection")),
+    Study("atlop", "from-base-link", "injection", SEEDS[:1]),
+    *(Study("dreeam", "from-base", name, SEEDS[:1]) for name in ("seeds", "diagnosis")),
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to be trained; jobs are taken from the list below in its order.
+
+    Attributes:
+        backbone: which one.
+        recipe: which one.
+        run: its name in ``segdre study``.
+        seed: the study's seed.
+    """
+
+    backbone: str
+    recipe: str
+    run: str
+    seed: int
+
+
+JOBS = (
+    Job("atlop", "from-base", "full", 66),
+    Job("atlop", "from-base", "full", 67),
+    Job("atlop", "from-base", "plain", 66),
+    Job("atlop", "from-base", "plain", 67),
+    Job("atlop", "from-base", "full", 68),
+    Job("atlop", "paper", "full", 66),
+    Job("atlop", "from-base", "plain", 68),
+    Job("atlop", "from-base", "partner", 68),
+    Job("atlop", "from-base", "partner", 66),
+    Job("atlop", "from-base", "partner", 67),
+    Job("atlop", "from-base-link", "full", 66),
+    Job("dreeam", "from-base", "full", 66),
+    Job("atlop", "paper", "plain", 66),
+    Job("dreeam", "from-base", "partner", 66),
+)

@@ -1,0 +1,178 @@
+"""Train what plan.py lists, then make its studies; what is finished is skipped, so it can be stopped at any time.
+
+python experiments/run.py OUT --data DIR --encoder DIR --jobs 2      # train all runs, then make all studies
+python experiments/run.py OUT --data DIR --encoder DIR --studies     # only the studies whose runs are finished
+
+DIR of --data holds train.json (or train_annotated.json), dev.json, test.json and rel_info.json. Each run takes one
+thread (--threads) of the processor, or the GPU. The JSON of each study goes to experiments/raw/, from which tables.py
+makes the tables of docs/results.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TextIO
+
+from plan import BACKBONES, COMMON, JOBS, PARTNER_OFFSET, RECIPES, STUDIES, Job, Study
+
+from segdre_plugin.errors import SegDREError
+from segdre_plugin.launch import messages
+from segdre_plugin.study.runs import Runs
+
+RAW = Path(__file__).resolve().parent / "raw"
+RETRY = 5.0  # seconds between looks for a run whose turn it is
+
+
+class Experiments:
+    """All runs and studies.
+
+    Args:
+        out: the folder of everything that is trained.
+        data: the documents.
+        encoder: folder or name of the encoder.
+    """
+
+    def __init__(self, out: Path, data: Path, encoder: str) -> None:
+        self.out, self.encoder = out.resolve(), encoder
+        self.data = self.out / "data"
+        self.data.mkdir(parents=True, exist_ok=True)
+        names = {"train_annotated.json": ("train_annotated.json", "train.json")}
+        names |= {name: (name,) for name in ("dev.json", "test.json", "rel_info.json")}
+        for target, sources in names.items():
+            found = next((data / source for source in sources if (data / source).is_file()), None)
+            if found is None:
+                raise SegDREError(f"{data}: no {' or '.join(sources)}", "give a folder with train, dev, test, rel_info")
+            if not (self.data / target).exists():
+                shutil.copyfile(found, self.data / target)
+
+    def folder(self, backbone: str, recipe: str) -> Path:
+        """Give the folder of the studies of a recipe."""
+        return self.out / backbone / recipe
+
+    def arguments(self, backbone: str, recipe: str) -> list[str]:
+        """Give the command line of a backbone's train script."""
+        where = ["--data_dir", str(self.data), "--model_name_or_path", self.encoder]
+        return [*where, *COMMON, *BACKBONES[backbone].arguments, *RECIPES[recipe]]
+
+    def others(self, backbone: str, recipe: str) -> list[Path]:
+        """Give the folders of the backbone's other recipes that are there."""
+        folders = [self.folder(backbone, other) for other in RECIPES if other != recipe]
+        return [folder for folder in folders if folder.is_dir()]
+
+    def runs(self, backbone: str, recipe: str) -> Runs:
+        """Give the runs of a recipe."""
+        others = tuple(self.others(backbone, recipe))
+        arguments = tuple(self.arguments(backbone, recipe))
+        script = Path(BACKBONES[backbone].script)
+        return Runs(self.folder(backbone, recipe), script, arguments, PARTNER_OFFSET, others)
+
+    def do_jobs(self, n_workers: int, threads: int) -> None:
+        """Train the runs of the plan, in its order, several at a time."""
+        waiting = list(JOBS)
+        lock = threading.Lock()
+        active: set[Job] = set()
+
+        def take() -> Job | None:
+            """Take the next job whose stages nobody else is training."""
+            with lock:
+                for job in waiting:
+                    if not any((job.backbone, job.seed) == (a.backbone, a.seed) for a in active):
+                        waiting.remove(job)
+                        active.add(job)
+                        return job
+            return None
+
+        def work() -> None:
+            while waiting:
+                job = take()
+                if job is None:
+                    threading.Event().wait(RETRY)
+                    continue
+                status = self._train(job, threads)
+                print(f"{job}: " + (f"failed, see its log (exit status {status})" if status else "done"), flush=True)
+                with lock:
+                    active.remove(job)
+
+        workers = [threading.Thread(target=work) for _ in range(n_workers)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+
+    def _train(self, job: Job, threads: int) -> int:
+        """Train a run in a process of its own, in the clone's folder."""
+        ours = ["--encoder", self.encoder, "--data", str(self.data)]
+        names = [job.backbone, job.recipe, job.run, str(job.seed)]
+        command = [sys.executable, __file__, str(self.out), *ours, "--one", *names]
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+        return subprocess.run(command, cwd=clone(job.backbone), env=environment, check=False).returncode
+
+    def do_one(self, job: Job) -> None:
+        """Train a run in this process's folder, which is the clone."""
+        runs = self.runs(job.backbone, job.recipe)
+        if not runs.is_finished(job.run, job.seed):
+            runs.train(job.run, job.seed)
+
+    def do_studies(self, log: TextIO = sys.stderr) -> None:
+        """Make the studies whose runs ``full`` are finished, and keep their JSON."""
+        for study in STUDIES:
+            runs = self.runs(study.backbone, study.recipe)
+            seeds = [seed for seed in study.seeds if (runs.path("full", seed) / "metrics.json").is_file()]
+            if not seeds:
+                print(f"{study}: no finished run", file=log)
+                continue
+            self._study(study, seeds)
+
+    def _study(self, study: Study, seeds: list[int]) -> None:
+        folder = self.folder(study.backbone, study.recipe)
+        command = ["segdre", "study", study.name, str(folder), "--seeds", *map(str, seeds)]
+        command += ["--partner-offset", str(PARTNER_OFFSET)]
+        command += [part for other in self.others(study.backbone, study.recipe) for part in ("--reuse", str(other))]
+        command += ["--", BACKBONES[study.backbone].script, *self.arguments(study.backbone, study.recipe)]
+        subprocess.run(command, cwd=clone(study.backbone), check=False)
+        target = RAW / study.backbone / study.recipe
+        target.mkdir(parents=True, exist_ok=True)
+        for source in (folder / f"{study.name}.{form}" for form in ("json", "png")):
+            if source.is_file():
+                shutil.copyfile(source, target / source.name)
+
+
+def clone(backbone: str) -> Path:
+    """Say where a backbone's clone is."""
+    spec = BACKBONES[backbone]
+    path = Path(os.environ.get(spec.variable) or Path.home() / ".cache" / "segdre" / spec.clone)
+    if not (path / spec.script).is_file():
+        raise SegDREError(f"no clone of {spec.title} at {path}", f"clone it there, or set {spec.variable}")
+    return path
+
+
+def main() -> None:
+    """Read the command line and do what it says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="folder of everything that is trained")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--encoder", required=True)
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time (1)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of a run (1)")
+    parser.add_argument("--studies", action="store_true", help="train nothing, make the studies of what is finished")
+    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    with messages():
+        experiments = Experiments(options.out, options.data, options.encoder)
+        if options.one:
+            backbone, recipe, run, seed = options.one
+            experiments.do_one(Job(backbone, recipe, run, int(seed)))
+            return
+        if not options.studies:
+            experiments.do_jobs(options.jobs, options.threads)
+        experiments.do_studies()
+
+
+if __name__ == "__main__":
+    main()
