@@ -70,14 +70,20 @@ def join(base: Margins, dense: Margins, sparse: Margins, salient: Sequence[Salie
         The union of their cells; evidence is the base model's where it scored the pair, else the stage's.
     """
     cells, columns = align((base, dense, sparse), n_entities, -np.inf)
-    is_salient = np.zeros((len(salient), n_entities), dtype=bool)
-    for row, chosen in zip(is_salient, salient, strict=True):
-        row[list(as_chain(chosen))] = True
     return Cells(
         replace(cells, margin=columns[0]),
         np.maximum(columns[1], columns[2]),  # no pair is both dense and sparse
-        is_salient[cells.document, cells.head] | is_salient[cells.document, cells.tail],
+        dense_flags(cells, salient, n_entities),
     )
+
+
+def dense_flags(cells: Margins, salient: Sequence[Salient], n_entities: int) -> BoolArray:
+    """Say of each cell whether its pair involves a salient entity of its document."""
+    is_salient = np.zeros((len(salient), n_entities), dtype=bool)
+    for row, chosen in zip(is_salient, salient, strict=True):
+        row[list(as_chain(chosen))] = True
+    flags: BoolArray = is_salient[cells.document, cells.head] | is_salient[cells.document, cells.tail]
+    return flags
 
 
 def count_entities(split: Split) -> int:

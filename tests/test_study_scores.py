@@ -117,6 +117,47 @@ def test_average_against_a_slow_version(found, second):
         assert margin == sum(parts) / 2
 
 
+def test_averaged_stages_against_a_slow_version(found):
+    scored = found.scored("dev")
+    base, dense, sparse = (cells(scored.tables[stage]) for stage in ("base", "dense", "sparse"))
+    row = replace(FULL, name="averaged", fusion="average")
+    taus = score(row, found, absent, SPLITS).thresholds
+
+    def averaged(other, is_dense):
+        own = {c: m for c, m in base.items() if bool({c[1], c[2]} & set(scored.salient[c[0]])) == is_dense}
+        lowest = [{}, {}]
+        for table, low in zip((own, other), lowest, strict=True):
+            for cell, margin in table.items():
+                low[cell[:3]] = min(margin, low.get(cell[:3], np.inf))
+        return {c: (own.get(c, lowest[0].get(c[:3])) + other.get(c, lowest[1].get(c[:3]))) / 2 for c in own | other}
+
+    predicted = {c for c, m in averaged(dense, True).items() if m > taus["tau_dense"]}
+    predicted |= {c for c, m in averaged(sparse, False).items() if m > taus["tau_sparse"]}
+    scores = score(row, found, absent, SPLITS)
+    assert scores.metrics["dev"].items() >= slow(found, "dev", predicted).items()
+    assert scores.metrics["dev"]["f1"] != score(FULL, found, absent, SPLITS).metrics["dev"]["f1"]
+
+
+def test_thresholds_for_dense_pairs_only_are_the_best_for_them(found):
+    """A threshold that is searched on all pairs trades recall on pairs that a model never sees."""
+    row = replace(FULL, name="model on dense", sources=("dense",), pairs="dense")
+    scores = score(row, found, absent, ("dev",))
+    chains = found.scored("dev").salient
+    run = found.run
+    documents = [
+        document | {"labels": [x for x in document["labels"] if {x["h"], x["t"]} & set(chain)]}
+        for document, chain in zip(run.documents["dev"], chains, strict=True)
+    ]
+    names = {i: name for name, i in run.rel2id.items()}
+    best = 0.0
+    low, high = GRIDS["docred"]
+    for tau in np.round(np.arange(low, high + 0.05, 0.1), 10):
+        chosen = [c for c, m in cells(found.scored("dev").tables["dense"]).items() if m > tau]
+        rows = [{"title": documents[d]["title"], "h_idx": h, "t_idx": t, "r": names[r]} for d, h, t, r in chosen]
+        best = max(best, evaluate(rows, documents)["f1"])
+    assert scores.metrics["dev"]["f1"] == pytest.approx(best)
+
+
 def test_ensembles_hold_the_base_models_own_cut(found, second):
     alone = score(BASE, found, absent, ("dev",)).metrics["dev"]["f1"]
     union = score(UNION, found, second, SPLITS)

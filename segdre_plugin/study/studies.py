@@ -230,6 +230,7 @@ DIAGNOSIS = Study(
         _line("base, threshold tuned", BASE_TUNED),
         *_ENSEMBLES,
         _line("SegDRE", FULL),
+        _line("SegDRE, margins averaged", replace(FULL, name="averaged", fusion="average")),
         _line("SegDRE, gold triples injected", Row("gold injected", reading=_GOLD)),
         _line("SegDRE, gold salient entities", Row("gold salient", reading=_ORACLE)),
         _line("SegDRE, both gold", Row("both gold", reading=_BOTH_GOLD), "the ceiling of both"),
@@ -240,7 +241,8 @@ DIAGNOSIS = Study(
                 ("base", BASE_TUNED),
                 ("ensemble, average", AVERAGE),
                 (f"{pairs} model", Row("model", sources=(pairs,))),
-                ("base and " + pairs, Row("fused")),
+                (f"base and {pairs} model", Row("fused")),
+                (f"base and {pairs} model, averaged", Row("averaged", fusion="average")),
             )
         ),
         _on("sparse", "sparse model, gold triples injected", Row("model, gold", reading=_GOLD, sources=("sparse",))),

@@ -1,0 +1,93 @@
+"""Make the tables of docs/results.md from the raw results.
+
+python experiments/tables.py            # writes docs/results.md
+python experiments/tables.py --check    # says whether it would change it
+
+In the page a table stands between ``<!-- table BACKBONE RECIPE STUDY [PART] -->`` and ``<!-- end -->``; PART is
+``main`` (if none is given), ``comparisons`` or ``shifts``. Everything else on the page is written by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from segdre_plugin.study.output import comparison_table, main_table, shift_table
+from segdre_plugin.study.results import Results
+from segdre_plugin.study.scores import Scores
+from segdre_plugin.study.studies import STUDIES
+
+HERE = Path(__file__).resolve().parent
+PAGE = HERE.parent / "docs" / "results.md"
+BLOCK = re.compile(r"(<!-- table ([\w -]+) -->\n)(.*?)(\n<!-- end -->)", re.S)
+SPLITS = ("dev", "test")
+
+
+def read(backbone: str, recipe: str, study: str) -> tuple[Results, dict[str, Any]]:
+    """Read a study's raw results.
+
+    Args:
+        backbone: which one.
+        recipe: which one.
+        study: its name in ``segdre study``.
+
+    Returns:
+        The results, and the raw JSON.
+    """
+    raw = json.loads((HERE / "raw" / backbone / recipe / f"{study}.json").read_text(encoding="utf-8"))
+    scores = {
+        name: {
+            int(seed): Scores(found["thresholds"], {split: found[split] for split in SPLITS if split in found}, {})
+            for seed, found in row["seeds"].items()
+        }
+        for name, row in raw["rows"].items()
+    }
+    errors = {
+        name: {int(seed): text for seed, text in row["errors"].items()}
+        for name, row in raw["rows"].items()
+        if row["errors"]
+    }
+    return Results(STUDIES[study], tuple(raw["seeds"]), scores, errors), raw
+
+
+def table(place: str) -> str:
+    """Make the table that a place of the page asks for."""
+    backbone, recipe, study, *part = place.split()
+    results, raw = read(backbone, recipe, study)
+    tables = {
+        "main": lambda: main_table(results),
+        "comparisons": lambda: comparison_table(results, raw["comparisons"]),
+        "shifts": lambda: shift_table(results),
+    }
+    made = tables[part[0] if part else "main"]()
+    if made is None:
+        raise ValueError(f"{place}: there is no such table")
+    seeds = ", ".join(map(str, raw["seeds"]))
+    return f"{made.markdown()}\n\n{'Seeds' if len(raw['seeds']) > 1 else 'One seed'}: {seeds}."
+
+
+def render(page: str) -> str:
+    """Fill a page's tables in."""
+    return BLOCK.sub(lambda found: found[1] + table(found[2]) + found[4], page)
+
+
+def main() -> int:
+    """Write or check the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    page = PAGE.read_text(encoding="utf-8")
+    made = render(page)
+    if options.check:
+        print(f"{PAGE}: {'as the raw results say' if made == page else 'differs from the raw results'}")
+        return int(made != page)
+    PAGE.write_text(made, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
