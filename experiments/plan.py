@@ -13,7 +13,7 @@ COMMON = (
     *("--train_batch_size", "4", "--test_batch_size", "8"),
     *("--max_grad_norm", "1.0", "--warmup_ratio", "0.06", "--num_train_epochs", "5"),
     *("--seg-new-layer-lr", "1e-3", "--seg-grid", "redocred", "--seg-identify-epochs", "2"),
-    *("--seg-bf16", "--seg-buckets"),
+    "--seg-bf16",
 )
 
 
@@ -27,6 +27,7 @@ class Backbone:
         clone: its folder in ~/.cache/segdre otherwise.
         script: its train script.
         arguments: of the script, besides COMMON, data and encoder.
+        has_isf: whether the script has inference-stage fusion.
     """
 
     title: str
@@ -34,6 +35,7 @@ class Backbone:
     clone: str
     script: str
     arguments: tuple[str, ...]
+    has_isf: bool = False
 
 
 BACKBONES = {
@@ -41,7 +43,12 @@ BACKBONES = {
         "ATLOP", "SEGDRE_ATLOP", "ATLOP", "train.py", ("--learning_rate", "5e-5", "--gradient_accumulation_steps", "1")
     ),
     "dreeam": Backbone(
-        "DREEAM", "SEGDRE_DREEAM", "dreeam", "run.py", ("--do_train", "--lr_transformer", "5e-5", "--evi_lambda", "0.1")
+        "DREEAM",
+        "SEGDRE_DREEAM",
+        "dreeam",
+        "run.py",
+        ("--do_train", "--lr_transformer", "5e-5", "--evi_lambda", "0.1"),
+        True,
     ),
 }
 

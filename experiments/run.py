@@ -11,13 +11,14 @@ makes the tables of docs/results.md.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from plan import BACKBONES, COMMON, JOBS, PARTNER_OFFSET, RECIPES, STUDIES, Job, Study
 
@@ -120,7 +121,7 @@ class Experiments:
             runs.train(job.run, job.seed)
 
     def do_studies(self, log: TextIO = sys.stderr) -> None:
-        """Make the studies whose runs ``full`` are finished, and keep their JSON."""
+        """Make the studies whose runs ``full`` are finished, and keep what they say."""
         for study in STUDIES:
             runs = self.runs(study.backbone, study.recipe)
             seeds = [seed for seed in study.seeds if (runs.path("full", seed) / "metrics.json").is_file()]
@@ -128,6 +129,37 @@ class Experiments:
                 print(f"{study}: no finished run", file=log)
                 continue
             self._study(study, seeds)
+        for backbone, recipe in dict.fromkeys((job.backbone, job.recipe) for job in JOBS):
+            if BACKBONES[backbone].has_isf:
+                self._isf(backbone, recipe)
+
+    def _isf(self, backbone: str, recipe: str) -> None:
+        """Evaluate finished runs with inference-stage fusion: tau is tuned on dev, then test takes it."""
+        runs, script = self.runs(backbone, recipe), BACKBONES[backbone].script
+        found: dict[str, dict[str, Any]] = {}
+        for job in JOBS:
+            run = runs.path(job.run, job.seed)
+            if (job.backbone, job.recipe, job.run) != (backbone, recipe, "full"):
+                continue
+            if not (run / "metrics.json").is_file():
+                continue
+            for split in ("dev", "test"):
+                path = run / "eval" / f"{split}_isf" / "metrics.json"
+                if not path.is_file():
+                    command = ["segdre", "run", script, "--", "--data_dir", str(self.data), "--eval_mode", "fushion"]
+                    command += ["--test_file", f"{split}.json", "--seg", "--seg-dir", str(run)]
+                    subprocess.run(command, cwd=clone(backbone), check=True)
+                found.setdefault(str(job.seed), {})[split] = json.loads(path.read_text(encoding="utf-8"))[split]
+        if found:
+            self._keep(backbone, recipe, "isf.json", json.dumps(found, indent=1))
+
+    def _keep(self, backbone: str, recipe: str, name: str, text: str) -> None:
+        """Keep a raw result, without the places of this machine."""
+        for place, word in ((self.data, "DATA"), (self.out, "OUT"), (self.encoder, "ENCODER")):
+            text = text.replace(str(place), word)
+        target = RAW / backbone / recipe
+        target.mkdir(parents=True, exist_ok=True)
+        (target / name).write_text(text + "\n", encoding="utf-8")
 
     def _study(self, study: Study, seeds: list[int]) -> None:
         folder = self.folder(study.backbone, study.recipe)
@@ -136,11 +168,9 @@ class Experiments:
         command += [part for other in self.others(study.backbone, study.recipe) for part in ("--reuse", str(other))]
         command += ["--", BACKBONES[study.backbone].script, *self.arguments(study.backbone, study.recipe)]
         subprocess.run(command, cwd=clone(study.backbone), check=False)
-        target = RAW / study.backbone / study.recipe
-        target.mkdir(parents=True, exist_ok=True)
-        for source in (folder / f"{study.name}.{form}" for form in ("json", "png")):
-            if source.is_file():
-                shutil.copyfile(source, target / source.name)
+        made = folder / f"{study.name}.json"
+        if made.is_file():
+            self._keep(study.backbone, study.recipe, made.name, made.read_text(encoding="utf-8").rstrip())
 
 
 def clone(backbone: str) -> Path:

@@ -4,7 +4,7 @@ python experiments/tables.py            # writes docs/results.md
 python experiments/tables.py --check    # says whether it would change it
 
 In the page a table stands between ``<!-- table BACKBONE RECIPE STUDY [PART] -->`` and ``<!-- end -->``; PART is
-``main`` (if none is given), ``comparisons`` or ``shifts``. Everything else on the page is written by hand.
+``main`` (if none is given), ``comparisons`` or ``shifts``; STUDY is ``isf`` for inference-stage fusion. Everything else on the page is written by hand.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from segdre_plugin.study.output import comparison_table, main_table, shift_table
 from segdre_plugin.study.results import Results
 from segdre_plugin.study.scores import Scores
 from segdre_plugin.study.studies import STUDIES
+from segdre_plugin.study.tables import Cell, Table
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "results.md"
@@ -54,9 +56,41 @@ def read(backbone: str, recipe: str, study: str) -> tuple[Results, dict[str, Any
     return Results(STUDIES[study], tuple(raw["seeds"]), scores, errors), raw
 
 
+def isf_table(backbone: str, recipe: str) -> str:
+    """Make the table of inference-stage fusion."""
+    raw = json.loads((HERE / "raw" / backbone / recipe / "isf.json").read_text(encoding="utf-8"))
+    rows = {
+        "base": "base",
+        "base_tuned": "base, threshold tuned",
+        "base_isf": "base w. ISF",
+        "fused": "SegDRE",
+        "fused_isf": "SegDRE w. ISF",
+    }
+    columns = {
+        f"{split} {title}": (split, metric)
+        for split in SPLITS
+        for title, metric in (("Ign-F1", "ign_f1"), ("F1", "f1"), ("Intra-F1", "intra_f1"), ("Inter-F1", "inter_f1"))
+    }
+    lines = [
+        (
+            title,
+            [Cell([100 * found[split][row][metric] for found in raw.values()]) for split, metric in columns.values()],
+        )
+        for row, title in rows.items()
+    ]
+    return with_seeds(Table("(%)", list(columns), lines), list(raw))
+
+
+def with_seeds(made: Table, seeds: Sequence[object]) -> str:
+    """Give a table as Markdown, its seeds below."""
+    return f"{made.markdown()}\n\n{'Seeds' if len(seeds) > 1 else 'One seed'}: {', '.join(map(str, seeds))}."
+
+
 def table(place: str) -> str:
     """Make the table that a place of the page asks for."""
     backbone, recipe, study, *part = place.split()
+    if study == "isf":
+        return isf_table(backbone, recipe)
     results, raw = read(backbone, recipe, study)
     tables = {
         "main": lambda: main_table(results),
@@ -66,8 +100,7 @@ def table(place: str) -> str:
     made = tables[part[0] if part else "main"]()
     if made is None:
         raise ValueError(f"{place}: there is no such table")
-    seeds = ", ".join(map(str, raw["seeds"]))
-    return f"{made.markdown()}\n\n{'Seeds' if len(raw['seeds']) > 1 else 'One seed'}: {seeds}."
+    return with_seeds(made, raw["seeds"])
 
 
 def render(page: str) -> str:
