@@ -20,7 +20,7 @@ import threading
 from pathlib import Path
 from typing import Any, TextIO
 
-from plan import BACKBONES, COMMON, JOBS, PARTNER_OFFSET, RECIPES, STUDIES, Job, Study
+from plan import BACKBONES, COMMON, JOBS, RECIPES, STUDIES, Job, Study
 
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.launch import messages
@@ -43,7 +43,7 @@ class Experiments:
         self.out, self.encoder = out.resolve(), encoder
         self.data = self.out / "data"
         self.data.mkdir(parents=True, exist_ok=True)
-        names = {"train_annotated.json": ("train_annotated.json", "train.json")}
+        names: dict[str, tuple[str, ...]] = {"train_annotated.json": ("train_annotated.json", "train.json")}
         names |= {name: (name,) for name in ("dev.json", "test.json", "rel_info.json")}
         for target, sources in names.items():
             found = next((data / source for source in sources if (data / source).is_file()), None)
@@ -71,7 +71,7 @@ class Experiments:
         others = tuple(self.others(backbone, recipe))
         arguments = tuple(self.arguments(backbone, recipe))
         script = Path(BACKBONES[backbone].script)
-        return Runs(self.folder(backbone, recipe), script, arguments, PARTNER_OFFSET, others)
+        return Runs(self.folder(backbone, recipe), script, arguments, {}, others)
 
     def do_jobs(self, n_workers: int, threads: int) -> None:
         """Train the runs of the plan, in its order, several at a time."""
@@ -164,7 +164,7 @@ class Experiments:
     def _study(self, study: Study, seeds: list[int]) -> None:
         folder = self.folder(study.backbone, study.recipe)
         command = ["segdre", "study", study.name, str(folder), "--seeds", *map(str, seeds)]
-        command += ["--partner-offset", str(PARTNER_OFFSET)]
+        command += ["--partners", "next"] * (len(seeds) > 1)
         command += [part for other in self.others(study.backbone, study.recipe) for part in ("--reuse", str(other))]
         command += ["--", BACKBONES[study.backbone].script, *self.arguments(study.backbone, study.recipe)]
         subprocess.run(command, cwd=clone(study.backbone), check=False)

@@ -4,7 +4,8 @@ python experiments/tables.py            # writes docs/results.md
 python experiments/tables.py --check    # says whether it would change it
 
 In the page a table stands between ``<!-- table BACKBONE RECIPE STUDY [PART] -->`` and ``<!-- end -->``; PART is
-``main`` (if none is given), ``comparisons`` or ``shifts``; STUDY is ``isf`` for inference-stage fusion. Everything else on the page is written by hand.
+``main`` (if none is given), ``comparisons`` or ``shifts``; STUDY is ``isf`` for inference-stage fusion. Everything else
+on the page is written by hand.
 """
 
 from __future__ import annotations

@@ -103,7 +103,6 @@ def _add_run(commands: Any) -> None:
 
 
 def _add_study(commands: Any) -> None:
-    from segdre_plugin.study.runs import PARTNER_OFFSET
     from segdre_plugin.study.studies import STUDIES
 
     what = "tables and figures of the paper on your data: ablations, salient strategies, alpha, injection, seeds"
@@ -114,11 +113,10 @@ def _add_study(commands: Any) -> None:
     command.add_argument("folder", type=Path, metavar="DIR", help="for its runs and results; run again to go on")
     command.add_argument("--seeds", type=int, nargs="+", default=[66], metavar="SEED", help="one run each (66)")
     command.add_argument(
-        "--partner-offset",
-        type=int,
-        default=PARTNER_OFFSET,
-        metavar="N",
-        help="seed of a naive ensemble's second model minus that of its first (%(default)s)",
+        "--partners",
+        choices=("own", "next"),
+        default="own",
+        help="second models of naive ensembles: each seed its own, or the base model of the next seed (%(default)s)",
     )
     command.add_argument(
         "--reuse",
@@ -136,7 +134,7 @@ def _add_study(commands: Any) -> None:
         from segdre_plugin.study.command import SIZES, run
 
         sizes = {name: getattr(options, name) for name in SIZES}
-        run(options.name, options.folder, options.seeds, options.behind, sizes, options.partner_offset, options.reuse)
+        run(options.name, options.folder, options.seeds, options.behind, sizes, options.partners, options.reuse)
 
     command.set_defaults(command=run, behind=[])
 

@@ -98,8 +98,8 @@ def test_another_study_takes_what_is_there(finished, started):
 def test_ablations_train_what_they_take_out(finished, started):
     assert main(["study", "ablations", str(finished), *study_runs.TINY]) == 0
     made = [Path(arguments[arguments.index("--seg-dir") + 1]).name for arguments in started]
-    assert made == ["random-66", "partner-66"]  # full and plain are there
-    places = {name: finished / "runs" / f"{name}-66" for name in ("full", "random", "partner")}
+    assert made == ["random-66", "partner-1066"]  # full and plain are there
+    places = {name.split("-")[0]: finished / "runs" / name for name in ("full-66", "random-66", "partner-1066")}
     first, shared, second = (places[name] / "base" / "checkpoint.pt" for name in places)
     assert first.samefile(shared)
     assert first.read_bytes() != second.read_bytes()
@@ -139,21 +139,21 @@ def test_diagnosis_reads_with_gold_entities_and_gold_triples(finished, started):
             assert row["precision"] + wrong == pytest.approx(1)
 
 
-def test_partners_of_seeds_in_a_row_share_models(finished, started, tmp_path):
+def test_another_studys_stages_and_the_next_seeds_base_are_taken(finished, started, tmp_path):
     out = tmp_path / "out"
-    more = ("--seeds", "66", "67", "--partner-offset", "1", "--reuse", str(finished))
+    more = ("--seeds", "66", "67", "--partners", "next", "--reuse", str(finished))
     assert main(["study", "seeds", str(out), *study_runs.TINY, *more]) == 0
+    assert len(started) == 2
     logs = {path.stem: path.read_text() for path in (out / "runs").glob("*.log")}
-    assert logs.keys() == {"full-66", "full-67", "partner-66", "partner-67"}
+    assert logs.keys() == {"full-66", "full-67"}
     for stage in ("base", "identify", "dense", "sparse"):
         assert f"stage {stage} is that of {finished / 'runs' / 'full-66'}" in logs["full-66"]
-    assert f"stage base is that of {out / 'runs' / 'partner-66'}" in logs["full-67"]
-    assert "is that of" not in logs["partner-67"]
-    bases = {name: (out / "runs" / name / "base" / "checkpoint.pt").read_bytes() for name in logs}
-    assert bases["partner-66"] == bases["full-67"] != bases["full-66"]
-    assert len(set(bases.values())) == 3
-    command = json.loads((out / "seeds.json").read_text())["command"]
-    assert f"--partner-offset 1 --reuse {finished}" in command
+    assert "is that of" not in logs["full-67"]
+    found = json.loads((out / "seeds.json").read_text())
+    assert not any(row["errors"] for row in found["rows"].values())
+    averages = found["rows"]["ensemble average"]["seeds"]  # of the same two models, whichever comes first
+    assert averages["66"]["dev"]["f1"] == pytest.approx(averages["67"]["dev"]["f1"])
+    assert f"--partners next --reuse {finished}" in found["command"]
 
 
 def test_selection_reads_with_the_entities_of_every_strategy(finished, started):
@@ -279,7 +279,7 @@ def test_other_settings_in_the_same_folder_fail_with_the_reason(finished, starte
 
 BAD = {
     "seed twice": (["--seeds", "1", "1"], "a seed is there twice"),
-    "one model twice": (["--partner-offset", "0"], "an ensemble of one model twice"),
+    "one model twice": (["--partners", "next"], "--partners next with one seed"),
     "no such study": (["--reuse", "nowhere"], "--reuse: no folder nowhere"),
     "no documents": (["--dev", "0"], "--dev is 0"),
     "set by the study": (["--", "--seg-dir", "x"], "--seg-dir is set by the study"),

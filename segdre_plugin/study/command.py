@@ -32,7 +32,7 @@ def run(
     seeds: Sequence[int],
     behind: Sequence[str],
     sizes: Mapping[str, int | None],
-    partner_offset: int = PARTNER_OFFSET,
+    partners: str = "own",
     others: Sequence[Path] = (),
 ) -> None:
     """Run a study.
@@ -43,7 +43,7 @@ def run(
         seeds: one row each.
         behind: a backbone's train script with its arguments; without a script, arguments of the reference model's.
         sizes: of the embedded corpus (train, dev, test, epochs); None for the default.
-        partner_offset: seed of a naive ensemble's second model minus that of its first.
+        partners: second models of naive ensembles: each seed its ``own``, or that of the ``next`` seed.
         others: folders of other studies, whose stages with the same settings are taken.
 
     Raises:
@@ -51,8 +51,8 @@ def run(
     """
     has_script = bool(behind) and not behind[0].startswith("-")
     script, arguments = (Path(behind[0]), list(behind[1:])) if has_script else (None, list(behind))
-    if partner_offset == 0:
-        raise SegDREError("--partner-offset is 0", "give another number: an ensemble of one model twice is none")
+    if partners == "next" and len(seeds) < 2:
+        raise SegDREError("--partners next with one seed", "give more --seeds, or leave it out")
     missing = [other for other in others if not other.is_dir()]
     if missing:
         raise SegDREError(f"--reuse: no folder {missing[0]}", "give the folder of another study")
@@ -69,11 +69,12 @@ def run(
             chosen = {key: sizes.get(key) or default for key, default in SIZES.items()}
             command += [part for key, value in chosen.items() for part in (f"--{key}", str(value))]
             arguments = [*_reference_arguments(folder / CORPUS, chosen), *arguments]
-        if partner_offset != PARTNER_OFFSET:
-            command += ["--partner-offset", str(partner_offset)]
+        command += ["--partners", partners] * (partners != "own")
         command += [part for other in others for part in ("--reuse", str(other))]
         command += ["--", *behind] * bool(behind)
-        work = Work(STUDIES[name], Runs(folder, script, tuple(arguments), partner_offset, tuple(others)), seeds)
+        seconds = [*seeds[1:], seeds[0]] if partners == "next" else [seed + PARTNER_OFFSET for seed in seeds]
+        pairs = dict(zip(seeds, seconds, strict=True))
+        work = Work(STUDIES[name], Runs(folder, script, tuple(arguments), pairs, tuple(others)), seeds)
         with _orderly_end():
             results = work.do()
         origin = find_origin(shlex.join(command), seeds, work.any_finished())

@@ -16,13 +16,11 @@ class Training:
         options: further options of ours.
         stage: the last stage that is needed; ``all`` fuses, too.
         shares: stages that are those of the run ``full`` of the same seed.
-        partner: whether it has another seed, that of a naive ensemble's second model.
     """
 
     options: tuple[str, ...] = ()
     stage: str = "all"
     shares: tuple[str, ...] = ()
-    partner: bool = False
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from segdre_plugin.study.studies import TRAININGS
 OURS = ("--seed", "--seg-dir", "--seg-stage", "--seg-bundle")  # options that the study sets itself
 SHARED = "full"  # the run whose stages others share
 PARTNER = "partner"  # the run of a naive ensemble's second model
-PARTNER_OFFSET = 1000  # its seed minus that of the first
+PARTNER_OFFSET = 1000  # its seed minus that of the first, unless it is that of another seed of the study
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,22 @@ class Runs:
         folder: the study's folder.
         script: the backbone's train script; None takes the reference model's.
         arguments: its command line, without what the study sets itself.
-        partner_offset: seed of a naive ensemble's second model minus that of its first.
+        partners: seed -> seed of the second model of its naive ensembles.
         others: folders of other studies; their stages with the same settings are taken, not trained.
     """
 
     folder: Path
     script: Path | None
     arguments: tuple[str, ...]
-    partner_offset: int = PARTNER_OFFSET
+    partners: Mapping[int, int]
     others: tuple[Path, ...] = ()
+
+    def find(self, name: str, seed: int) -> tuple[str, int]:
+        """Say which run, by its name and its own seed, a seed's row means by a name (of ``TRAININGS``)."""
+        if name != PARTNER:
+            return name, seed
+        other = self.partners[seed]
+        return (SHARED if other in self.partners else PARTNER), other
 
     def path(self, name: str, seed: int, folder: Path | None = None) -> Path:
         """Give the folder of a run, of this study or of that in another folder."""
@@ -61,7 +68,7 @@ class Runs:
 
         Args:
             name: which one (of ``TRAININGS``).
-            seed: the study's seed.
+            seed: its seed.
 
         Raises:
             SegDREError: if a stage that it shares is missing, or its process failed.
@@ -77,7 +84,7 @@ class Runs:
 
         Args:
             name: which one.
-            seed: the study's seed.
+            seed: its seed.
             requests: name of the reading -> request.
 
         Returns:
@@ -100,20 +107,16 @@ class Runs:
     def _command(self, name: str, seed: int) -> dict[str, Any]:
         """Give the command line of a run."""
         training = TRAININGS[name]
-        ours = ["--seed", self._seed(name, seed), "--seg", "--seg-dir", self.path(name, seed)]
+        ours = ["--seed", seed, "--seg", "--seg-dir", self.path(name, seed)]
         ours += ["--seg-stage", training.stage, *training.options]
         return {"script": self.script and str(self.script), "arguments": [*self.arguments, *map(str, ours)]}
 
     def _reuse(self, name: str, seed: int) -> list[str]:
-        """Name the runs that are there and may have stages with the settings of a run's."""
-        base_seed = self._seed(name, seed)
-        same = [(SHARED, base_seed), (PARTNER, base_seed - self.partner_offset), (name, seed)]
-        places = [self.path(*run, folder) for folder in (self.folder, *self.others) for run in dict.fromkeys(same)]
-        found = [path for path in places if path.is_dir() and path != self.path(name, seed)]
-        return [part for path in found for part in ("--seg-reuse", str(path))]
-
-    def _seed(self, name: str, seed: int) -> int:
-        return seed + self.partner_offset * TRAININGS[name].partner
+        """Name the runs of other studies that are there and may have stages with the settings of a run's."""
+        places = (
+            self.path(run, seed, folder) for folder in self.others for run in dict.fromkeys((name, SHARED, PARTNER))
+        )
+        return [part for path in places if path.is_dir() for part in ("--seg-reuse", str(path))]
 
     def _share(self, stage: str, name: str, seed: int) -> None:
         """Give a run a stage of the run it shares it with."""

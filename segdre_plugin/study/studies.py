@@ -16,7 +16,7 @@ TRAININGS = {
     "random": Training(("--seg-salient", "random", "--seg-train-salient", "same"), shares=("base",)),
     "plain": Training(("--seg-alpha", "0"), shares=("base", "identify", "dense")),
     "linear": Training(("--seg-salient", "linear"), stage="identify", shares=("base",)),
-    "partner": Training(stage="base", partner=True),
+    "partner": Training(stage="base"),
 }
 
 

@@ -15,7 +15,7 @@ from segdre_plugin.study.finished import Finished
 from segdre_plugin.study.repredict import Request
 from segdre_plugin.study.results import Results
 from segdre_plugin.study.rows import Row, Study
-from segdre_plugin.study.runs import SHARED, Runs
+from segdre_plugin.study.runs import PARTNER, SHARED, Runs
 from segdre_plugin.study.scores import Scores, score
 
 KEPT = 4  # finished runs with their documents in memory
@@ -34,7 +34,7 @@ class Work:
         self.study, self.runs, self.seeds = study, runs, tuple(seeds)
         self.scores: dict[str, dict[int, Scores]] = {name: {} for name in study.rows}
         self.errors: dict[str, dict[int, str]] = {}
-        self._failed: dict[tuple[str, int], str] = {}  # run and seed -> why
+        self._failed: dict[tuple[str, int], str] = {}  # run and its seed -> why
         self.finished = lru_cache(maxsize=KEPT)(self._open)
 
     def do(self) -> Results:
@@ -46,7 +46,8 @@ class Work:
         for seed in self.seeds:
             self._train(seed)
         for row, seed in self._due():
-            problems = [self._failed[name, seed] for name in row.trainings if (name, seed) in self._failed]
+            needed = [self.runs.find(name, seed) for name in row.trainings]
+            problems = [self._failed[run] for run in needed if run in self._failed]
             if problems:
                 self._note(row, seed, problems[0])
         for seed in self.seeds:
@@ -71,17 +72,20 @@ class Work:
         return Finished(self.runs.path(name, seed))
 
     def _train(self, seed: int) -> None:
-        for name in dict.fromkeys(name for row in self.study.rows.values() for name in row.trainings):
-            path = self.runs.path(name, seed)
-            if self.runs.is_finished(name, seed):
+        names = dict.fromkeys(name for row in self.study.rows.values() for name in row.trainings)
+        for run in (self.runs.find(name, seed) for name in names):
+            path = self.runs.path(*run)
+            if run in self._failed:
+                continue
+            if self.runs.is_finished(*run):
                 print(f"segdre: run {path.name} is done")
                 continue
             print(f"segdre: run {path.name}: what it prints is in {path}.log", flush=True)
             try:
-                self.runs.train(name, seed)
+                self.runs.train(*run)
             except SegDREError as error:
-                self._failed[name, seed] = f"run {path.name}: {error}"
-                print(f"segdre: failed: {self._failed[name, seed]}", flush=True)
+                self._failed[run] = f"run {path.name}: {error}"
+                print(f"segdre: failed: {self._failed[run]}", flush=True)
 
     def _read(self, name: str, seed: int) -> None:
         """Let the models of a run read whatever rows want of them."""
@@ -98,7 +102,7 @@ class Work:
                 self._note(row, seed, problem)
 
     def _score(self, row: Row, seed: int) -> Scores:
-        partner = self.runs.path("partner", seed) / "base"
+        partner = self.runs.path(*self.runs.find(PARTNER, seed)) / "base"
         found = self.finished(row.run, seed)
         return score(row, found, lambda split: Margins.load(margins_file(partner, split)), self.study.splits)
 
