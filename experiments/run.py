@@ -164,7 +164,7 @@ class Experiments:
     def _study(self, study: Study, seeds: list[int]) -> None:
         folder = self.folder(study.backbone, study.recipe)
         command = ["segdre", "study", study.name, str(folder), "--seeds", *map(str, seeds)]
-        command += ["--partners", "next"] * (len(seeds) > 1)
+        command += ["--no-training", *["--partners", "next"] * (len(seeds) > 1)]
         command += [part for other in self.others(study.backbone, study.recipe) for part in ("--reuse", str(other))]
         command += ["--", BACKBONES[study.backbone].script, *self.arguments(study.backbone, study.recipe)]
         subprocess.run(command, cwd=clone(study.backbone), check=False)

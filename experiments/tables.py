@@ -15,6 +15,7 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ def read(backbone: str, recipe: str, study: str) -> tuple[Results, dict[str, Any
         The results, and the raw JSON.
     """
     raw = json.loads((HERE / "raw" / backbone / recipe / f"{study}.json").read_text(encoding="utf-8"))
+    studied = STUDIES[study]
+    lines = tuple(line for line in studied.lines if any(raw["rows"][row.name]["seeds"] for row in line.rows))
     scores = {
         name: {
             int(seed): Scores(found["thresholds"], {split: found[split] for split in SPLITS if split in found}, {})
@@ -54,7 +57,7 @@ def read(backbone: str, recipe: str, study: str) -> tuple[Results, dict[str, Any
         for name, row in raw["rows"].items()
         if row["errors"]
     }
-    return Results(STUDIES[study], tuple(raw["seeds"]), scores, errors), raw
+    return Results(replace(studied, lines=lines), tuple(raw["seeds"]), scores, errors), raw
 
 
 def isf_table(backbone: str, recipe: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from segdre_plugin import __version__
 from segdre_plugin.errors import SegDREError
+from segdre_plugin.study.arguments import add_study
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,43 +99,6 @@ def _add_run(commands: Any) -> None:
         from segdre_plugin.launch import run_script
 
         run_script(options.script, [*options.arguments, *options.behind])
-
-    command.set_defaults(command=run, behind=[])
-
-
-def _add_study(commands: Any) -> None:
-    from segdre_plugin.study.studies import STUDIES
-
-    what = "tables and figures of the paper on your data: ablations, salient strategies, alpha, injection, seeds"
-    command = commands.add_parser(
-        "study", help=what, usage="segdre study NAME DIR [options] [-- SCRIPT ARGUMENTS [--seg-...]]"
-    )
-    command.add_argument("name", choices=sorted(STUDIES))
-    command.add_argument("folder", type=Path, metavar="DIR", help="for its runs and results; run again to go on")
-    command.add_argument("--seeds", type=int, nargs="+", default=[66], metavar="SEED", help="one run each (66)")
-    command.add_argument(
-        "--partners",
-        choices=("own", "next"),
-        default="own",
-        help="second models of naive ensembles: each seed its own, or the base model of the next seed (%(default)s)",
-    )
-    command.add_argument(
-        "--reuse",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="DIR",
-        help="another study's DIR: its stages with the same settings are taken, not trained (again for more)",
-    )
-    corpus = command.add_argument_group("without a script: the reference model on the corpus of segdre demo")
-    for name, what in (("train", "documents"), ("dev", "documents"), ("test", "documents"), ("epochs", "of a stage")):
-        corpus.add_argument(f"--{name}", type=int, metavar="N", help=what)
-
-    def run(options: Namespace) -> None:
-        from segdre_plugin.study.command import SIZES, run
-
-        sizes = {name: getattr(options, name) for name in SIZES}
-        run(options.name, options.folder, options.seeds, options.behind, sizes, options.partners, options.reuse)
 
     command.set_defaults(command=run, behind=[])
 
@@ -279,7 +243,7 @@ COMMANDS = (
     _add_demo,
     _add_patch,
     _add_run,
-    _add_study,
+    add_study,
     _add_report,
     _add_validate,
     _add_evaluate,

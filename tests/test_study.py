@@ -156,6 +156,20 @@ def test_another_studys_stages_and_the_next_seeds_base_are_taken(finished, start
     assert f"--partners next --reuse {finished}" in found["command"]
 
 
+def test_no_training_scores_what_is_there(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runs, "launch", study_runs.make_up(tmp_path))
+    out, more = tmp_path / "out", (*study_runs.TINY, "--seeds", "1", "2")
+    assert main(["study", "seeds", str(out), *study_runs.TINY, "--seeds", "1"]) == 0
+    started = []
+    monkeypatch.setattr(runs, "launch", lambda *arguments: started.append(arguments))
+    assert main(["study", "seeds", str(out), *more, "--no-training"]) == 2
+    assert started == []
+    assert "run full-2 is not finished" in capsys.readouterr().err
+    rows = json.loads((out / "seeds.json").read_text())["rows"]
+    assert all(row["seeds"].keys() == {"1"} and row["errors"].keys() == {"2"} for row in rows.values())
+    assert not (out / "runs" / "full-2").exists()
+
+
 def test_selection_reads_with_the_entities_of_every_strategy(finished, started):
     assert main(["study", "selection", str(finished), *study_runs.TINY]) == 0
     assert ["--requests" in arguments for arguments in started] == [False, True]  # a linear head, then all readings

@@ -34,6 +34,7 @@ def run(
     sizes: Mapping[str, int | None],
     partners: str = "own",
     others: Sequence[Path] = (),
+    trains: bool = True,
 ) -> None:
     """Run a study.
 
@@ -45,6 +46,7 @@ def run(
         sizes: of the embedded corpus (train, dev, test, epochs); None for the default.
         partners: second models of naive ensembles: each seed its ``own``, or that of the ``next`` seed.
         others: folders of other studies, whose stages with the same settings are taken.
+        trains: whether runs that are not there are trained; their rows fail otherwise.
 
     Raises:
         SegDREError: if something is wrong with the arguments, or rows failed; the others are written then.
@@ -71,10 +73,11 @@ def run(
             arguments = [*_reference_arguments(folder / CORPUS, chosen), *arguments]
         command += ["--partners", partners] * (partners != "own")
         command += [part for other in others for part in ("--reuse", str(other))]
+        command += ["--no-training"] * (not trains)
         command += ["--", *behind] * bool(behind)
         seconds = [*seeds[1:], seeds[0]] if partners == "next" else [seed + PARTNER_OFFSET for seed in seeds]
         pairs = dict(zip(seeds, seconds, strict=True))
-        work = Work(STUDIES[name], Runs(folder, script, tuple(arguments), pairs, tuple(others)), seeds)
+        work = Work(STUDIES[name], Runs(folder, script, tuple(arguments), pairs, tuple(others)), seeds, trains)
         with _orderly_end():
             results = work.do()
         origin = find_origin(shlex.join(command), seeds, work.any_finished())

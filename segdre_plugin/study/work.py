@@ -28,10 +28,11 @@ class Work:
         study: the study.
         runs: where its runs are, and how they are started.
         seeds: the seeds.
+        trains: whether runs that are not there are trained; their rows fail otherwise.
     """
 
-    def __init__(self, study: Study, runs: Runs, seeds: Sequence[int]) -> None:
-        self.study, self.runs, self.seeds = study, runs, tuple(seeds)
+    def __init__(self, study: Study, runs: Runs, seeds: Sequence[int], trains: bool = True) -> None:
+        self.study, self.runs, self.seeds, self.trains = study, runs, tuple(seeds), trains
         self.scores: dict[str, dict[int, Scores]] = {name: {} for name in study.rows}
         self.errors: dict[str, dict[int, str]] = {}
         self._failed: dict[tuple[str, int], str] = {}  # run and its seed -> why
@@ -79,6 +80,9 @@ class Work:
                 continue
             if self.runs.is_finished(*run):
                 print(f"segdre: run {path.name} is done")
+                continue
+            if not self.trains:
+                self._failed[run] = f"run {path.name} is not finished"
                 continue
             print(f"segdre: run {path.name}: what it prints is in {path}.log", flush=True)
             try:
