@@ -81,9 +81,9 @@ STUDIES = (
         Study("atlop", "from-base", name)
         for name in ("seeds", "diagnosis", "injection", "ablations", "selection", "alpha")
     ),
-    *(Study("atlop", "paper", name, SEEDS[:1]) for name in ("seeds", "diagnosis", "injection")),
-    Study("atlop", "from-base-link", "injection", SEEDS[:1]),
-    *(Study("dreeam", "from-base", name, SEEDS[:1]) for name in ("seeds", "diagnosis")),
+    *(Study("atlop", "paper", name) for name in ("seeds", "diagnosis", "injection")),
+    *(Study("atlop", "from-base-link", name) for name in ("seeds", "diagnosis")),
+    *(Study("dreeam", "from-base", name) for name in ("seeds", "diagnosis")),
 )
 
 
@@ -107,12 +107,26 @@ class Job:
 JOBS = (
     Job("atlop", "from-base", "full", 66),
     Job("atlop", "from-base", "full", 67),
-    Job("atlop", "from-base", "plain", 66),
-    Job("atlop", "from-base", "plain", 67),
-    Job("atlop", "from-base", "full", 68),
-    Job("atlop", "paper", "full", 66),
-    Job("atlop", "from-base", "plain", 68),
     Job("atlop", "from-base-link", "full", 66),
     Job("dreeam", "from-base", "full", 66),
+    Job("atlop", "from-base", "plain", 66),
+    Job("atlop", "from-base", "plain", 67),
+    Job("atlop", "paper", "full", 66),
+    Job("atlop", "from-base", "full", 68),
+    Job("atlop", "from-base", "plain", 68),
+    Job("dreeam", "from-base", "full", 67),
+    Job("dreeam", "from-base", "full", 68),
+    Job("atlop", "from-base-link", "full", 67),
+    Job("atlop", "from-base-link", "full", 68),
+    Job("atlop", "from-base", "random", 66),
+    Job("atlop", "from-base", "random", 67),
+    Job("atlop", "from-base", "random", 68),
+    Job("atlop", "from-base", "linear", 66),
+    Job("atlop", "from-base", "linear", 67),
+    Job("atlop", "from-base", "linear", 68),
+    Job("atlop", "paper", "full", 67),
+    Job("atlop", "paper", "full", 68),
     Job("atlop", "paper", "plain", 66),
+    Job("atlop", "paper", "plain", 67),
+    Job("atlop", "paper", "plain", 68),
 )

@@ -6,7 +6,6 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from segdre_plugin.study.command import SIZES
 from segdre_plugin.study.studies import STUDIES
 
 
@@ -41,7 +40,7 @@ def add_study(commands: Any) -> None:
         corpus.add_argument(f"--{name}", type=int, metavar="N", help=what)
 
     def run(options: Namespace) -> None:
-        from segdre_plugin.study.command import run  # which loads all that trains
+        from segdre_plugin.study.command import SIZES, run  # which loads all that trains
 
         sizes = {name: getattr(options, name) for name in SIZES}
         how = {name: getattr(options, name) for name in ("partners", "others", "trains")}

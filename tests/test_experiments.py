@@ -1,0 +1,119 @@
+"""The experiments: the plan is sound, jobs keep out of each other's way, and pages say what the raw results say."""
+
+import importlib
+import json
+import re
+import sys
+import threading
+
+import pytest
+from locate import REPOSITORY
+
+from segdre_plugin.errors import SegDREError
+from segdre_plugin.options import parse
+from segdre_plugin.study.runs import TRAININGS
+from segdre_plugin.study.studies import STUDIES
+
+FOLDER = REPOSITORY / "experiments"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Import a script as ``python experiments/NAME.py`` finds its modules, and leave none of them behind."""
+    monkeypatch.syspath_prepend(FOLDER)
+    yield importlib.import_module
+    for name in [name for name, module in sys.modules.items() if str(FOLDER) in str(getattr(module, "__file__", ""))]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def experiments(script, tmp_path):
+    data = tmp_path / "source"
+    data.mkdir()
+    for name in ("train", "dev", "test", "rel_info"):
+        (data / f"{name}.json").write_text("[]")
+    return script("run").Experiments(tmp_path / "out", data, "/somewhere/model")
+
+
+def test_the_plan_is_sound(script):
+    plan = script("plan")
+    for recipe in plan.RECIPES.values():
+        options, rest = parse(["--seg", *plan.COMMON, *recipe])
+        assert options.new_layer_lr == 1e-3
+        assert not any(part.startswith("--seg") for part in rest)
+    assert {job.run for job in plan.JOBS} <= TRAININGS.keys()
+    assert len(set(plan.JOBS)) == len(plan.JOBS)
+    full = {(job.backbone, job.recipe, job.seed) for job in plan.JOBS if job.run == "full"}
+    for study in plan.STUDIES:
+        assert study.name in STUDIES
+        assert {(study.backbone, study.recipe, seed) for seed in study.seeds} <= full
+
+
+def test_runs_of_a_seed_are_trained_one_after_the_other(experiments, monkeypatch):
+    lock, active, seen = threading.Lock(), set(), []
+
+    def train(job, threads):
+        place = (job.backbone, job.seed)
+        with lock:
+            assert place not in active
+            active.add(place)
+        threading.Event().wait(0.002)
+        with lock:
+            active.remove(place)
+            seen.append(job)
+        return 0
+
+    monkeypatch.setattr(experiments, "_train", train)
+    run = sys.modules["run"]
+    monkeypatch.setattr(run, "RETRY", 0.001)
+    experiments.do_jobs(3, 1)
+    assert sorted(seen, key=str) == sorted(run.JOBS, key=str)
+    for place in {(job.backbone, job.seed) for job in seen}:
+        assert [job for job in seen if (job.backbone, job.seed) == place] == [
+            job for job in run.JOBS if (job.backbone, job.seed) == place
+        ]
+
+
+def test_raw_results_name_no_places(experiments, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys.modules["run"], "RAW", tmp_path / "raw")
+    text = (
+        f"segdre study {experiments.folder('atlop', 'paper')} --data_dir {experiments.data} --x {experiments.encoder}"
+    )
+    experiments._keep("atlop", "paper", "seeds.json", text)
+    kept = (tmp_path / "raw" / "atlop" / "paper" / "seeds.json").read_text()
+    assert kept == "segdre study OUT/atlop/paper --data_dir DATA --x ENCODER\n"
+
+
+def test_missing_data_are_refused(script, tmp_path):
+    with pytest.raises(SegDREError, match=r"no train_annotated\.json or train\.json"):
+        script("run").Experiments(tmp_path / "out", tmp_path, "encoder")
+
+
+def test_the_page_says_what_the_raw_results_say(script):
+    tables = script("tables")
+    page = tables.PAGE.read_text(encoding="utf-8")
+    places = [found[1] for found in tables.BLOCK.findall(page)]
+    assert places
+    assert tables.render(page) == page
+    first = tables.BLOCK.search(page)
+    spoilt = page[: first.start(3)] + "| 99.99 |" + page[first.end(3) :]
+    assert tables.render(spoilt) == page
+
+
+def test_readme_has_the_pages_numbers():
+    page = (REPOSITORY / "docs" / "results.md").read_text(encoding="utf-8")
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    section = readme.split("## Does it help?")[1].split("\n## ")[0]
+    rows = re.findall(r"^\|(.+)\|$", section, re.M)
+    rows = [row for row in rows if re.search(r"\d", row)]
+    assert rows
+    for row in rows:
+        for number in re.findall(r"[-+]?\d+\.\d\d", row):
+            assert number in page, row
+
+
+def test_no_raw_result_names_a_place():
+    for path in (FOLDER / "raw").rglob("*.json"):
+        text = path.read_text(encoding="utf-8")
+        json.loads(text)
+        assert not re.search(r"/(root|home|tmp|work)/", text), path
