@@ -267,7 +267,7 @@ def bundle_run(run: Path, output: Path) -> Path:
         reading=model["reading"],
         modules=model["modules"],
         config=SegConfig.of(options),
-        thresholds=FusionResult(**{f.name: metrics["thresholds"][f.name] for f in fields(FusionResult)}),
+        thresholds=FusionResult.of(metrics["thresholds"]),
         versions=versions(),
         rel2id=sources["rel2id"],
         relation_names=sources["relation_names"],

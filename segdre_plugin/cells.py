@@ -21,7 +21,7 @@ class Cells:
 
     Attributes:
         cells: the candidates; their ``margin`` is the base model's, -inf where it has none.
-        stage: the dense or sparse model's margin, -inf where it has none.
+        stage: the dense or sparse model's margin, or its mean with the base's; -inf where there is none.
         is_dense: whether the pair involves a salient entity.
     """
 
@@ -54,6 +54,49 @@ def align(tables: Sequence[Margins], n_entities: int, missing: float) -> tuple[M
     cells = everything.take(first)
     _, source, pair = np.unique(everything.pairs(n_entities), return_index=True, return_inverse=True)
     return replace(cells, evidence=everything.evidence[source[pair[first]]]), columns
+
+
+def average(first: Margins, second: Margins, n_entities: int) -> Margins:
+    """Average the margins of two models.
+
+    A model's table holds the top classes of a pair only. A cell that it lacks gets its lowest margin of the pair, which
+    is the most that it can be.
+
+    Args:
+        first: one model's margins.
+        second: the other's.
+        n_entities: more than any entity's index.
+
+    Returns:
+        The cells of either, with the mean of both margins; -inf where a model has no cell of the pair.
+    """
+    cells, columns = align((first, second), n_entities, np.nan)
+    pairs, place = np.unique(cells.pairs(n_entities), return_inverse=True)
+    filled = []
+    for column in columns:
+        lowest = np.full(len(pairs), np.inf)
+        np.fmin.at(lowest, place, column)
+        lowest[np.isinf(lowest)] = -np.inf
+        filled.append(np.where(np.isnan(column), lowest[place], column))
+    return replace(cells, margin=(filled[0] + filled[1]) / 2)
+
+
+def fusible(tables: Mapping[str, Margins], n_entities: int, fusion: str) -> dict[str, Margins]:
+    """Give the margins that thresholds are to cut.
+
+    Args:
+        tables: margins of base, dense and sparse.
+        n_entities: more than any entity's index.
+        fusion: ``union``: as they are; ``average``: the mean of base and stage margins in the place of the stage's.
+
+    Returns:
+        Margins of base, dense and sparse.
+    """
+    if fusion == "union":
+        return dict(tables)
+    means = {stage: average(tables["base"], tables[stage], n_entities) for stage in ("dense", "sparse")}
+    own = {stage: mean.take(np.flatnonzero(np.isfinite(mean.margin))) for stage, mean in means.items()}
+    return {"base": tables["base"]} | own
 
 
 def join(base: Margins, dense: Margins, sparse: Margins, salient: Sequence[Salient], n_entities: int) -> Cells:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from segdre_plugin.cells import Cells, count_entities, gold_flags, join
+from segdre_plugin.cells import Cells, count_entities, fusible, gold_flags, join
 from segdre_plugin.config import SegConfig
 from segdre_plugin.data import Split
 from segdre_plugin.errors import SegDREError
@@ -35,6 +35,7 @@ class Scored:
         salient: the predicted salient entities of each document.
         rel2id: the relations.
         train: train documents, for Ign-F1.
+        fusion: how margins are fused (``segdre_plugin.fusion.FUSIONS``).
     """
 
     split: Split
@@ -42,11 +43,12 @@ class Scored:
     salient: list[Chain]
     rel2id: Mapping[str, int]
     train: Sequence[dict[str, Any]]
+    fusion: str = "union"
 
-    def cells(self, base: Margins | None = None) -> Cells:
-        """Put the margins side by side, those of ``base`` in the place of the base model's."""
-        base = self.tables["base"] if base is None else base
-        return join(base, self.tables["dense"], self.tables["sparse"], self.salient, count_entities(self.split))
+    def cells(self) -> Cells:
+        """Put the margins side by side."""
+        n_entities = count_entities(self.split)
+        return join(**fusible(self.tables, n_entities, self.fusion), salient=self.salient, n_entities=n_entities)
 
     def search(
         self, cells: Cells, grid: str | tuple[float, float], objective: str, anchor: float | Sequence[float] = 0.0
@@ -54,7 +56,7 @@ class Scored:
         """Find the thresholds that are best on this split; ``grid`` is a name, or the first and the last offset."""
         gold, known, n_gold = gold_flags(cells.cells, self.split, self.rel2id, self.train)
         low, high = GRIDS[grid] if isinstance(grid, str) else grid
-        return search_thresholds(
+        found = search_thresholds(
             cells.cells.margin,
             cells.stage,
             gold,
@@ -66,6 +68,7 @@ class Scored:
             objective=objective,
             in_train=known,
         )
+        return replace(found, fusion=self.fusion)
 
     def search_base(self, cells: Cells, grid: str, objective: str) -> float:
         """Find the base model's best threshold on this split when it stands alone: what tuning gives without stages."""
@@ -152,7 +155,7 @@ def fuse(
     report: dict[str, Any] = {"salient_k": options.config.salient_k}
     for name in (name for name in ("dev", "test") if name in splits):
         tables = {stage: _load(margins_file(store.folder(stage), name)) for stage in ("base", "dense", "sparse")}
-        scored = Scored(splits[name], tables, salient[name], rel2id, splits["train"].documents)
+        scored = Scored(splits[name], tables, salient[name], rel2id, splits["train"].documents, options.fusion)
         cells = scored.cells()
         if thresholds is None:
             thresholds = scored.search(cells, options.grid, options.objective)

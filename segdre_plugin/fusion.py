@@ -6,14 +6,18 @@ pairs that involve the salient entity, the sparse model for the others. Its rela
     base > tau_base  or  stage > tau_dense    (dense cells)
     base > tau_base  or  stage > tau_sparse   (sparse cells)
 
+What stands for ``stage`` is the stage's own margin (``union``), or its mean with the base's (``average``,
+:func:`segdre_plugin.cells.fusible`); the search is the same.
+
 All cells that share the number of grid thresholds below their base margin and below their stage margin behave alike, so
 two 2-D cumulative histograms hold everything that the 3-D grid needs: one pass over the cells, then one over the grid.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,6 +27,7 @@ from segdre_plugin.errors import SegDREError
 
 # Offsets (low, high) from the anchors in section 3.6; the step is 0.1.
 GRIDS = {"docred": (-1.0, 4.0), "redocred": (-2.0, 5.0)}
+FUSIONS = ("union", "average")
 
 _MAX_POINTS = 1001  # a threshold; more would be 10^9 grid points and minutes of search
 _DECIMALS = 10  # so that the grid's 0.3 is the number 0.3 and not 0.30000000000000004
@@ -42,6 +47,7 @@ class FusionResult:
         precision: correct / predicted, 0 where nothing is predicted.
         recall: correct / gold.
         score: value of the objective that was maximised.
+        fusion: what ``stage`` was: ``union`` or ``average``.
     """
 
     tau_base: float
@@ -51,6 +57,12 @@ class FusionResult:
     precision: float
     recall: float
     score: float
+    fusion: str = "union"
+
+    @classmethod
+    def of(cls, found: Mapping[str, Any]) -> FusionResult:
+        """Take it out of what was written beside other things; results older than ``fusion`` are unions."""
+        return cls(**{f.name: found[f.name] for f in fields(cls) if f.name in found})
 
 
 @dataclass(frozen=True)

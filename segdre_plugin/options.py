@@ -10,7 +10,7 @@ from pathlib import Path
 
 from segdre_plugin.config import STAGES, STARTS, TRAIN_SALIENT, SegConfig
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.fusion import GRIDS
+from segdre_plugin.fusion import FUSIONS, GRIDS
 from segdre_plugin.losses import check_loss, loss_names
 from segdre_plugin.strategies import strategy_names
 
@@ -27,6 +27,7 @@ class Options:
     config: SegConfig
     grid: str
     objective: str
+    fusion: str
     rel_info: Path | None
     identify_epochs: float
     identify_warmup: float
@@ -87,6 +88,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--seg-grid", default="docred", choices=sorted(GRIDS), help="range of the threshold search (%(default)s)")
     add("--seg-objective", default="f1", choices=("f1", "ign_f1"), help="what the search maximises (%(default)s)")
+    add(
+        "--seg-fusion",
+        default="union",
+        choices=FUSIONS,
+        help="what the stage threshold cuts: the stage's margin, or its mean with the base's (%(default)s)",
+    )
     add("--seg-rel-info", type=Path, metavar="FILE", help="relation names (meta/ or data_dir/rel_info.json)")
     add("--seg-identify-epochs", default=10.0, type=float, help="epochs of stage identify (%(default)s)")
     add("--seg-identify-warmup", default=0.3, type=float, help="warm-up ratio of stage identify (%(default)s)")
@@ -153,6 +160,7 @@ def parse(arguments: Sequence[str]) -> tuple[Options, list[str]]:
         config=config,
         grid=found.seg_grid,
         objective=found.seg_objective,
+        fusion=found.seg_fusion,
         rel_info=found.seg_rel_info,
         identify_epochs=found.seg_identify_epochs,
         identify_warmup=found.seg_identify_warmup,

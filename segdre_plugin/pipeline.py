@@ -244,7 +244,8 @@ class SegPipeline:
             else:
                 tables[name] = stage.score(self.models[name], rest, self._collate, **how)
                 injected = stage.injected[SPLIT]["triples"]
-        scored = Scored(rest, tables, salient, self.description.rel2id, [])
+        fusion = self.description.thresholds.fusion
+        scored = Scored(rest, tables, salient, self.description.rel2id, [], fusion)
         return build_answers(split.documents, seen, scored, counts, injected, self.description)
 
     def _advance(self, documents: int) -> None:

@@ -7,13 +7,13 @@ that evaluation tunes is inference-stage fusion (:mod:`segdre_plugin.isf`), and 
 from __future__ import annotations
 
 from argparse import Namespace
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from segdre_plugin.branches import Verbaliser
 from segdre_plugin.bundle import offer
-from segdre_plugin.cells import count_entities, gold_flags
+from segdre_plugin.cells import count_entities, fusible, gold_flags
 from segdre_plugin.config import STAGES, SegConfig
 from segdre_plugin.driver import Driver
 from segdre_plugin.errors import SegDREError, raise_all
@@ -171,9 +171,10 @@ class SavedRun(Driver):
         return self.script.scores(0.0, {})
 
     def _finish(self, tuned: dict[str, Any] | None) -> None:
-        scored = Scored(self.split, self.tables, self.salient, self.rel2id, self.splits["train"].documents)
         thresholds = self.metrics["thresholds"]
-        predictions = scored.predict(scored.cells(), _result(thresholds))
+        known, fusion = self.splits["train"].documents, FusionResult.of(thresholds).fusion
+        scored = Scored(self.split, self.tables, self.salient, self.rel2id, known, fusion)
+        predictions = scored.predict(scored.cells(), FusionResult.of(thresholds))
         rows = scored.rows(predictions, thresholds["tau_base_alone"])
         report: dict[str, Any] = {
             "salient_k": self.config.salient_k,
@@ -181,10 +182,13 @@ class SavedRun(Driver):
             "evidence": scored.has_evidence,
         }
         if self.pseudo is not None:
-            sums = add_margins(self.tables["base"], self.pseudo, count_entities(self.split))
-            tuned = tuned or self._tune(scored, sums)
+            n_entities = count_entities(self.split)
+            sums = add_margins(self.tables["base"], self.pseudo, n_entities)
+            tables = fusible(self.tables, n_entities, fusion) | {"base": sums}
+            with_isf = replace(scored, tables=tables, fusion="union")
+            tuned = tuned or self._tune(with_isf, sums)
             report["isf"] = tuned
-            predictions = scored.predict(scored.cells(sums), _result(tuned["thresholds"]))
+            predictions = with_isf.predict(with_isf.cells(), FusionResult.of(tuned["thresholds"]))
             if rows["gold"]:
                 rows["base_isf"] = scored.evaluate(scored.official(sums.take(sums.margin > tuned["tau"])))
                 rows["fused_isf"] = scored.evaluate(predictions)
@@ -204,7 +208,7 @@ class SavedRun(Driver):
         gold, _, n_gold = gold_flags(sums, self.split, self.rel2id, [])
         tau = best_cut(sums.margin, gold, n_gold)
         how = {name: self.metrics["thresholds"][name] for name in SEARCH}
-        found = scored.search(scored.cells(sums), **how, anchor=(tau, 0.0, 0.0))
+        found = scored.search(scored.cells(), **how, anchor=(tau, 0.0, 0.0))
         tuned = {"tau": tau, "thresholds": asdict(found) | how, "penalty": PENALTY, "stages": self._digest()}
         write_json(self.store.root / ISF, tuned)
         return tuned
@@ -231,7 +235,3 @@ class SavedRun(Driver):
         """Identify the stages, and what thresholds are searched for."""
         how = {name: self.metrics["thresholds"][name] for name in SEARCH}
         return digest({"stages": self.settings, "search": how, "penalty": PENALTY})
-
-
-def _result(thresholds: dict[str, Any]) -> FusionResult:
-    return FusionResult(**{f.name: thresholds[f.name] for f in fields(FusionResult)})

@@ -131,7 +131,8 @@ def test_averaged_stages_against_a_slow_version(found):
                 low[cell[:3]] = min(margin, low.get(cell[:3], np.inf))
         return {c: (own.get(c, lowest[0].get(c[:3])) + other.get(c, lowest[1].get(c[:3]))) / 2 for c in own | other}
 
-    predicted = {c for c, m in averaged(dense, True).items() if m > taus["tau_dense"]}
+    predicted = {c for c, m in base.items() if m > taus["tau_base"]}
+    predicted |= {c for c, m in averaged(dense, True).items() if m > taus["tau_dense"]}
     predicted |= {c for c, m in averaged(sparse, False).items() if m > taus["tau_sparse"]}
     scores = score(row, found, absent, SPLITS)
     assert scores.metrics["dev"].items() >= slow(found, "dev", predicted).items()

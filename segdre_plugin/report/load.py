@@ -11,7 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from segdre_plugin.branches import Triple
-from segdre_plugin.cells import count_entities, gold_flags, join
+from segdre_plugin.cells import count_entities, fusible, gold_flags, join
 from segdre_plugin.config import SegConfig
 from segdre_plugin.data import Split
 from segdre_plugin.documents import Document, load_documents
@@ -160,7 +160,9 @@ def load_candidates(run: Run, name: str) -> Candidates:
     documents = run.documents[name]
     base, dense, sparse = (_margins(run, stage, name) for stage in ("base", "dense", "sparse"))
     split = Split(name, run.paths[name], documents)
-    joined = join(base, dense, sparse, run.salient[name], count_entities(split))
+    n_entities, fusion = count_entities(split), run.metrics["thresholds"].get("fusion", "union")
+    tables = fusible({"base": base, "dense": dense, "sparse": sparse}, n_entities, fusion)
+    joined = join(**tables, salient=run.salient[name], n_entities=n_entities)
     ign = run.metrics["thresholds"]["objective"] == "ign_f1"  # only then is the train file read
     train = load_documents(run.paths["train"], run.rel2id) if ign else []
     gold, known, n_gold = gold_flags(joined.cells, split, run.rel2id, train)

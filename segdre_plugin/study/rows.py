@@ -56,8 +56,7 @@ class Row:
         sources: which models' margins are fused; the others have no say.
         ensemble: of two base models of different seeds: ``average`` takes the mean of their margins for the base's,
             ``union`` takes the second one for the dense and the sparse model; empty for none.
-        fusion: ``union`` of the sources, each above its threshold, as in the paper; or ``average``: a dense pair has
-            the mean of base and dense margins, a sparse pair that of base and sparse margins, with a threshold each.
+        fusion: how margins are fused, where it is not as in the run (``segdre_plugin.fusion.FUSIONS``).
         thresholds: ``search`` on dev, ``anchor`` (0), or those that the ``run`` found.
         pairs: what is scored: ``base`` (all pairs), ``dense`` or ``sparse`` ones.
     """
@@ -67,7 +66,7 @@ class Row:
     reading: Reading | None = None
     sources: tuple[str, ...] = SOURCES
     ensemble: str = ""
-    fusion: str = "union"
+    fusion: str = ""
     thresholds: str = "search"
     pairs: str = "base"
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from segdre_plugin.cells import Cells, align, count_entities, dense_flags
+from segdre_plugin.cells import Cells, average, count_entities
 from segdre_plugin.comparison import count
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.fuse import Scored
@@ -16,7 +16,7 @@ from segdre_plugin.fusion import FusionResult, apply_thresholds
 from segdre_plugin.margins import Margins
 from segdre_plugin.metrics import evaluate, has_gold
 from segdre_plugin.mistakes import mistakes
-from segdre_plugin.salient import Chain, saliency
+from segdre_plugin.salient import saliency
 from segdre_plugin.stages import own_gold
 from segdre_plugin.study.finished import Finished
 from segdre_plugin.study.rows import SOURCES, Row
@@ -100,10 +100,9 @@ def _take(row: Row, scored: Scored, partner: Callable[[str], Margins], name: str
     tables: Mapping[str, Margins] = scored.tables
     if row.ensemble:
         tables = _ensemble(row.ensemble, tables["base"], partner(name), count_entities(scored.split))
-    if row.fusion == "average":
-        tables = _averaged(tables, scored.salient, count_entities(scored.split))
     empty = tables["base"].take(np.empty(0, dtype=np.int64))
-    return replace(scored, tables={stage: tables[stage] if stage in row.sources else empty for stage in SOURCES})
+    taken = {stage: tables[stage] if stage in row.sources else empty for stage in SOURCES}
+    return replace(scored, tables=taken, fusion=row.fusion or scored.fusion)
 
 
 def _ensemble(how: str, first: Margins, second: Margins, n_entities: int) -> dict[str, Any]:
@@ -114,37 +113,3 @@ def _ensemble(how: str, first: Margins, second: Margins, n_entities: int) -> dic
     if how == "average":
         return {"base": average(first, second, n_entities), "dense": nothing, "sparse": nothing}
     return {"base": first, "dense": second, "sparse": nothing}  # a cell's stage is dense or sparse by its pair alone
-
-
-def _averaged(tables: Mapping[str, Margins], salient: Sequence[Chain], n_entities: int) -> dict[str, Margins]:
-    """Put the mean of base and stage margins in the place of a stage's; nothing is left to the base alone."""
-    base = tables["base"]
-    is_dense = dense_flags(base, salient, n_entities)
-    parts = {"dense": is_dense, "sparse": ~is_dense}
-    found = {stage: average(base.take(np.flatnonzero(own)), tables[stage], n_entities) for stage, own in parts.items()}
-    return found | {"base": base.take(np.empty(0, dtype=np.int64))}
-
-
-def average(first: Margins, second: Margins, n_entities: int) -> Margins:
-    """Average the margins of two base models.
-
-    A model's table holds the top classes of a pair only. A cell that it lacks gets its lowest margin of the pair, which
-    is the most that it can be.
-
-    Args:
-        first: one model's margins of all pairs.
-        second: the other's.
-        n_entities: more than any entity's index.
-
-    Returns:
-        The cells of either, with the mean of both margins; -inf where a model has no cell of the pair.
-    """
-    cells, columns = align((first, second), n_entities, np.nan)
-    pairs, place = np.unique(cells.pairs(n_entities), return_inverse=True)
-    filled = []
-    for column in columns:
-        lowest = np.full(len(pairs), np.inf)
-        np.fmin.at(lowest, place, column)
-        lowest[np.isinf(lowest)] = -np.inf
-        filled.append(np.where(np.isnan(column), lowest[place], column))
-    return replace(cells, margin=(filled[0] + filled[1]) / 2)
