@@ -55,7 +55,8 @@ _SHORT = ("--seg-dense-epochs", "2", "--seg-sparse-epochs", "2")
 RECIPES = {  # arguments of --seg that differ; all share base and identify
     "paper": (),
     "from-base": ("--seg-start", "base", *_SHORT),
-    "from-base-link": ("--seg-start", "base", "--seg-link", *_SHORT),
+    "averaged": ("--seg-start", "base", *_SHORT, "--seg-fusion", "average"),
+    "linked": ("--seg-start", "base", *_SHORT, "--seg-fusion", "average", "--seg-link"),
 }
 
 
@@ -78,12 +79,14 @@ class Study:
 
 STUDIES = (
     *(
-        Study("atlop", "from-base", name)
+        Study("atlop", "averaged", name)
         for name in ("seeds", "diagnosis", "injection", "ablations", "selection", "alpha")
     ),
+    Study("atlop", "from-base", "seeds"),
     *(Study("atlop", "paper", name) for name in ("seeds", "diagnosis", "injection")),
-    *(Study("atlop", "from-base-link", name) for name in ("seeds", "diagnosis")),
-    *(Study("dreeam", "from-base", name) for name in ("seeds", "diagnosis")),
+    *(Study("atlop", "linked", name) for name in ("seeds", "diagnosis")),
+    *(Study("dreeam", "averaged", name) for name in ("seeds", "diagnosis")),
+    Study("dreeam", "from-base", "seeds"),
 )
 
 
@@ -104,26 +107,33 @@ class Job:
     seed: int
 
 
+# The runs "full" of recipe averaged train nothing: all their stages are those of from-base.
 JOBS = (
     Job("atlop", "from-base", "full", 66),
+    Job("atlop", "averaged", "full", 66),
     Job("atlop", "from-base", "full", 67),
-    Job("atlop", "from-base-link", "full", 66),
+    Job("atlop", "averaged", "full", 67),
+    Job("atlop", "linked", "full", 66),
     Job("dreeam", "from-base", "full", 66),
-    Job("atlop", "from-base", "plain", 66),
-    Job("atlop", "from-base", "plain", 67),
+    Job("dreeam", "averaged", "full", 66),
+    Job("atlop", "averaged", "plain", 66),
+    Job("atlop", "averaged", "plain", 67),
     Job("atlop", "paper", "full", 66),
     Job("atlop", "from-base", "full", 68),
-    Job("atlop", "from-base", "plain", 68),
+    Job("atlop", "averaged", "full", 68),
+    Job("atlop", "averaged", "plain", 68),
     Job("dreeam", "from-base", "full", 67),
+    Job("dreeam", "averaged", "full", 67),
     Job("dreeam", "from-base", "full", 68),
-    Job("atlop", "from-base-link", "full", 67),
-    Job("atlop", "from-base-link", "full", 68),
-    Job("atlop", "from-base", "random", 66),
-    Job("atlop", "from-base", "random", 67),
-    Job("atlop", "from-base", "random", 68),
-    Job("atlop", "from-base", "linear", 66),
-    Job("atlop", "from-base", "linear", 67),
-    Job("atlop", "from-base", "linear", 68),
+    Job("dreeam", "averaged", "full", 68),
+    Job("atlop", "linked", "full", 67),
+    Job("atlop", "linked", "full", 68),
+    Job("atlop", "averaged", "random", 66),
+    Job("atlop", "averaged", "random", 67),
+    Job("atlop", "averaged", "random", 68),
+    Job("atlop", "averaged", "linear", 66),
+    Job("atlop", "averaged", "linear", 67),
+    Job("atlop", "averaged", "linear", 68),
     Job("atlop", "paper", "full", 67),
     Job("atlop", "paper", "full", 68),
     Job("atlop", "paper", "plain", 66),

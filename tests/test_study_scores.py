@@ -139,6 +139,20 @@ def test_averaged_stages_against_a_slow_version(found):
     assert scores.metrics["dev"]["f1"] != score(FULL, found, absent, SPLITS).metrics["dev"]["f1"]
 
 
+def test_stages_alone_in_a_run_that_averages(found):
+    """What a stage says of its own pairs does not depend on how the run fuses."""
+    averaging = Finished(found.path)
+    thresholds = found.run.metrics["thresholds"] | {"fusion": "average"}
+    averaging.run = replace(found.run, metrics=found.run.metrics | {"thresholds": thresholds})
+    for name in ("dense", "sparse", "base on dense", "base tuned"):
+        scores = [score(SEEDS.rows[name], run, absent, SPLITS) for run in (found, averaging)]
+        assert scores[0].metrics == scores[1].metrics
+        assert scores[0].metrics["dev"]["n_predicted"] > 0
+    fused = [score(FULL, run, absent, SPLITS) for run in (found, averaging)]
+    assert fused[0].metrics != fused[1].metrics
+    assert [scores.thresholds["fusion"] for scores in fused] == ["union", "average"]
+
+
 def test_thresholds_for_dense_pairs_only_are_the_best_for_them(found):
     """A threshold that is searched on all pairs trades recall on pairs that a model never sees."""
     row = replace(FULL, name="model on dense", sources=("dense",), pairs="dense")

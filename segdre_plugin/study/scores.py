@@ -102,7 +102,8 @@ def _take(row: Row, scored: Scored, partner: Callable[[str], Margins], name: str
         tables = _ensemble(row.ensemble, tables["base"], partner(name), count_entities(scored.split))
     empty = tables["base"].take(np.empty(0, dtype=np.int64))
     taken = {stage: tables[stage] if stage in row.sources else empty for stage in SOURCES}
-    return replace(scored, tables=taken, fusion=row.fusion or scored.fusion)
+    fusion = (row.fusion or scored.fusion) if "base" in row.sources else "union"  # a stage alone has nothing to average
+    return replace(scored, tables=taken, fusion=fusion)
 
 
 def _ensemble(how: str, first: Margins, second: Margins, n_entities: int) -> dict[str, Any]:
