@@ -126,6 +126,11 @@ def test_diagnosis_reads_with_gold_entities_and_gold_triples(finished, started):
     assert not any(row["errors"] for row in found["rows"].values())
     assert rows["gold salient"]["accuracy"] == rows["both gold"]["accuracy"] == 1
     assert rows["both gold"]["n_injected"] >= rows["gold injected"]["n_injected"] > 0
+    readings = finished / "runs" / "full-66" / "readings"
+    dense = [(readings / name / "dense" / "margins_dev.npz").read_bytes() for name in ("gold-dense", "gold-gold")]
+    assert dense[0] == dense[1]  # of gold entities' pairs, whatever is injected
+    sparse = [(readings / name / "sparse" / "margins_dev.npz").read_bytes() for name in ("gold-dense", "gold-gold")]
+    assert sparse[0] != sparse[1]
     for pairs in ("dense", "sparse"):
         on = {name: row for name, row in rows.items() if name.endswith(f" on {pairs}")}
         (n_gold,) = {row["n_gold"] for row in on.values()}

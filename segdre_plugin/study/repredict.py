@@ -40,12 +40,14 @@ class Request:
         salient: split -> the salient entities of each document.
         triples: split -> the triples to inject into each document, best-scored first; None: those that the dense model
             predicts with these salient entities.
+        reads_dense: whether the dense model reads, too: with other salient entities its pairs are others.
         alpha: share of them that is injected (eq. 9).
         models: stage -> digest of its settings, which identifies the models.
     """
 
     salient: dict[str, list[Chain]]
     triples: dict[str, list[list[Triple]]] | None
+    reads_dense: bool
     alpha: float
     models: dict[str, str]
 
@@ -90,7 +92,7 @@ class Repredict(Session):
         dense: dict[str, dict[str, Margins]] = {}
         with self._loaded(model, "dense"):
             for name, request in requests.items():
-                if request.triples is None:
+                if request.reads_dense:
                     with _noting(name, problems):
                         dense[name] = {
                             split: self._score(args, model, split, salient, f"dense: {name}")[0]
@@ -111,13 +113,14 @@ class Repredict(Session):
         (folder / "sparse").mkdir()
         if dense is not None:
             (folder / "dense").mkdir()
+            for split, margins in dense.items():
+                margins.save(margins_file(folder / "dense", split))
         for split, salient in request.salient.items():
-            if dense is None:
-                assert request.triples is not None
-                triples = request.triples[split]
-            else:
-                dense[split].save(margins_file(folder / "dense", split))
+            if request.triples is None:
+                assert dense is not None
                 triples = predicted_triples(dense[split], len(salient), self.rel2id)
+            else:
+                triples = request.triples[split]
             how = (triples, request.alpha)
             margins, injected[split] = self._score(args, model, split, salient, f"sparse: {folder.name}", *how)
             margins.save(margins_file(folder / "sparse", split))
