@@ -4,7 +4,8 @@ python experiments/tables.py            # writes docs/results.md
 python experiments/tables.py --check    # says whether it would change it
 
 In the page a table stands between ``<!-- table BACKBONE RECIPE STUDY [PART] -->`` and ``<!-- end -->``; PART is
-``main`` (if none is given), ``comparisons`` or ``shifts``; STUDY is ``isf`` for inference-stage fusion. Everything else
+``main`` (if none is given), ``comparisons`` or ``shifts``; STUDY is ``isf`` for inference-stage fusion,
+``information`` for information.py. Everything else
 on the page is written by hand.
 """
 
@@ -18,6 +19,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from information import table as information_table
 
 from segdre_plugin.study.output import comparison_table, main_table, shift_table
 from segdre_plugin.study.results import Results
@@ -95,6 +98,9 @@ def table(place: str) -> str:
     backbone, recipe, study, *part = place.split()
     if study == "isf":
         return isf_table(backbone, recipe)
+    if study == "information":
+        found = json.loads((HERE / "raw" / backbone / recipe / "information.json").read_text(encoding="utf-8"))
+        return with_seeds(information_table(found), list(found))
     results, raw = read(backbone, recipe, study)
     tables = {
         "main": lambda: main_table(results),
