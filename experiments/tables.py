@@ -30,7 +30,7 @@ from segdre_plugin.study.tables import Cell, Table
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "results.md"
-BLOCK = re.compile(r"(<!-- table ([\w -]+) -->\n)(.*?)(\n<!-- end -->)", re.S)
+BLOCK = re.compile(r"(<!-- table ([\w -]+) -->\n)((?:(?!<!-- ).)*)(<!-- end -->)", re.S)
 SPLITS = ("dev", "test")
 
 
@@ -115,7 +115,7 @@ def table(place: str) -> str:
 
 def render(page: str) -> str:
     """Fill a page's tables in."""
-    return BLOCK.sub(lambda found: found[1] + table(found[2]) + found[4], page)
+    return BLOCK.sub(lambda found: f"{found[1]}{table(found[2])}\n{found[4]}", page)
 
 
 def main() -> int:

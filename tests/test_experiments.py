@@ -96,8 +96,10 @@ def test_the_page_says_what_the_raw_results_say(script):
     assert places
     assert tables.render(page) == page
     first = tables.BLOCK.search(page)
-    spoilt = page[: first.start(3)] + "| 99.99 |" + page[first.end(3) :]
-    assert tables.render(spoilt) == page
+    for other in ("| 99.99 |\n", ""):
+        spoilt = page[: first.start(3)] + other + page[first.end(3) :]
+        assert tables.render(spoilt) == page
+    assert page.count("<!-- table ") == page.count("<!-- end -->") == len(places)
 
 
 def test_readme_has_the_pages_numbers():
