@@ -11,7 +11,7 @@ from segdre_plugin.study.studies import STUDIES
 
 def add_study(commands: Any) -> None:
     """Add the command to the console script's."""
-    what = "tables and figures of the paper on your data: ablations, salient strategies, alpha, injection, seeds"
+    what = "tables and figures of the paper on your data, and where the gain is lost"
     command = commands.add_parser(
         "study", help=what, usage="segdre study NAME DIR [options] [-- SCRIPT ARGUMENTS [--seg-...]]"
     )
