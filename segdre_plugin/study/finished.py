@@ -80,7 +80,7 @@ class Finished:
         return Request(
             {SPLIT: salient},
             None if triples is None else {SPLIT: triples},
-            reading.salient != OWN,
+            triples is not None and reading.salient != OWN,
             self.run.config.alpha if reading.alpha is None else reading.alpha,
             {stage: digest(self._settings(stage)) for stage in ("dense", "sparse")},
         )

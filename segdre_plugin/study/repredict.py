@@ -40,7 +40,8 @@ class Request:
         salient: split -> the salient entities of each document.
         triples: split -> the triples to inject into each document, best-scored first; None: those that the dense model
             predicts with these salient entities.
-        reads_dense: whether the dense model reads, too: with other salient entities its pairs are others.
+        reads_dense: whether the dense model reads although triples are given: with other salient entities its pairs
+            are others.
         alpha: share of them that is injected (eq. 9).
         models: stage -> digest of its settings, which identifies the models.
     """
@@ -92,7 +93,7 @@ class Repredict(Session):
         dense: dict[str, dict[str, Margins]] = {}
         with self._loaded(model, "dense"):
             for name, request in requests.items():
-                if request.reads_dense:
+                if request.reads_dense or request.triples is None:
                     with _noting(name, problems):
                         dense[name] = {
                             split: self._score(args, model, split, salient, f"dense: {name}")[0]
