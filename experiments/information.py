@@ -23,19 +23,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from plan import RAW
 
 from segdre_plugin.branches import Triple, gold_dense_triples
 from segdre_plugin.cells import count_entities, dense_flags, gold_flags
 from segdre_plugin.launch import messages
 from segdre_plugin.margins import Margins
 from segdre_plugin.salient import Chain, gold_chain
-from segdre_plugin.stages import own_gold, predicted_triples, read_salient
+from segdre_plugin.stages import own_gold, predicted_triples
 from segdre_plugin.study.finished import Finished
 from segdre_plugin.study.tables import Cell, Table
 
 Document = Mapping[str, Any]
 Context = tuple[tuple[str, ...], tuple[str, ...]]
-RAW = Path(__file__).resolve().parent / "raw"
 STRENGTH = 5.0  # documents that the prior of the types is worth
 SHARES = np.arange(0, 1.01, 0.1)
 CUTS = np.arange(-3, 3.01, 0.1)
@@ -117,21 +117,20 @@ def measure(path: Path, odds: Odds) -> dict[str, dict[str, float]]:
     found = Finished(path)
     rel2id = found.run.rel2id
     names = {i: name for name, i in rel2id.items()}
-    salient = read_salient(path / "identify")
+    salient = found.run.salient
     cells: dict[str, Margins] = {}
     gold: dict[str, tuple[Any, int]] = {}
     extra: dict[str, dict[str, Any]] = defaultdict(dict)
     for name in ("dev", "test"):
-        split = found.split(name)
-        base = Margins.load(path / "base" / f"margins_{name}.npz")
+        scored = found.scored(name)
+        split, base = scored.split, scored.tables["base"]
         cells[name] = base.take(np.flatnonzero(~dense_flags(base, salient[name], count_entities(split))))
         own = replace(split, documents=own_gold(split.documents, salient[name], "sparse"))
         hits, _, n_gold = gold_flags(cells[name], own, rel2id, [])
         gold[name] = (hits, n_gold)
-        dense = Margins.load(path / "dense" / f"margins_{name}.npz")
         triples = {
             "gold": [gold_dense_triples(d, c) for d, c in zip(split.documents, salient[name], strict=True)],
-            "predicted": predicted_triples(dense, len(split.documents), rel2id),
+            "predicted": predicted_triples(scored.tables["dense"], len(split.documents), rel2id),
         }
         for kind, each in triples.items():
             around = [contexts(one, chain) for one, chain in zip(each, salient[name], strict=True)]
@@ -165,8 +164,8 @@ def main() -> None:
         runs = [options.out / options.backbone / options.recipe / "runs" / f"full-{seed}" for seed in options.seeds]
         odds = Odds(Finished(runs[0]).train)
         found = {str(seed): measure(path, odds) for seed, path in zip(options.seeds, runs, strict=True)}
-    RAW.joinpath(options.backbone, options.recipe).mkdir(parents=True, exist_ok=True)
     path = RAW / options.backbone / options.recipe / "information.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(table(found).text())
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+RAW = Path(__file__).resolve().parent / "raw"  # BACKBONE/RECIPE/STUDY.json
 SEEDS = (66, 67, 68)
 
 COMMON = (

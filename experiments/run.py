@@ -20,13 +20,12 @@ import threading
 from pathlib import Path
 from typing import Any, TextIO
 
-from plan import BACKBONES, COMMON, JOBS, RECIPES, STUDIES, Job, Study
+from plan import BACKBONES, COMMON, JOBS, RAW, RECIPES, STUDIES, Job, Study
 
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.launch import messages
 from segdre_plugin.study.runs import Runs
 
-RAW = Path(__file__).resolve().parent / "raw"
 RETRY = 5.0  # seconds between looks for a run whose turn it is
 
 
@@ -61,14 +60,9 @@ class Experiments:
         where = ["--data_dir", str(self.data), "--model_name_or_path", self.encoder]
         return [*where, *COMMON, *BACKBONES[backbone].arguments, *RECIPES[recipe]]
 
-    def others(self, backbone: str, recipe: str) -> list[Path]:
-        """Give the folders of the backbone's other recipes that are there."""
-        folders = [self.folder(backbone, other) for other in RECIPES if other != recipe]
-        return [folder for folder in folders if folder.is_dir()]
-
     def runs(self, backbone: str, recipe: str) -> Runs:
-        """Give the runs of a recipe."""
-        others = tuple(self.others(backbone, recipe))
+        """Give the runs of a recipe; those of the backbone's other recipes lend their stages."""
+        others = tuple(self.folder(backbone, other) for other in RECIPES if other != recipe)
         arguments = tuple(self.arguments(backbone, recipe))
         script = Path(BACKBONES[backbone].script)
         return Runs(self.folder(backbone, recipe), script, arguments, {}, others)
@@ -165,7 +159,6 @@ class Experiments:
         folder = self.folder(study.backbone, study.recipe)
         command = ["segdre", "study", study.name, str(folder), "--seeds", *map(str, seeds)]
         command += ["--no-training", *["--partners", "next"] * (len(seeds) > 1)]
-        command += [part for other in self.others(study.backbone, study.recipe) for part in ("--reuse", str(other))]
         command += ["--", BACKBONES[study.backbone].script, *self.arguments(study.backbone, study.recipe)]
         subprocess.run(command, cwd=clone(study.backbone), check=False)
         made = folder / f"{study.name}.json"

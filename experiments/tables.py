@@ -4,9 +4,8 @@ python experiments/tables.py            # writes docs/results.md
 python experiments/tables.py --check    # says whether it would change it
 
 In the page a table stands between ``<!-- table BACKBONE RECIPE STUDY [PART] -->`` and ``<!-- end -->``; PART is
-``main`` (if none is given), ``comparisons`` or ``shifts``; STUDY is ``isf`` for inference-stage fusion,
-``information`` for information.py. Everything else
-on the page is written by hand.
+``main`` (if none is given), ``comparisons`` or ``shifts``; STUDY is ``isf`` for inference-stage fusion, and
+``information`` for information.py. Everything else on the page is written by hand.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from information import table as information_table
+from plan import RAW
 
 from segdre_plugin.study.output import comparison_table, main_table, shift_table
 from segdre_plugin.study.results import Results
@@ -28,8 +28,7 @@ from segdre_plugin.study.scores import Scores
 from segdre_plugin.study.studies import STUDIES
 from segdre_plugin.study.tables import Cell, Table
 
-HERE = Path(__file__).resolve().parent
-PAGE = HERE.parent / "docs" / "results.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "results.md"
 BLOCK = re.compile(r"(<!-- table ([\w -]+) -->\n)((?:(?!<!-- ).)*)(<!-- end -->)", re.S)
 SPLITS = ("dev", "test")
 
@@ -45,7 +44,7 @@ def read(backbone: str, recipe: str, study: str) -> tuple[Results, dict[str, Any
     Returns:
         The results, and the raw JSON.
     """
-    raw = json.loads((HERE / "raw" / backbone / recipe / f"{study}.json").read_text(encoding="utf-8"))
+    raw = json.loads((RAW / backbone / recipe / f"{study}.json").read_text(encoding="utf-8"))
     studied = STUDIES[study]
     lines = tuple(line for line in studied.lines if any(raw["rows"][row.name]["seeds"] for row in line.rows))
     scores = {
@@ -65,7 +64,7 @@ def read(backbone: str, recipe: str, study: str) -> tuple[Results, dict[str, Any
 
 def isf_table(backbone: str, recipe: str) -> str:
     """Make the table of inference-stage fusion."""
-    raw = json.loads((HERE / "raw" / backbone / recipe / "isf.json").read_text(encoding="utf-8"))
+    raw = json.loads((RAW / backbone / recipe / "isf.json").read_text(encoding="utf-8"))
     rows = {
         "base": "base",
         "base_tuned": "base, threshold tuned",
@@ -73,19 +72,12 @@ def isf_table(backbone: str, recipe: str) -> str:
         "fused": "SegDRE",
         "fused_isf": "SegDRE w. ISF",
     }
-    columns = {
-        f"{split} {title}": (split, metric)
-        for split in SPLITS
-        for title, metric in (("Ign-F1", "ign_f1"), ("F1", "f1"), ("Intra-F1", "intra_f1"), ("Inter-F1", "inter_f1"))
-    }
-    lines = [
-        (
-            title,
-            [Cell([100 * found[split][row][metric] for found in raw.values()]) for split, metric in columns.values()],
-        )
-        for row, title in rows.items()
-    ]
-    return with_seeds(Table("(%)", list(columns), lines), list(raw))
+    columns = STUDIES["seeds"].columns
+    lines = []
+    for row, title in rows.items():
+        values = ([100 * found[c.split][row][c.metric] for found in raw.values()] for c in columns)
+        lines.append((title, [Cell(part) for part in values]))
+    return with_seeds(Table("(%)", [column.title for column in columns], lines), list(raw))
 
 
 def with_seeds(made: Table, seeds: Sequence[object]) -> str:
@@ -99,7 +91,7 @@ def table(place: str) -> str:
     if study == "isf":
         return isf_table(backbone, recipe)
     if study == "information":
-        found = json.loads((HERE / "raw" / backbone / recipe / "information.json").read_text(encoding="utf-8"))
+        found = json.loads((RAW / backbone / recipe / "information.json").read_text(encoding="utf-8"))
         return with_seeds(information_table(found), list(found))
     results, raw = read(backbone, recipe, study)
     tables = {

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from segdre_plugin.errors import SegDREError
+from segdre_plugin.metrics import Triple
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -55,6 +56,14 @@ class Comparison:
     seed: int
 
 
+def distinct(
+    predictions: Sequence[Mapping[str, Any]], documents: Sequence[Mapping[str, Any]]
+) -> tuple[set[Triple], set[Triple]]:
+    """Give the gold and the predicted triples, each once; the arguments of :func:`count`."""
+    gold = {(d["title"], k["h"], k["t"], k["r"]) for d in documents for k in d.get("labels") or ()}
+    return gold, {(p["title"], p["h_idx"], p["t_idx"], p["r"]) for p in predictions}
+
+
 def count(predictions: Sequence[Mapping[str, Any]], documents: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
     """Count each document's correct, predicted and gold triples, each distinct.
 
@@ -65,8 +74,7 @@ def count(predictions: Sequence[Mapping[str, Any]], documents: Sequence[Mapping[
     Returns:
         Title -> [correct, predicted, gold]; titles that only the predictions know have no gold.
     """
-    gold = {(d["title"], k["h"], k["t"], k["r"]) for d in documents for k in d.get("labels") or ()}
-    predicted = {(p["title"], p["h_idx"], p["t_idx"], p["r"]) for p in predictions}
+    gold, predicted = distinct(predictions, documents)
     sums = [Counter(triple[0] for triple in triples) for triples in (gold & predicted, predicted, gold)]
     titles = dict.fromkeys([*(d["title"] for d in documents), *(p["title"] for p in predictions)])
     return {title: [counts[title] for counts in sums] for title in titles}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from segdre_plugin.comparison import distinct
 from segdre_plugin.documents import Document
 
 
@@ -24,8 +25,7 @@ def mistakes(predictions: Sequence[Mapping[str, Any]], documents: Sequence[Docum
         with the precision to 1; and shares of all gold triples: ``missed_relation`` and ``missed_pair``, which add up
         with the recall to 1. 0 where there is nothing to divide by.
     """
-    gold = {(d["title"], k["h"], k["t"], k["r"]) for d in documents for k in d.get("labels") or ()}
-    found = {(p["title"], p["h_idx"], p["t_idx"], p["r"]) for p in predictions}
+    gold, found = distinct(predictions, documents)
     gold_pairs, found_pairs = ({triple[:3] for triple in triples} for triples in (gold, found))
     wrong, missed = found - gold, gold - found
     turned = {(title, h, t, r) for title, h, t, r in wrong if (title, t, h, r) in gold}

@@ -1,6 +1,5 @@
 """The benchmark scripts run, at a tiny size, and say what they measured; both sides agree (the scripts check it)."""
 
-import importlib
 import json
 import sys
 
@@ -8,6 +7,7 @@ import pytest
 import tiny
 from bundles import run_folder as run_folder
 from locate import REPOSITORY, kbert_clone
+from scripts import importer
 from transformers import AutoTokenizer
 
 from segdre_plugin.errors import SegDREError
@@ -16,13 +16,7 @@ from segdre_plugin.fusion import search_thresholds
 FOLDER = REPOSITORY / "benchmarks"
 
 
-@pytest.fixture
-def script(monkeypatch):
-    """Import a script as ``python benchmarks/NAME.py`` finds its modules, and leave none of them behind."""
-    monkeypatch.syspath_prepend(FOLDER)
-    yield importlib.import_module
-    for name in [name for name, module in sys.modules.items() if str(FOLDER) in str(getattr(module, "__file__", ""))]:
-        del sys.modules[name]
+script = importer(FOLDER)
 
 
 def read(path):

@@ -1,6 +1,5 @@
 """The experiments: the plan is sound, jobs keep out of each other's way, and pages say what the raw results say."""
 
-import importlib
 import json
 import re
 import sys
@@ -8,6 +7,7 @@ import threading
 
 import pytest
 from locate import REPOSITORY
+from scripts import importer
 
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.options import parse
@@ -17,13 +17,7 @@ from segdre_plugin.study.studies import STUDIES
 FOLDER = REPOSITORY / "experiments"
 
 
-@pytest.fixture
-def script(monkeypatch):
-    """Import a script as ``python experiments/NAME.py`` finds its modules, and leave none of them behind."""
-    monkeypatch.syspath_prepend(FOLDER)
-    yield importlib.import_module
-    for name in [name for name, module in sys.modules.items() if str(FOLDER) in str(getattr(module, "__file__", ""))]:
-        del sys.modules[name]
+script = importer(FOLDER)
 
 
 @pytest.fixture

@@ -11,12 +11,13 @@ from zipfile import BadZipFile
 import numpy as np
 
 from segdre_plugin.branches import Triple
-from segdre_plugin.cells import count_entities, fusible, gold_flags, join
+from segdre_plugin.cells import gold_flags
 from segdre_plugin.config import SegConfig
 from segdre_plugin.data import Split
 from segdre_plugin.documents import Document, load_documents
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.files import fingerprint, read_arrays, read_json
+from segdre_plugin.fuse import Scored
 from segdre_plugin.fusion import GRIDS, Grid, count_grid
 from segdre_plugin.injection import BoolArray
 from segdre_plugin.margins import FloatArray, Margins
@@ -61,6 +62,11 @@ class Run:
     injected: Mapping[str, list[list[Triple]]]
     evaluations: Mapping[str, dict[str, Any]]
 
+    @property
+    def fusion(self) -> str:
+        """How margins were fused; runs older than the option have a union."""
+        return str(self.metrics["thresholds"].get("fusion", "union"))
+
 
 @dataclass(frozen=True)
 class Candidates:
@@ -68,7 +74,7 @@ class Candidates:
 
     Attributes:
         cells: the cells; their ``margin`` is the base model's.
-        stage: the dense or sparse model's margin, -inf where it has none.
+        stage: the dense or sparse model's margin, as the fusion takes it; -inf where there is none.
         is_dense: whether the pair involves a predicted salient entity.
         fused: whether the fused result holds the cell.
         gold: whether the cell is a gold triple.
@@ -157,14 +163,10 @@ def load_candidates(run: Run, name: str) -> Candidates:
     Raises:
         SegDREError: if a file is missing or broken, or does not belong to the split.
     """
-    documents = run.documents[name]
-    base, dense, sparse = (_margins(run, stage, name) for stage in ("base", "dense", "sparse"))
-    split = Split(name, run.paths[name], documents)
-    n_entities, fusion = count_entities(split), run.metrics["thresholds"].get("fusion", "union")
-    tables = fusible({"base": base, "dense": dense, "sparse": sparse}, n_entities, fusion)
-    joined = join(**tables, salient=run.salient[name], n_entities=n_entities)
-    ign = run.metrics["thresholds"]["objective"] == "ign_f1"  # only then is the train file read
-    train = load_documents(run.paths["train"], run.rel2id) if ign else []
+    tables = {stage: _margins(run, stage, name) for stage in ("base", "dense", "sparse")}
+    split = Split(name, run.paths[name], run.documents[name])
+    joined = Scored(split, tables, list(run.salient[name]), run.rel2id, [], run.fusion).cells()
+    train = load_documents(run.paths["train"], run.rel2id) if run.metrics["thresholds"]["objective"] == "ign_f1" else []
     gold, known, n_gold = gold_flags(joined.cells, split, run.rel2id, train)
     return Candidates(joined.cells, joined.stage, joined.is_dense, _fused(run, name, joined.cells), gold, known, n_gold)
 

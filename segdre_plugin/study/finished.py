@@ -57,8 +57,7 @@ class Finished:
             salient = [as_chain(chosen) for chosen in asked]
             folders |= {stage: own for stage in ("dense", "sparse") if (own / stage).is_dir()}
         tables = {stage: Margins.load(margins_file(folder / stage, name)) for stage, folder in folders.items()}
-        fusion = self.run.metrics["thresholds"].get("fusion", "union")
-        return Scored(self.split(name), tables, salient, self.run.rel2id, self.train, fusion)
+        return Scored(self.split(name), tables, salient, self.run.rel2id, self.train, self.run.fusion)
 
     def n_injected(self, name: str, reading: Reading) -> int:
         """Say how many triples were injected into the documents of a split."""
