@@ -175,12 +175,17 @@ def clone(backbone: str) -> Path:
     return path
 
 
-def main() -> None:
-    """Read the command line and do what it says."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_places(parser: argparse.ArgumentParser) -> None:
+    """Add what :class:`Experiments` takes."""
     parser.add_argument("out", type=Path, help="folder of everything that is trained")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--encoder", required=True)
+
+
+def main() -> None:
+    """Read the command line and do what it says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_places(parser)
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (1)")
     parser.add_argument("--threads", type=int, default=1, help="threads of a run (1)")
     parser.add_argument("--studies", action="store_true", help="train nothing, make the studies of what is finished")

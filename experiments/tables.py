@@ -4,8 +4,8 @@ python experiments/tables.py            # writes docs/results.md
 python experiments/tables.py --check    # says whether it would change it
 
 In the page a table stands between ``<!-- table BACKBONE RECIPE STUDY [PART] -->`` and ``<!-- end -->``; PART is
-``main`` (if none is given), ``comparisons`` or ``shifts``; STUDY is ``isf`` for inference-stage fusion, and
-``information`` for information.py. Everything else on the page is written by hand.
+``main`` (if none is given), ``comparisons`` or ``shifts``; STUDY is ``isf`` for inference-stage fusion,
+``information`` and ``answers`` for the scripts of these names. Everything else on the page is written by hand.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from information import table as information_table
+import answers
+import information
 from plan import RAW
 
 from segdre_plugin.study.output import comparison_table, main_table, shift_table
@@ -31,6 +32,7 @@ from segdre_plugin.study.tables import Cell, Table
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "results.md"
 BLOCK = re.compile(r"(<!-- table ([\w -]+) -->\n)((?:(?!<!-- ).)*)(<!-- end -->)", re.S)
 SPLITS = ("dev", "test")
+OTHERS: dict[str, Callable[..., Table]] = {"answers": answers.table, "information": information.table}
 
 
 def read(backbone: str, recipe: str, study: str) -> tuple[Results, dict[str, Any]]:
@@ -90,9 +92,9 @@ def table(place: str) -> str:
     backbone, recipe, study, *part = place.split()
     if study == "isf":
         return isf_table(backbone, recipe)
-    if study == "information":
-        found = json.loads((RAW / backbone / recipe / "information.json").read_text(encoding="utf-8"))
-        return with_seeds(information_table(found), list(found))
+    if study in OTHERS:
+        found = json.loads((RAW / backbone / recipe / f"{study}.json").read_text(encoding="utf-8"))
+        return with_seeds(OTHERS[study](found), list(found))
     results, raw = read(backbone, recipe, study)
     tables = {
         "main": lambda: main_table(results),

@@ -34,7 +34,8 @@ def finished_run(folder: Path) -> Path:
     return _made["run"]
 
 
-def _run(folder: Path, *more: str) -> None:
+def arguments(folder: Path, *more: str) -> list[str]:
+    """Give the command line of a run whose corpus lies beside its folder."""
     own = {
         "data_dir": folder.parent / "corpus",
         "num_class": len(rel2id()),
@@ -45,9 +46,13 @@ def _run(folder: Path, *more: str) -> None:
         "seg-hidden": 16,
         "seg-dir": folder,
     }
+    return ["--seg", *(str(part) for name, value in own.items() for part in (f"--{name}", value)), *more]
+
+
+def _run(folder: Path, *more: str) -> None:
     before, train.DocREModel = train.DocREModel, Talkative
     try:
-        run(["--seg", *(str(part) for name, value in own.items() for part in (f"--{name}", value)), *more])
+        run(arguments(folder, *more))
     finally:
         train.DocREModel = before
 

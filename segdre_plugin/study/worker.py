@@ -53,7 +53,7 @@ def work(script: Path | None, requests: Path | None, arguments: list[str]) -> No
     Raises:
         SegDREError: if something is wrong, or with all requests that could not be answered.
     """
-    names, upstream, backbone, spec = _open(script, arguments)
+    names, upstream, backbone, spec = open_script(script, arguments)
     options, sys.argv[1:] = parse(sys.argv[1:])
     session = (Repredict if requests else Session)(names, upstream, backbone, spec, options)
     if spec.trains and not getattr(session.args, spec.trains):
@@ -67,8 +67,16 @@ def work(script: Path | None, requests: Path | None, arguments: list[str]) -> No
     raise_all([f"{name}: {problem}" for name, problem in problems.items()], "readings that failed", "see above")
 
 
-def _open(script: Path | None, arguments: list[str]) -> Opened:
-    """Import a script; ``sys.argv`` is its command line afterwards."""
+def open_script(script: Path | None, arguments: list[str]) -> Opened:
+    """Import a script; ``sys.argv`` is its command line afterwards.
+
+    Args:
+        script: the backbone's train script; None takes the reference model's.
+        arguments: its command line, options of ours included.
+
+    Returns:
+        Its globals, its ``main``, what its model and what itself looks like.
+    """
     if script is None:
         sys.argv = [SCRIPT.file, *arguments]
         return vars(train), train.main, BACKBONE, SCRIPT

@@ -1,0 +1,165 @@
+"""Does the encoder read what is injected? A model whose branches hold the answers.
+
+python experiments/answers.py OUT --data DIR --encoder DIR --backbone atlop --recipe averaged --seed 66
+
+The sparse model is trained and judged on *dense* pairs, with the gold dense triples injected: each answer stands in a
+branch, and nothing has to be concluded from it. Beside it stands the run's dense model, trained in the same way on the
+same pairs without branches. Where this model finds no more than that one, injection cannot help sparse pairs either.
+Both are judged at threshold 0. ``--link`` lets the entity that a branch names see it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from plan import BACKBONES, RAW
+from run import Experiments, add_places, clone
+
+from segdre_plugin.branches import gold_dense_triples
+from segdre_plugin.config import STAGES
+from segdre_plugin.data import Split
+from segdre_plugin.features import FEATURE, keep_pairs, stage_pairs, visible_entities
+from segdre_plugin.files import read_json
+from segdre_plugin.hooks import STATE
+from segdre_plugin.launch import messages
+from segdre_plugin.options import parse
+from segdre_plugin.prepare import Prepared, prepare_features
+from segdre_plugin.session import Session
+from segdre_plugin.stages import Stage
+from segdre_plugin.store import Store
+from segdre_plugin.study.tables import Cell, Table
+from segdre_plugin.study.worker import open_script
+
+METRICS = {"f1": "F1", "precision": "P", "recall": "R"}
+DENSE, PLAIN, LINKED = "dense model", "answers injected", "answers injected, --seg-link"
+
+
+@dataclass
+class Answers(Stage):
+    """Dense pairs in documents that hold the gold dense triples; the model is wrapped as the sparse one."""
+
+    def prepare(self, split: Split, model: Any) -> Prepared:
+        """Give the features of sparse pairs, with their branches, dense pairs instead."""
+        if split.name in self.prepared:
+            return self.prepared[split.name]
+        salient = self.salient[split.name]
+        made = prepare_features(
+            split.features,
+            split.documents,
+            model,
+            salient=salient,
+            triples=[gold_dense_triples(d, chain) for d, chain in zip(split.documents, salient, strict=True)],
+            verbaliser=self.verbaliser,
+        )
+        backbone = vars(model)[STATE].backbone
+        features, places = [], []
+        for place, feature in zip(made.documents, made.features, strict=True):
+            whole = split.features[place]
+            pairs = np.asarray(whole["hts"])
+            visible = np.asarray(visible_entities(whole, backbone, model.config.transformer_type))
+            keep = stage_pairs(whole, "dense", salient[place]) & visible[pairs].all(axis=1)
+            if keep.any():
+                features.append(keep_pairs(whole, keep, backbone) | {FEATURE: feature[FEATURE]})
+                places.append(place)
+        self.prepared[split.name] = replace(made, features=features, documents=places)
+        return self.prepared[split.name]
+
+
+class Answering(Session):
+    """A run whose stage sparse has dense pairs."""
+
+    def prepare(self, name: str) -> Stage:
+        """Gather what the stage needs; it is judged as a dense one."""
+        return Answers(**vars(super().prepare(name)) | {"name": "dense"})
+
+    def settings(self, stage: str) -> dict[str, Any]:
+        """Tell the stage from an ordinary one."""
+        return super().settings(stage) | ({"pairs": "answers"} if stage == "sparse" else {})
+
+
+def train(script: Path | None, arguments: list[str]) -> None:
+    """Run a train script (None: the reference model's) with ``--seg-stage sparse`` among its arguments."""
+    opened = open_script(script, arguments)
+    options, sys.argv[1:] = parse(sys.argv[1:])
+    Answering(*opened, options).run()
+
+
+def measure(experiments: Experiments, backbone: str, recipe: str, seed: int, link: bool) -> dict[str, Any]:
+    """Train the model unless it is there.
+
+    Args:
+        experiments: where runs are.
+        backbone: which one.
+        recipe: which one; its run ``full`` must be finished.
+        seed: the run's.
+        link: with ``--seg-link``.
+
+    Returns:
+        Row -> split -> the metrics on dense pairs, of the dense model and of this one.
+    """
+    full = Store(experiments.runs(backbone, recipe).path("full", seed))
+    target = Store(experiments.folder(backbone, recipe) / "answers" / f"{'linked' if link else 'plain'}-{seed}")
+    target.root.mkdir(parents=True, exist_ok=True)
+    for stage in STAGES[:-1]:
+        if not target.is_done(stage):
+            target.adopt(stage, full)
+    ours = [
+        "--seed",
+        str(seed),
+        "--seg",
+        "--seg-dir",
+        str(target.root),
+        "--seg-stage",
+        "sparse",
+        *["--seg-link"] * link,
+    ]
+    os.chdir(clone(backbone))
+    train(Path(BACKBONES[backbone].script), [*experiments.arguments(backbone, recipe), *ours])
+    found = {stage: read_json(target.folder(stage) / "metrics.json", "metrics") for stage in ("dense", "sparse")}
+    return {DENSE: found["dense"], LINKED if link else PLAIN: found["sparse"]}
+
+
+def table(found: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]) -> Table:
+    """Make a table of what :func:`measure` found: seed -> row -> split -> metrics."""
+    columns = [("dev", name) for name in METRICS] + [("test", name) for name in METRICS]
+    lines = [
+        (
+            row,
+            [Cell([100 * rows[row][split][name] for rows in found.values() if row in rows]) for split, name in columns],
+        )
+        for row in (DENSE, PLAIN, LINKED)
+    ]
+    titles = [f"{split} {METRICS[name]}" for split, name in columns]
+    return Table("dense pairs (%)", titles, lines)
+
+
+def main() -> None:
+    """Read the command line, measure, print a table and keep the numbers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_places(parser)
+    parser.add_argument("--backbone", default="atlop")
+    parser.add_argument("--recipe", default="averaged")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--link", action="store_true")
+    options = parser.parse_args()
+    with messages():
+        experiments = Experiments(options.out, options.data, options.encoder)
+        rows = measure(experiments, options.backbone, options.recipe, options.seed, options.link)
+    path = RAW / options.backbone / options.recipe / "answers.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found[str(options.seed)] = found.get(str(options.seed), {}) | rows
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(table(found).text())
+
+
+if __name__ == "__main__":
+    main()
