@@ -26,7 +26,7 @@ from typing import IO, Any
 
 from segdre_plugin.documents import find_problems
 from segdre_plugin.errors import raise_all
-from segdre_plugin.files import write
+from segdre_plugin.files import check_output, write
 from segdre_plugin.stream import Broken, read_values
 
 WORD = re.compile(r"\w+(?:['\u2019.\-]\w+)*|[^\w\s]")
@@ -82,8 +82,9 @@ def convert_file(path: Path, output: Path) -> str:
         output: DocRED documents: JSONL if it is called ``.jsonl``, else a JSON list.
 
     Returns:
-        A line on what was done. Raises SegDREError with every problem in the file.
+        A line on what was done. Raises SegDREError with every problem in the file, or if ``output`` cannot be written.
     """
+    check_output("--output", output, [path])
     tally = Converted()
     lines = output.suffix == ".jsonl"
 

@@ -10,7 +10,7 @@ from typing import Any
 from segdre_plugin.comparison import Comparison, compare, count
 from segdre_plugin.documents import Document, check
 from segdre_plugin.errors import SegDREError, raise_all
-from segdre_plugin.files import read_json, write_json
+from segdre_plugin.files import check_output, read_json, write_json
 from segdre_plugin.metrics import evaluate, has_gold
 from segdre_plugin.stream import Broken, read_values
 from segdre_plugin.tables import COLUMNS, EVIDENCE_COLUMNS
@@ -113,8 +113,10 @@ def run(
         The numbers, as written; without gold only that.
 
     Raises:
-        SegDREError: if a file cannot be read or is malformed.
+        SegDREError: if a file cannot be read or written, or is malformed.
     """
+    if output:
+        check_output("--json", output, [path for path in (predictions, gold, train, other) if path])
     documents = load_gold(gold)
     known = load_gold(train) if train else None
     systems = {str(path): load_predictions(path) for path in (predictions, other) if path is not None}

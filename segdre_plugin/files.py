@@ -9,7 +9,7 @@ import stat
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,6 +41,26 @@ def write(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def check_output(option: str, path: Path, sources: Iterable[Path] = (), *, folder: bool = False) -> None:
+    """Refuse, before any work, an output that could not be written at its end.
+
+    Args:
+        option: the option that names it.
+        path: the output.
+        sources: files that are read, which it must not replace.
+        folder: whether it is a folder, not a file.
+
+    Raises:
+        SegDREError: if the folder that it lies in is missing, or something else stands in its place.
+    """
+    if not path.absolute().parent.is_dir():
+        raise SegDREError(f"{option} {path}: no folder {path.parent}", "make it first")
+    if path.resolve() in {source.resolve() for source in sources}:
+        raise SegDREError(f"{option} {path} is one of the files that are read", "give another path")
+    if path.exists() and path.is_dir() != folder:
+        raise SegDREError(f"{option} {path} is not a {'folder' if folder else 'file'}", "give another path")
 
 
 def read_json(path: Path, what: str) -> Any:

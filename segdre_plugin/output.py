@@ -31,14 +31,12 @@ class Output:
         source: what the output depends on; what a killed run left is only continued if it was made from the same.
 
     Raises:
-        SegDREError: if the form is unknown, or there is no such folder.
+        SegDREError: if the form is unknown.
     """
 
     def __init__(self, path: Path, form: str, source: Mapping[str, Any]) -> None:
         if form not in FORMATS:
             raise SegDREError(f"unknown format {form!r}", f"formats: {', '.join(FORMATS)}")
-        if not path.absolute().parent.is_dir():
-            raise SegDREError(f"--output {path}: no folder {path.parent}", "make it first")
         self.path, self.form, self.source = path, form, dict(source) | {"format": form}
         self.lines = path if form == "jsonl" else path.with_name(f"{path.name}.lines")
         self.rejected = path.with_name(f"{path.name}.rejected.jsonl")

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from segdre_plugin.bundle import bundle_fingerprint
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.files import fingerprint
+from segdre_plugin.files import check_output, fingerprint
 from segdre_plugin.inputs import Rejected
 from segdre_plugin.output import Output
 from segdre_plugin.pipeline import SegPipeline
@@ -64,6 +64,7 @@ def predict(
         raise SegDREError(f"on_error is {on_error!r}", f"choose from {', '.join(ON_ERROR)}")
     if not source.is_file():
         raise SegDREError(f"--input {source} not found", "check the path")
+    check_output("--output", output, [source])
     made_from = {
         "input": fingerprint(source),
         "bundle": bundle_fingerprint(bundle),

@@ -165,6 +165,18 @@ def test_bad_files_end_in_a_message(files, capsys):
     command = ["evaluate", str(folder / "a.json"), "--gold", str(folder / "gold.json")]
     assert main([*command, "--compare", str(folder / "a.json")]) == 2
     assert "the predictions themselves" in capsys.readouterr().err
+    for output, words in (
+        (folder / "nowhere" / "out.json", "no folder"),
+        (folder / "gold.json", "one of the files that are read"),
+        (folder, "is not a file"),
+    ):
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        assert main([*command, "--json", str(output)]) == 2
+        said = capsys.readouterr()
+        assert f"--json {output}" in said.err
+        assert words in said.err
+        assert not said.out  # refused before anything is scored
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_validate_lists_everything_and_counts_what_is_there(files, capsys):

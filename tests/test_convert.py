@@ -135,3 +135,19 @@ def test_command_converts_or_names_all_problems(tmp_path, capsys):
     source.write_text("[]")
     assert main(["convert", str(source), "--output", str(target)]) == 0
     assert json.loads(target.read_text()) == []
+
+
+def test_an_output_that_cannot_be_written_is_refused(tmp_path, capsys):
+    source = tmp_path / "texts.json"
+    source.write_text(json.dumps([GOOD]))
+    for output, words in (
+        (tmp_path / "nowhere" / "documents.json", "no folder"),
+        (tmp_path, "is not a file"),
+        (source, "one of the files that are read"),
+    ):
+        assert main(["convert", str(source), "--output", str(output)]) == 2
+        message = capsys.readouterr().err
+        assert f"--output {output}" in message
+        assert words in message
+    assert json.loads(source.read_text()) == [GOOD]
+    assert list(tmp_path.iterdir()) == [source]

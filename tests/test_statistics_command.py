@@ -179,8 +179,9 @@ class TestErrors:
         for option in ("--json", "--figures"):
             assert f"{option} {nowhere}: no folder" in self.refused(capsys, dev, option, nowhere)
         assert "is not a file" in self.refused(capsys, dev, "--json", tmp_path)
-        assert "is one of the data files" in self.refused(capsys, dev, "--json", dev)
-        assert "is not a folder" in self.refused(capsys, dev, "--figures", dev)
+        for option in ("--json", "--figures"):
+            assert "is one of the files that are read" in self.refused(capsys, dev, option, dev)
+        assert "is not a folder" in self.refused(capsys, dev, "--figures", corpus / "rel_info.json")
         assert dev.read_bytes() == before
         assert list(tmp_path.iterdir()) == []
         (tmp_path / "figures" / "chain.png").mkdir(parents=True)  # stands where a figure is due

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from segdre_plugin.data import read_relation_names
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.evaluating import read_gold
-from segdre_plugin.files import write_json
+from segdre_plugin.files import check_output, write_json
 from segdre_plugin.statistics.figures import write_figures
 from segdre_plugin.statistics.measure import LabelStatistics, Statistics, describe, sort_relations
 from segdre_plugin.statistics.output import as_json, format_table
@@ -59,16 +59,10 @@ def _check(paths: Sequence[Path], output: Path | None, figures: Path | None) -> 
     same = [path for i, path in enumerate(paths) if path.resolve() in {other.resolve() for other in paths[:i]}]
     if same:
         raise SegDREError(f"{same[0]} is given twice", "give each file once")
-    for option, path in (("--json", output), ("--figures", figures)):
-        if path is None:
-            continue
-        if not path.absolute().parent.is_dir():
-            raise SegDREError(f"{option} {path}: no folder {path.parent}", "make it first")
-        if path.exists() and path.is_dir() != (option == "--figures"):
-            due = "a folder, which --figures needs" if option == "--figures" else "a file, which --json writes"
-            raise SegDREError(f"{option} {path} is not {due}", "give another path")
-        if path.resolve() in {source.resolve() for source in paths}:
-            raise SegDREError(f"{option} {path} is one of the data files", "give another path")
+    if output is not None:
+        check_output("--json", output, paths)
+    if figures is not None:
+        check_output("--figures", figures, paths, folder=True)
 
 
 def _describe(path: Path) -> Statistics:
