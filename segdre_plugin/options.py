@@ -99,7 +99,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--seg-identify-warmup", default=0.3, type=float, help="warm-up ratio of stage identify (%(default)s)")
     add("--seg-dense-epochs", type=float, help="epochs of stage dense (those of the base)")
     add("--seg-sparse-epochs", type=float, help="epochs of stage sparse (those of the base)")
-    add("--seg-new-layer-lr", type=float, metavar="LR", help="learning rate of new layers (the script's own)")
+    add(
+        "--seg-new-layer-lr",
+        type=float,
+        metavar="LR",
+        help="learning rate of new layers, not of a base that dense and sparse start from (the script's own)",
+    )
     add(
         "--seg-reuse",
         action="append",

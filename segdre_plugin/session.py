@@ -114,13 +114,18 @@ class Session(Driver):
             "arguments": arguments,
             "data": self.hashes,
             "skip_unusable": options.skip_unusable,
-            "new_layer_lr": options.new_layer_lr,
+            "new_layer_lr": self.new_layer_lr(stage),
             "fast": options.fast,
             "bf16": options.bf16,
             "buckets": options.buckets,
             "options": own,
             "before": {name: digest(self.settings(name)) for name in BEFORE[stage]},
         }
+
+    def new_layer_lr(self, stage: str) -> float | None:
+        """Give the learning rate of a stage's new layers; None: the script's own. A trained base has no new layers."""
+        trained = stage in ("dense", "sparse") and self.options.config.start == "base"
+        return None if trained else self.options.new_layer_lr
 
     def sources(self) -> dict[str, Any]:
         """Say where the run's data are and what they were, for commands that look at the run later."""
@@ -177,8 +182,9 @@ class Session(Driver):
                 "DataLoader": progress_loader(f"{stage}: train", self.options.buckets),
                 "open": open_outside(folder),
             }
-            if self.options.new_layer_lr:
-                names["AdamW"] = with_new_layer_lr(self.names["AdamW"], self.options.new_layer_lr)
+            rate = self.new_layer_lr(stage)
+            if rate:
+                names["AdamW"] = with_new_layer_lr(self.names["AdamW"], rate)
             if self.script.report:
                 names[self.script.report] = no_report
             self.run_main(overrides, names)

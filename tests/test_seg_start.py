@@ -58,6 +58,23 @@ def test_dense_and_sparse_start_from_the_base(place, starts):
     assert "start" not in settings(place / "run", "base") | settings(place / "run", "identify")
 
 
+@pytest.mark.parametrize(
+    ("start", "later"), [("base", 2e-3), ("encoder", 5e-3)], ids=["a base has no new layers", "an encoder has"]
+)
+def test_learning_rate_of_new_layers(place, monkeypatch, start, later):
+    rates = []
+
+    def optimizer(groups, **how):
+        rates.append([group.get("lr", how["lr"]) for group in groups])
+        return upstream(groups, **how)
+
+    upstream = train.AdamW
+    monkeypatch.setattr(train, "AdamW", optimizer)
+    own = ("--learning_rate", "1e-3", "--new_layer_lr", "2e-3", "--seg-new-layer-lr", "5e-3")
+    bundles._run(place / "run", "--seg-start", start, *own)
+    assert rates == [[1e-3, 5e-3], [1e-3, 5e-3], [1e-3, later], [1e-3, later]]
+
+
 def test_from_the_encoder_otherwise(place, starts):
     bundles._run(place / "run", "--learning_rate", "1e-3", "--new_layer_lr", "2e-3")
     base = weights(place / "run" / "base")
