@@ -10,33 +10,26 @@ Both are judged at threshold 0. ``--link`` lets the entity that a branch names s
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from plan import BACKBONES, RAW
-from run import Experiments, add_places, clone
+from plan import RAW
+from probe import arguments, probe
+from run import Experiments
 
 from segdre_plugin.branches import gold_dense_triples
-from segdre_plugin.config import STAGES
 from segdre_plugin.data import Split
 from segdre_plugin.features import FEATURE, keep_pairs, stage_pairs, visible_entities
 from segdre_plugin.files import read_json
 from segdre_plugin.hooks import STATE
 from segdre_plugin.launch import messages
-from segdre_plugin.options import parse
 from segdre_plugin.prepare import Prepared, prepare_features
 from segdre_plugin.session import Session
 from segdre_plugin.stages import Stage
-from segdre_plugin.store import Store
 from segdre_plugin.study.tables import Cell, Table
-from segdre_plugin.study.worker import open_script
 
 METRICS = {"f1": "F1", "precision": "P", "recall": "R"}
 DENSE, PLAIN, LINKED = "dense model", "answers injected", "answers injected, --seg-link"
@@ -85,13 +78,6 @@ class Answering(Session):
         return super().settings(stage) | ({"pairs": "answers"} if stage == "sparse" else {})
 
 
-def train(script: Path | None, arguments: list[str]) -> None:
-    """Run a train script (None: the reference model's) with ``--seg-stage sparse`` among its arguments."""
-    opened = open_script(script, arguments)
-    options, sys.argv[1:] = parse(sys.argv[1:])
-    Answering(*opened, options).run()
-
-
 def measure(experiments: Experiments, backbone: str, recipe: str, seed: int, link: bool) -> dict[str, Any]:
     """Train the model unless it is there.
 
@@ -105,25 +91,9 @@ def measure(experiments: Experiments, backbone: str, recipe: str, seed: int, lin
     Returns:
         Row -> split -> the metrics on dense pairs, of the dense model and of this one.
     """
-    full = Store(experiments.runs(backbone, recipe).path("full", seed))
-    target = Store(experiments.folder(backbone, recipe) / "answers" / f"{'linked' if link else 'plain'}-{seed}")
-    target.root.mkdir(parents=True, exist_ok=True)
-    for stage in STAGES[:-1]:
-        if not target.is_done(stage):
-            target.adopt(stage, full)
-    ours = [
-        "--seed",
-        str(seed),
-        "--seg",
-        "--seg-dir",
-        str(target.root),
-        "--seg-stage",
-        "sparse",
-        *["--seg-link"] * link,
-    ]
-    os.chdir(clone(backbone))
-    train(Path(BACKBONES[backbone].script), [*experiments.arguments(backbone, recipe), *ours])
-    found = {stage: read_json(target.folder(stage) / "metrics.json", "metrics") for stage in ("dense", "sparse")}
+    name, options = ("linked-answers", ("--seg-link",)) if link else ("answers", ())
+    made = probe(experiments, backbone, recipe, seed, name=name, kind=Answering, stage="sparse", options=options)
+    found = {stage: read_json(made.folder(stage) / "metrics.json", "metrics") for stage in ("dense", "sparse")}
     return {DENSE: found["dense"], LINKED if link else PLAIN: found["sparse"]}
 
 
@@ -143,10 +113,7 @@ def table(found: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]) 
 
 def main() -> None:
     """Read the command line, measure, print a table and keep the numbers."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_places(parser)
-    parser.add_argument("--backbone", default="atlop")
-    parser.add_argument("--recipe", default="averaged")
+    parser = arguments(__doc__)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--link", action="store_true")
     options = parser.parse_args()
@@ -156,8 +123,7 @@ def main() -> None:
     path = RAW / options.backbone / options.recipe / "answers.json"
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     found[str(options.seed)] = found.get(str(options.seed), {}) | rows
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    experiments.keep(options.backbone, options.recipe, path.name, json.dumps(found, indent=1))
     print(table(found).text())
 
 

@@ -145,9 +145,9 @@ class Experiments:
                     subprocess.run(command, cwd=clone(backbone), check=True)
                 found.setdefault(str(job.seed), {})[split] = json.loads(path.read_text(encoding="utf-8"))[split]
         if found:
-            self._keep(backbone, recipe, "isf.json", json.dumps(found, indent=1))
+            self.keep(backbone, recipe, "isf.json", json.dumps(found, indent=1))
 
-    def _keep(self, backbone: str, recipe: str, name: str, text: str) -> None:
+    def keep(self, backbone: str, recipe: str, name: str, text: str) -> None:
         """Keep a raw result, without the places of this machine."""
         for place, word in ((self.data, "DATA"), (self.out, "OUT"), (self.encoder, "ENCODER")):
             text = text.replace(str(place), word)
@@ -163,7 +163,7 @@ class Experiments:
         subprocess.run(command, cwd=clone(study.backbone), check=False)
         made = folder / f"{study.name}.json"
         if made.is_file():
-            self._keep(study.backbone, study.recipe, made.name, made.read_text(encoding="utf-8").rstrip())
+            self.keep(study.backbone, study.recipe, made.name, made.read_text(encoding="utf-8").rstrip())
 
 
 def clone(backbone: str) -> Path:

@@ -21,6 +21,7 @@ from typing import Any
 
 import answers
 import information
+from longer import LONGER
 from plan import RAW
 
 from segdre_plugin.study.output import comparison_table, main_table, shift_table
@@ -41,13 +42,13 @@ def read(backbone: str, recipe: str, study: str) -> tuple[Results, dict[str, Any
     Args:
         backbone: which one.
         recipe: which one.
-        study: its name in ``segdre study``.
+        study: its name in ``segdre study``, or ``longer``.
 
     Returns:
         The results, and the raw JSON.
     """
     raw = json.loads((RAW / backbone / recipe / f"{study}.json").read_text(encoding="utf-8"))
-    studied = STUDIES[study]
+    studied = (STUDIES | {"longer": LONGER})[study]
     lines = tuple(line for line in studied.lines if any(raw["rows"][row.name]["seeds"] for row in line.rows))
     scores = {
         name: {

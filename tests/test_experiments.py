@@ -73,7 +73,7 @@ def test_raw_results_name_no_places(experiments, monkeypatch, tmp_path):
     text = (
         f"segdre study {experiments.folder('atlop', 'paper')} --data_dir {experiments.data} --x {experiments.encoder}"
     )
-    experiments._keep("atlop", "paper", "seeds.json", text)
+    experiments.keep("atlop", "paper", "seeds.json", text)
     kept = (tmp_path / "raw" / "atlop" / "paper" / "seeds.json").read_text()
     assert kept == "segdre study OUT/atlop/paper --data_dir DATA --x ENCODER\n"
 

@@ -111,6 +111,8 @@ def _ensemble(how: str, first: Margins, second: Margins, n_entities: int) -> dic
     if len(first) == len(second) and (first.margin == second.margin).all():
         raise SegDREError("both base models are the same", "leave --load_path out, or do without the naive ensemble")
     nothing = first.take(np.empty(0, dtype=np.int64))
+    if how == "second":
+        return {"base": second, "dense": nothing, "sparse": nothing}
     if how == "average":
         return {"base": average(first, second, n_entities), "dense": nothing, "sparse": nothing}
     return {"base": first, "dense": second, "sparse": nothing}  # a cell's stage is dense or sparse by its pair alone

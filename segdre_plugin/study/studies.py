@@ -219,7 +219,7 @@ _ORACLE = Reading(salient="gold")
 _BOTH_GOLD = Reading(salient="gold", triples="gold")
 
 
-def _on(pairs: str, title: str, row: Row) -> Line:
+def on_pairs(pairs: str, title: str, row: Row) -> Line:
     """Give a row on some pairs only, its thresholds searched on these."""
     return Line(f"{pairs} pairs: {title}", (replace(row, name=f"{row.name} on {pairs}", pairs=pairs),))
 
@@ -235,7 +235,7 @@ DIAGNOSIS = Study(
         _line("SegDRE, gold salient entities", Row("gold salient", reading=_ORACLE)),
         _line("SegDRE, both gold", Row("both gold", reading=_BOTH_GOLD), "the ceiling of both"),
         *(
-            _on(pairs, title, row)
+            on_pairs(pairs, title, row)
             for pairs in ("dense", "sparse")
             for title, row in (
                 ("base", BASE_TUNED),
@@ -245,8 +245,10 @@ DIAGNOSIS = Study(
                 (f"base and {pairs} model, averaged", Row("averaged", fusion="average")),
             )
         ),
-        _on("sparse", "sparse model, gold triples injected", Row("model, gold", reading=_GOLD, sources=("sparse",))),
-        _on(
+        on_pairs(
+            "sparse", "sparse model, gold triples injected", Row("model, gold", reading=_GOLD, sources=("sparse",))
+        ),
+        on_pairs(
             "sparse", "sparse model, plain text", Row("model, plain text", reading=NOTHING.reading, sources=("sparse",))
         ),
     ),

@@ -1,0 +1,124 @@
+"""Is it SegDRE, or only more training? A base model that goes on as long as the dense model trains, on all pairs.
+
+python experiments/longer.py OUT --data DIR --encoder DIR --backbone atlop --recipe averaged --seeds 66 67 68
+
+Where dense and sparse model start from the base, they have been trained for longer than it, and a naive ensemble of two
+base models is no match for that. Here the dense stage is trained on *all* pairs. This model stands alone, beside the
+base in a naive ensemble, in the place of the dense and the sparse model in SegDRE's own fusion, and against them on
+their own pairs. All thresholds are searched on dev.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from probe import arguments, probe
+from run import Experiments
+
+from segdre_plugin.launch import messages
+from segdre_plugin.margins import Margins
+from segdre_plugin.session import Session
+from segdre_plugin.stages import Stage, margins_file
+from segdre_plugin.study.finished import Finished
+from segdre_plugin.study.output import find_origin, write_results
+from segdre_plugin.study.results import Results
+from segdre_plugin.study.rows import Line, Row, Study
+from segdre_plugin.study.scores import score
+from segdre_plugin.study.studies import AVERAGE, BASE_TUNED, FULL, SEEDS, UNION, on_pairs
+
+
+class AllPairs(Session):
+    """A run whose stage dense has all pairs."""
+
+    def prepare(self, name: str) -> Stage:
+        """Gather what the stage needs; every entity is salient."""
+        stage = super().prepare(name)
+        stage.salient = {
+            split: [tuple(range(len(document["vertexSet"]))) for document in part.documents]
+            for split, part in self.splits.items()
+        }
+        return stage
+
+    def settings(self, stage: str) -> dict[str, Any]:
+        """Tell the stage from an ordinary one."""
+        return super().settings(stage) | ({"pairs": "all"} if stage == "dense" else {})
+
+
+ALONE = Row("longer", sources=("base",), ensemble="second")
+LONGER = Study(
+    "Dense and sparse model, or a base that was trained for longer",
+    (
+        Line("base", (BASE_TUNED,)),
+        Line("base, trained for longer", (ALONE,)),
+        Line("mean of both", (AVERAGE,)),
+        Line("both in SegDRE's fusion", (UNION,)),
+        Line("SegDRE", (FULL,)),
+        *(
+            on_pairs(pairs, title, row)
+            for pairs in ("dense", "sparse")
+            for title, row in (
+                ("base", BASE_TUNED),
+                ("base, trained for longer", ALONE),
+                (f"{pairs} model", Row("model", sources=(pairs,))),
+                ("mean of base and base, trained for longer", AVERAGE),
+                (f"base and {pairs} model", FULL),
+            )
+        ),
+    ),
+    SEEDS.columns,
+    comparisons=(
+        *((FULL.name, row.name) for row in (BASE_TUNED, ALONE, AVERAGE, UNION)),
+        *((f"model on {pairs}", f"longer on {pairs}") for pairs in ("dense", "sparse")),
+    ),
+)
+
+
+def measure(experiments: Experiments, backbone: str, recipe: str, seeds: list[int]) -> Results:
+    """Train what is not there, and score.
+
+    Args:
+        experiments: where runs are.
+        backbone: which one.
+        recipe: which one; its runs ``full`` must be finished.
+        seeds: the runs'.
+
+    Returns:
+        The scores of every row.
+    """
+    made = {
+        seed: probe(experiments, backbone, recipe, seed, name="longer", kind=AllPairs, stage="dense") for seed in seeds
+    }
+    runs = {seed: Finished(experiments.runs(backbone, recipe).path("full", seed)) for seed in seeds}
+
+    def margins(folder: Path, split: str) -> Margins:
+        return Margins.load(margins_file(folder, split))
+
+    scores = {
+        name: {
+            seed: score(row, found, partial(margins, made[seed].folder("dense")), LONGER.splits)
+            for seed, found in runs.items()
+        }
+        for name, row in LONGER.rows.items()
+    }
+    return Results(LONGER, tuple(seeds), scores, {})
+
+
+def main() -> None:
+    """Read the command line, measure, print a table and keep the numbers."""
+    parser = arguments(__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", required=True)
+    options = parser.parse_args()
+    with messages():
+        experiments = Experiments(options.out, options.data, options.encoder)
+        results = measure(experiments, options.backbone, options.recipe, options.seeds)
+        folder = experiments.folder(options.backbone, options.recipe)
+        found = Finished(experiments.runs(options.backbone, options.recipe).path("full", options.seeds[0]))
+        print(write_results(folder, "longer", results, find_origin("experiments/longer.py", options.seeds, found)))
+        made = (folder / "longer.json").read_text(encoding="utf-8").rstrip()
+        experiments.keep(options.backbone, options.recipe, "longer.json", made)
+
+
+if __name__ == "__main__":
+    main()
