@@ -4,8 +4,8 @@ python experiments/longer.py OUT --data DIR --encoder DIR --backbone atlop --rec
 
 Where dense and sparse model start from the base, they have been trained for longer than it, and a naive ensemble of two
 base models is no match for that. Here the dense stage is trained on *all* pairs. This model stands alone, beside the
-base in a naive ensemble, in the place of the dense and the sparse model in SegDRE's own fusion, and against them on
-their own pairs. All thresholds are searched on dev.
+base in a naive ensemble, in the place of the dense and the sparse model in SegDRE's own fusion, in the place of the
+base, and against dense and sparse model on their own pairs. All thresholds are searched on dev.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class AllPairs(Session):
 
 
 ALONE = Row("longer", sources=("base",), ensemble="second")
+ON_LONGER = Row("on longer", ensemble="second")
 LONGER = Study(
     "Dense and sparse model, or a base that was trained for longer",
     (
@@ -55,6 +56,7 @@ LONGER = Study(
         Line("mean of both", (AVERAGE,)),
         Line("both in SegDRE's fusion", (UNION,)),
         Line("SegDRE", (FULL,)),
+        Line("SegDRE, base trained for longer", (ON_LONGER,)),
         *(
             on_pairs(pairs, title, row)
             for pairs in ("dense", "sparse")
@@ -70,6 +72,7 @@ LONGER = Study(
     SEEDS.columns,
     comparisons=(
         *((FULL.name, row.name) for row in (BASE_TUNED, ALONE, AVERAGE, UNION)),
+        (ON_LONGER.name, ALONE.name),
         *((f"model on {pairs}", f"longer on {pairs}") for pairs in ("dense", "sparse")),
     ),
 )

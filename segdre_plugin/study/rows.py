@@ -55,8 +55,8 @@ class Row:
         reading: what they read; None takes what they read in the run.
         sources: which models' margins are fused; the others have no say.
         ensemble: of two base models of different seeds: ``average`` takes the mean of their margins for the base's,
-            ``union`` takes the second one for the dense and the sparse model, ``second`` takes it for the base; empty
-            for none.
+            ``union`` takes the second one for the dense and the sparse model, ``second`` takes it for the base
+            and leaves them; empty for none.
         fusion: how margins are fused, where it is not as in the run (``segdre_plugin.fusion.FUSIONS``).
         thresholds: ``search`` on dev, ``anchor`` (0), or those that the ``run`` found.
         pairs: what is scored: ``base`` (all pairs), ``dense`` or ``sparse`` ones.

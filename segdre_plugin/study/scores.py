@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -97,22 +96,22 @@ def _restrict(scored: Scored, cells: Cells, pairs: str) -> tuple[Scored, Cells]:
 
 def _take(row: Row, scored: Scored, partner: Callable[[str], Margins], name: str) -> Scored:
     """Put the margins that a row does not take out, and a second base model's in."""
-    tables: Mapping[str, Margins] = scored.tables
+    tables = dict(scored.tables)
     if row.ensemble:
-        tables = _ensemble(row.ensemble, tables["base"], partner(name), count_entities(scored.split))
+        tables = tables | _ensemble(row.ensemble, tables["base"], partner(name), count_entities(scored.split))
     empty = tables["base"].take(np.empty(0, dtype=np.int64))
     taken = {stage: tables[stage] if stage in row.sources else empty for stage in SOURCES}
     fusion = (row.fusion or scored.fusion) if "base" in row.sources else "union"  # a stage alone has nothing to average
     return replace(scored, tables=taken, fusion=fusion)
 
 
-def _ensemble(how: str, first: Margins, second: Margins, n_entities: int) -> dict[str, Any]:
-    """Put two base models together; refuse one and the same."""
+def _ensemble(how: str, first: Margins, second: Margins, n_entities: int) -> dict[str, Margins]:
+    """Give the tables that two base models make; refuse one and the same."""
     if len(first) == len(second) and (first.margin == second.margin).all():
         raise SegDREError("both base models are the same", "leave --load_path out, or do without the naive ensemble")
     nothing = first.take(np.empty(0, dtype=np.int64))
     if how == "second":
-        return {"base": second, "dense": nothing, "sparse": nothing}
+        return {"base": second}
     if how == "average":
         return {"base": average(first, second, n_entities), "dense": nothing, "sparse": nothing}
     return {"base": first, "dense": second, "sparse": nothing}  # a cell's stage is dense or sparse by its pair alone
