@@ -54,11 +54,12 @@ BACKBONES = {
 }
 
 _SHORT = ("--seg-dense-epochs", "2", "--seg-sparse-epochs", "2")
-RECIPES = {  # arguments of --seg that differ; all share base and identify
+RECIPES = {  # what differs; all but long share base and identify
     "paper": (),
     "from-base": ("--seg-start", "base", *_SHORT),
     "averaged": ("--seg-start", "base", *_SHORT, "--seg-fusion", "average"),
     "linked": ("--seg-start", "base", *_SHORT, "--seg-fusion", "average", "--seg-link"),
+    "long": ("--num_train_epochs", "15", "--seg-start", "base", *_SHORT, "--seg-fusion", "average"),
 }
 
 
@@ -89,6 +90,7 @@ STUDIES = (
     *(Study("atlop", "linked", name) for name in ("seeds", "diagnosis")),
     *(Study("dreeam", "averaged", name) for name in ("seeds", "diagnosis")),
     Study("dreeam", "from-base", "seeds"),
+    *(Study(backbone, "long", name, (66,)) for backbone in BACKBONES for name in ("seeds", "diagnosis")),
 )
 
 
@@ -109,36 +111,20 @@ class Job:
     seed: int
 
 
-# The runs "full" of recipe averaged train nothing: all their stages are those of from-base.
+# The runs "full" of recipe from-base train nothing: all their stages are those of averaged.
+_MAIN = tuple(
+    Job(backbone, recipe, "full", seed)
+    for backbone in BACKBONES
+    for seed in SEEDS
+    for recipe in ("averaged", "from-base")
+)
 JOBS = (
-    Job("atlop", "from-base", "full", 66),
-    Job("atlop", "averaged", "full", 66),
-    Job("atlop", "from-base", "full", 67),
-    Job("atlop", "averaged", "full", 67),
+    *_MAIN,
+    *(Job(backbone, "long", "full", 66) for backbone in BACKBONES),
+    *(Job("atlop", "averaged", "plain", seed) for seed in SEEDS),
     Job("atlop", "linked", "full", 66),
-    Job("dreeam", "from-base", "full", 66),
-    Job("dreeam", "averaged", "full", 66),
-    Job("atlop", "averaged", "plain", 66),
-    Job("atlop", "averaged", "plain", 67),
-    Job("atlop", "paper", "full", 66),
-    Job("atlop", "from-base", "full", 68),
-    Job("atlop", "averaged", "full", 68),
-    Job("atlop", "averaged", "plain", 68),
-    Job("dreeam", "from-base", "full", 67),
-    Job("dreeam", "averaged", "full", 67),
-    Job("dreeam", "from-base", "full", 68),
-    Job("dreeam", "averaged", "full", 68),
-    Job("atlop", "linked", "full", 67),
-    Job("atlop", "linked", "full", 68),
-    Job("atlop", "averaged", "random", 66),
-    Job("atlop", "averaged", "random", 67),
-    Job("atlop", "averaged", "random", 68),
-    Job("atlop", "averaged", "linear", 66),
-    Job("atlop", "averaged", "linear", 67),
-    Job("atlop", "averaged", "linear", 68),
-    Job("atlop", "paper", "full", 67),
-    Job("atlop", "paper", "full", 68),
-    Job("atlop", "paper", "plain", 66),
-    Job("atlop", "paper", "plain", 67),
-    Job("atlop", "paper", "plain", 68),
+    *(Job("atlop", "averaged", run, seed) for seed in SEEDS for run in ("random", "linear")),
+    *(Job("atlop", "paper", "full", seed) for seed in SEEDS),
+    *(Job("atlop", "linked", "full", seed) for seed in SEEDS[1:]),
+    *(Job("atlop", "paper", "plain", seed) for seed in SEEDS),
 )
