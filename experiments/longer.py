@@ -5,18 +5,19 @@ python experiments/longer.py OUT --data DIR --encoder DIR --backbone atlop --rec
 Where dense and sparse model start from the base, they have been trained for longer than it, and a naive ensemble of two
 base models is no match for that. Here the dense stage is trained on *all* pairs. This model stands alone, beside the
 base in a naive ensemble, in the place of the dense and the sparse model in SegDRE's own fusion, in the place of the
-base, and against dense and sparse model on their own pairs. All thresholds are searched on dev.
+base, and against dense and sparse model on their own pairs; and two of them, of different seeds, make a naive ensemble.
+All thresholds are searched on dev.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from probe import arguments, probe
 from run import Experiments
 
+from segdre_plugin.cells import average, count_entities
 from segdre_plugin.launch import messages
 from segdre_plugin.margins import Margins
 from segdre_plugin.session import Session
@@ -48,6 +49,7 @@ class AllPairs(Session):
 
 ALONE = Row("longer", sources=("base",), ensemble="second")
 ON_LONGER = Row("on longer", ensemble="second")
+PAIR = Row("two longer", sources=("base",), ensemble="second")
 LONGER = Study(
     "Dense and sparse model, or a base that was trained for longer",
     (
@@ -55,6 +57,7 @@ LONGER = Study(
         Line("base, trained for longer", (ALONE,)),
         Line("mean of both", (AVERAGE,)),
         Line("both in SegDRE's fusion", (UNION,)),
+        Line("mean of two, trained for longer", (PAIR,)),
         Line("SegDRE", (FULL,)),
         Line("SegDRE, base trained for longer", (ON_LONGER,)),
         *(
@@ -71,7 +74,7 @@ LONGER = Study(
     ),
     SEEDS.columns,
     comparisons=(
-        *((FULL.name, row.name) for row in (BASE_TUNED, ALONE, AVERAGE, UNION)),
+        *((FULL.name, row.name) for row in (BASE_TUNED, ALONE, AVERAGE, UNION, PAIR)),
         (ON_LONGER.name, ALONE.name),
         *((f"model on {pairs}", f"longer on {pairs}") for pairs in ("dense", "sparse")),
     ),
@@ -95,13 +98,18 @@ def measure(experiments: Experiments, backbone: str, recipe: str, seeds: list[in
     }
     runs = {seed: Finished(experiments.runs(backbone, recipe).path("full", seed)) for seed in seeds}
 
-    def margins(folder: Path, split: str) -> Margins:
-        return Margins.load(margins_file(folder, split))
+    def own(seed: int, split: str) -> Margins:
+        return Margins.load(margins_file(made[seed].folder("dense"), split))
+
+    def with_next(seed: int, split: str) -> Margins:
+        other = seeds[(seeds.index(seed) + 1) % len(seeds)]
+        return average(own(seed, split), own(other, split), count_entities(runs[seed].split(split)))
 
     scores = {
         name: {
-            seed: score(row, found, partial(margins, made[seed].folder("dense")), LONGER.splits)
+            seed: score(row, found, partial(with_next if row == PAIR else own, seed), LONGER.splits)
             for seed, found in runs.items()
+            if row != PAIR or len(seeds) > 1
         }
         for name, row in LONGER.rows.items()
     }

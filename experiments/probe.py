@@ -52,6 +52,8 @@ def probe(
     """
     full = Store(experiments.runs(backbone, recipe).path("full", seed))
     target = Store(experiments.folder(backbone, recipe) / "probes" / f"{name}-{seed}")
+    if target.is_done(stage):
+        return target
     target.root.mkdir(parents=True, exist_ok=True)
     for before in STAGES[: STAGES.index(stage)]:
         if not target.is_done(before):
