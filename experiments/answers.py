@@ -1,6 +1,6 @@
 """Does the encoder read what is injected? A model whose branches hold the answers.
 
-python experiments/answers.py OUT --data DIR --encoder DIR --backbone atlop --recipe averaged --seed 66
+python experiments/answers.py OUT --data DIR --encoder DIR --backbone atlop --recipe from-base --seed 66
 
 The sparse model is trained and judged on *dense* pairs, with the gold dense triples injected: each answer stands in a
 branch, and nothing has to be concluded from it. Beside it stands the run's dense model, trained in the same way on the

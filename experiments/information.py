@@ -1,6 +1,6 @@
 """How much do the dense triples of a document tell about its sparse ones? A ceiling of what injection can bring.
 
-python experiments/information.py OUT --backbone atlop --recipe averaged --seeds 66 67
+python experiments/information.py OUT --backbone atlop --recipe from-base --seeds 66 67
 
 No network is trained. For a sparse pair (h, t) the context is what the salient entity has to do with h and with t: the
 relations of the dense triples, with their directions. From the train documents, each relation gets smoothed log-odds
@@ -157,7 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="the folder of run.py")
     parser.add_argument("--backbone", default="atlop")
-    parser.add_argument("--recipe", default="averaged")
+    parser.add_argument("--recipe", default="from-base")
     parser.add_argument("--seeds", type=int, nargs="+", required=True)
     options = parser.parse_args()
     with messages():

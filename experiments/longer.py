@@ -1,6 +1,6 @@
 """Is it SegDRE, or only more training? A base model that goes on as long as the dense model trains, on all pairs.
 
-python experiments/longer.py OUT --data DIR --encoder DIR --backbone atlop --recipe averaged --seeds 66 67 68
+python experiments/longer.py OUT --data DIR --encoder DIR --backbone atlop --recipe from-base --seeds 66 67 68
 
 Where dense and sparse model start from the base, they have been trained for longer than it, and a naive ensemble of two
 base models is no match for that. Here the dense stage is trained on *all* pairs. This model stands alone, beside the

@@ -53,13 +53,13 @@ BACKBONES = {
     ),
 }
 
-_SHORT = ("--seg-dense-epochs", "2", "--seg-sparse-epochs", "2")
+_FROM_BASE = ("--seg-start", "base", "--seg-dense-epochs", "2", "--seg-sparse-epochs", "2")
 RECIPES = {  # what differs; all but long share base and identify
     "paper": (),
-    "from-base": ("--seg-start", "base", *_SHORT),
-    "averaged": ("--seg-start", "base", *_SHORT, "--seg-fusion", "average"),
-    "linked": ("--seg-start", "base", *_SHORT, "--seg-fusion", "average", "--seg-link"),
-    "long": ("--num_train_epochs", "15", "--seg-start", "base", *_SHORT, "--seg-fusion", "average"),
+    "from-base": _FROM_BASE,
+    "averaged": (*_FROM_BASE, "--seg-fusion", "average"),
+    "linked": (*_FROM_BASE, "--seg-link"),
+    "long": ("--num_train_epochs", "15", *_FROM_BASE),
 }
 
 
@@ -80,17 +80,14 @@ class Study:
     seeds: tuple[int, ...] = SEEDS
 
 
+_ALL = ("seeds", "diagnosis", "injection", "ablations", "selection", "alpha")
 STUDIES = (
-    *(
-        Study("atlop", "averaged", name)
-        for name in ("seeds", "diagnosis", "injection", "ablations", "selection", "alpha")
-    ),
-    Study("atlop", "from-base", "seeds"),
-    *(Study("atlop", "paper", name) for name in ("seeds", "diagnosis", "injection")),
-    *(Study("atlop", "linked", name) for name in ("seeds", "diagnosis")),
-    *(Study("dreeam", "averaged", name) for name in ("seeds", "diagnosis")),
-    Study("dreeam", "from-base", "seeds"),
+    *(Study("atlop", "from-base", name) for name in _ALL),
+    *(Study("dreeam", "from-base", name) for name in ("seeds", "diagnosis")),
+    *(Study(backbone, "averaged", "seeds") for backbone in BACKBONES),
     *(Study(backbone, "long", name, (66,)) for backbone in BACKBONES for name in ("seeds", "diagnosis")),
+    *(Study("atlop", "linked", name) for name in ("seeds", "diagnosis")),
+    *(Study("atlop", "paper", name) for name in ("seeds", "diagnosis", "injection")),
 )
 
 
@@ -111,20 +108,17 @@ class Job:
     seed: int
 
 
-# The runs "full" of recipe from-base train nothing: all their stages are those of averaged.
-_MAIN = tuple(
-    Job(backbone, recipe, "full", seed)
-    for backbone in BACKBONES
-    for seed in SEEDS
-    for recipe in ("averaged", "from-base")
-)
+# The runs "full" of recipe averaged train nothing: all their stages are those of from-base.
 JOBS = (
-    *_MAIN,
+    *(
+        Job(backbone, recipe, "full", seed)
+        for backbone in BACKBONES
+        for seed in SEEDS
+        for recipe in ("from-base", "averaged")
+    ),
     *(Job(backbone, "long", "full", 66) for backbone in BACKBONES),
-    *(Job("atlop", "averaged", "plain", seed) for seed in SEEDS),
-    Job("atlop", "linked", "full", 66),
-    *(Job("atlop", "averaged", run, seed) for seed in SEEDS for run in ("random", "linear")),
-    *(Job("atlop", "paper", "full", seed) for seed in SEEDS),
-    *(Job("atlop", "linked", "full", seed) for seed in SEEDS[1:]),
+    *(Job("atlop", "from-base", "plain", seed) for seed in SEEDS),
+    *(Job("atlop", "from-base", run, seed) for seed in SEEDS for run in ("random", "linear")),
+    *(Job("atlop", recipe, "full", seed) for recipe in ("linked", "paper") for seed in SEEDS),
     *(Job("atlop", "paper", "plain", seed) for seed in SEEDS),
 )

@@ -69,5 +69,5 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_places(parser)
     parser.add_argument("--backbone", default="atlop")
-    parser.add_argument("--recipe", default="averaged")
+    parser.add_argument("--recipe", default="from-base")
     return parser

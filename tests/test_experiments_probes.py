@@ -85,8 +85,8 @@ def test_longer_reads_all_pairs_and_stands_in_every_place(script, run_folder, tm
     monkeypatch.setattr(run.Experiments, "__init__", lambda self: None)
     monkeypatch.setattr(run.Experiments, "runs", lambda *_: SimpleNamespace(path=lambda *_: tmp_path / "full"))
     monkeypatch.setattr(longer, "probe", lambda *_, **__: Store(folder))
-    assert not longer.measure(run.Experiments(), "atlop", "averaged", [66]).scores["two longer"]  # one is no pair
-    results = longer.measure(run.Experiments(), "atlop", "averaged", [66, 67])
+    assert not longer.measure(run.Experiments(), "atlop", "from-base", [66]).scores["two longer"]  # one is no pair
+    results = longer.measure(run.Experiments(), "atlop", "from-base", [66, 67])
     scores = {name: found[66] for name, found in results.scores.items()}
     assert scores.keys() == longer.LONGER.rows.keys()
     assert scores["two longer"].metrics == scores["longer"].metrics  # the same one twice
