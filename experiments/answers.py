@@ -1,6 +1,6 @@
 """Does the encoder read what is injected? A model whose branches hold the answers.
 
-python experiments/answers.py OUT --data DIR --encoder DIR --backbone atlop --recipe from-base --seed 66
+python experiments/answers.py OUT --data DIR --encoder DIR --backbone atlop --recipe from-base --seeds 66
 
 The sparse model is trained and judged on *dense* pairs, with the gold dense triples injected: each answer stands in a
 branch, and nothing has to be concluded from it. Beside it stands the run's dense model, trained in the same way on the
@@ -114,16 +114,16 @@ def table(found: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]) 
 def main() -> None:
     """Read the command line, measure, print a table and keep the numbers."""
     parser = arguments(__doc__)
-    parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--link", action="store_true")
     options = parser.parse_args()
     with messages():
         experiments = Experiments(options.out, options.data, options.encoder)
-        rows = measure(experiments, options.backbone, options.recipe, options.seed, options.link)
-    path = RAW / options.backbone / options.recipe / "answers.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    found[str(options.seed)] = found.get(str(options.seed), {}) | rows
-    experiments.keep(options.backbone, options.recipe, path.name, json.dumps(found, indent=1))
+        path = RAW / options.backbone / options.recipe / "answers.json"
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        for seed in options.seeds:
+            rows = measure(experiments, options.backbone, options.recipe, seed, options.link)
+            found[str(seed)] = found.get(str(seed), {}) | rows
+            experiments.keep(options.backbone, options.recipe, path.name, json.dumps(found, indent=1))
     print(table(found).text())
 
 

@@ -1,6 +1,6 @@
 """How much do the dense triples of a document tell about its sparse ones? A ceiling of what injection can bring.
 
-python experiments/information.py OUT --backbone atlop --recipe from-base --seeds 66 67
+python experiments/information.py OUT --data DIR --encoder DIR --backbone atlop --recipe from-base --seeds 66 67 68
 
 No network is trained. For a sparse pair (h, t) the context is what the salient entity has to do with h and with t: the
 relations of the dense triples, with their directions. From the train documents, each relation gets smoothed log-odds
@@ -14,7 +14,6 @@ tuned in the same way, stands beside. What gold triples add this way is what inj
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from plan import RAW
+from probe import arguments
+from run import Experiments
 
 from segdre_plugin.branches import Triple, gold_dense_triples
 from segdre_plugin.cells import count_entities, dense_flags, gold_flags
@@ -154,19 +154,14 @@ def measure(path: Path, odds: Odds) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     """Read the command line, measure, print a table and keep the numbers."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path, help="the folder of run.py")
-    parser.add_argument("--backbone", default="atlop")
-    parser.add_argument("--recipe", default="from-base")
-    parser.add_argument("--seeds", type=int, nargs="+", required=True)
-    options = parser.parse_args()
+    options = arguments(__doc__).parse_args()
     with messages():
-        runs = [options.out / options.backbone / options.recipe / "runs" / f"full-{seed}" for seed in options.seeds]
-        odds = Odds(Finished(runs[0]).train)
-        found = {str(seed): measure(path, odds) for seed, path in zip(options.seeds, runs, strict=True)}
-    path = RAW / options.backbone / options.recipe / "information.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        experiments = Experiments(options.out, options.data, options.encoder)
+        runs = experiments.runs(options.backbone, options.recipe)
+        paths = {seed: runs.path("full", seed) for seed in options.seeds}
+        odds = Odds(Finished(paths[options.seeds[0]]).train)
+        found = {str(seed): measure(path, odds) for seed, path in paths.items()}
+        experiments.keep(options.backbone, options.recipe, "information.json", json.dumps(found, indent=1))
     print(table(found).text())
 
 

@@ -11,6 +11,8 @@ All thresholds are searched on dev.
 
 from __future__ import annotations
 
+import shlex
+import sys
 from functools import partial
 from typing import Any
 
@@ -118,15 +120,14 @@ def measure(experiments: Experiments, backbone: str, recipe: str, seeds: list[in
 
 def main() -> None:
     """Read the command line, measure, print a table and keep the numbers."""
-    parser = arguments(__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", required=True)
-    options = parser.parse_args()
+    options = arguments(__doc__).parse_args()
     with messages():
         experiments = Experiments(options.out, options.data, options.encoder)
         results = measure(experiments, options.backbone, options.recipe, options.seeds)
         folder = experiments.folder(options.backbone, options.recipe)
         found = Finished(experiments.runs(options.backbone, options.recipe).path("full", options.seeds[0]))
-        print(write_results(folder, "longer", results, find_origin("experiments/longer.py", options.seeds, found)))
+        command = shlex.join(["python", "experiments/longer.py", *sys.argv[1:]])
+        print(write_results(folder, "longer", results, find_origin(command, options.seeds, found)))
         made = (folder / "longer.json").read_text(encoding="utf-8").rstrip()
         experiments.keep(options.backbone, options.recipe, "longer.json", made)
 

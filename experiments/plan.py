@@ -1,4 +1,4 @@
-"""What is measured, as data: backbones, recipes, seeds, and the studies that read the finished runs."""
+"""What is measured, as data: backbones, recipes, seeds, the runs, and the studies and scripts that read them."""
 
 from __future__ import annotations
 
@@ -88,6 +88,33 @@ STUDIES = (
     *(Study(backbone, "long", name, (66,)) for backbone in BACKBONES for name in ("seeds", "diagnosis")),
     *(Study("atlop", "linked", name) for name in ("seeds", "diagnosis")),
     *(Study("atlop", "paper", name) for name in ("seeds", "diagnosis", "injection")),
+)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A script of this folder that measures beside finished runs.
+
+    Attributes:
+        script: which one.
+        backbone: which one.
+        recipe: which one.
+        seeds: which ones.
+        options: of the script.
+    """
+
+    script: str
+    backbone: str
+    recipe: str
+    seeds: tuple[int, ...] = SEEDS
+    options: tuple[str, ...] = ()
+
+
+PROBES = (
+    Probe("information.py", "atlop", "from-base"),
+    *(Probe("longer.py", backbone, "from-base") for backbone in BACKBONES),
+    *(Probe("longer.py", backbone, "long", (66,)) for backbone in BACKBONES),
+    *(Probe("answers.py", "atlop", "from-base", (66,), options) for options in ((), ("--link",))),
 )
 
 

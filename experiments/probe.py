@@ -1,4 +1,4 @@
-"""What answers.py and longer.py share: one stage more, trained in another way beside a finished run."""
+"""What the scripts of plan.PROBES share: their command line, and a stage that is trained in another way."""
 
 from __future__ import annotations
 
@@ -65,9 +65,10 @@ def probe(
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
-    """Make a parser of what every probe takes."""
+    """Make a parser of what every one of them takes."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_places(parser)
     parser.add_argument("--backbone", default="atlop")
     parser.add_argument("--recipe", default="from-base")
+    parser.add_argument("--seeds", type=int, nargs="+", required=True)
     return parser

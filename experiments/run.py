@@ -1,6 +1,6 @@
-"""Train what plan.py lists, then make its studies; what is finished is skipped, so it can be stopped at any time.
+"""Train what plan.py lists, then measure; what is finished is skipped, so it can be stopped at any time.
 
-python experiments/run.py OUT --data DIR --encoder DIR --jobs 2      # train all runs, then make all studies
+python experiments/run.py OUT --data DIR --encoder DIR --jobs 2      # train all runs, then all probes and studies
 python experiments/run.py OUT --data DIR --encoder DIR --studies     # only the studies whose runs are finished
 
 DIR of --data holds train.json (or train_annotated.json), dev.json, test.json and rel_info.json. Each run takes one
@@ -20,7 +20,7 @@ import threading
 from pathlib import Path
 from typing import Any, TextIO
 
-from plan import BACKBONES, COMMON, JOBS, RAW, RECIPES, STUDIES, Job, Study
+from plan import BACKBONES, COMMON, JOBS, PROBES, RAW, RECIPES, STUDIES, Job, Probe, Study
 
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.launch import messages
@@ -39,7 +39,8 @@ class Experiments:
     """
 
     def __init__(self, out: Path, data: Path, encoder: str) -> None:
-        self.out, self.encoder = out.resolve(), encoder
+        self.out = out.resolve()
+        self.encoder = str(Path(encoder).resolve()) if Path(encoder).is_dir() else encoder
         self.data = self.out / "data"
         self.data.mkdir(parents=True, exist_ok=True)
         names: dict[str, tuple[str, ...]] = {"train_annotated.json": ("train_annotated.json", "train.json")}
@@ -102,11 +103,31 @@ class Experiments:
 
     def _train(self, job: Job, threads: int) -> int:
         """Train a run in a process of its own, in the clone's folder."""
-        ours = ["--encoder", self.encoder, "--data", str(self.data)]
         names = [job.backbone, job.recipe, job.run, str(job.seed)]
-        command = [sys.executable, __file__, str(self.out), *ours, "--one", *names]
+        return self._start("run.py", job.backbone, threads, "--one", *names)
+
+    def _start(self, script: str, backbone: str, threads: int, *options: str) -> int:
+        """Run a script of this folder in the clone's folder and give its exit status."""
+        ours = [str(self.out), "--encoder", self.encoder, "--data", str(self.data)]
+        command = [sys.executable, str(Path(__file__).resolve().with_name(script)), *ours, *options]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-        return subprocess.run(command, cwd=clone(job.backbone), env=environment, check=False).returncode
+        return subprocess.run(command, cwd=clone(backbone), env=environment, check=False).returncode
+
+    def do_probes(self, threads: int) -> None:
+        """Run the plan's scripts beside the runs ``full`` that are finished."""
+        for probe in PROBES:
+            seeds = self._finished(probe)
+            if not seeds:
+                print(f"{probe}: no finished run", flush=True)
+                continue
+            where = ["--backbone", probe.backbone, "--recipe", probe.recipe, "--seeds", *map(str, seeds)]
+            status = self._start(probe.script, probe.backbone, threads, *where, *probe.options)
+            print(f"{probe}: " + (f"failed (exit status {status})" if status else "done"), flush=True)
+
+    def _finished(self, reader: Study | Probe) -> list[int]:
+        """Say for which seeds the run ``full`` is finished."""
+        runs = self.runs(reader.backbone, reader.recipe)
+        return [seed for seed in reader.seeds if (runs.path("full", seed) / "metrics.json").is_file()]
 
     def do_one(self, job: Job) -> None:
         """Train a run in this process's folder, which is the clone."""
@@ -117,8 +138,7 @@ class Experiments:
     def do_studies(self, log: TextIO = sys.stderr) -> None:
         """Make the studies whose runs ``full`` are finished, and keep what they say."""
         for study in STUDIES:
-            runs = self.runs(study.backbone, study.recipe)
-            seeds = [seed for seed in study.seeds if (runs.path("full", seed) / "metrics.json").is_file()]
+            seeds = self._finished(study)
             if not seeds:
                 print(f"{study}: no finished run", file=log)
                 continue
@@ -199,6 +219,7 @@ def main() -> None:
             return
         if not options.studies:
             experiments.do_jobs(options.jobs, options.threads)
+            experiments.do_probes(options.threads)
         experiments.do_studies()
 
 

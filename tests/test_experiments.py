@@ -4,6 +4,9 @@ import json
 import re
 import sys
 import threading
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from locate import REPOSITORY
@@ -38,9 +41,9 @@ def test_the_plan_is_sound(script):
     assert {job.run for job in plan.JOBS} <= TRAININGS.keys()
     assert len(set(plan.JOBS)) == len(plan.JOBS)
     full = {(job.backbone, job.recipe, job.seed) for job in plan.JOBS if job.run == "full"}
-    for study in plan.STUDIES:
-        assert study.name in STUDIES
-        assert {(study.backbone, study.recipe, seed) for seed in study.seeds} <= full
+    for reader in (*plan.STUDIES, *plan.PROBES):
+        assert {(reader.backbone, reader.recipe, seed) for seed in reader.seeds} <= full
+    assert {study.name for study in plan.STUDIES} <= STUDIES.keys()
 
 
 def test_runs_of_a_seed_are_trained_one_after_the_other(experiments, monkeypatch):
@@ -66,6 +69,30 @@ def test_runs_of_a_seed_are_trained_one_after_the_other(experiments, monkeypatch
         assert [job for job in seen if (job.backbone, job.seed) == place] == [
             job for job in run.JOBS if (job.backbone, job.seed) == place
         ]
+
+
+def test_probes_run_beside_what_is_finished(experiments, script, monkeypatch, tmp_path):
+    plan, run = script("plan"), sys.modules["run"]
+    started = []
+
+    def start(command, cwd, env, check):
+        arguments, rest = script("probe").arguments(None).parse_known_args(command[2:])
+        place = (arguments.backbone, arguments.recipe, tuple(arguments.seeds))
+        started.append(plan.Probe(Path(command[1]).name, *place, tuple(rest)))
+        assert (FOLDER / started[-1].script).is_file()
+        assert (arguments.out, arguments.data, cwd) == (experiments.out, experiments.data, tmp_path)
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(run.subprocess, "run", start)
+    monkeypatch.setattr(run, "clone", lambda backbone: tmp_path)
+    experiments.do_probes(1)
+    assert not started
+    for probe in plan.PROBES:
+        folder = experiments.runs(probe.backbone, probe.recipe).path("full", probe.seeds[0])
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "metrics.json").touch()
+    experiments.do_probes(1)
+    assert started == [replace(probe, seeds=probe.seeds[:1]) for probe in plan.PROBES]
 
 
 def test_raw_results_name_no_places(experiments, monkeypatch, tmp_path):
