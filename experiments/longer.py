@@ -121,12 +121,12 @@ def measure(experiments: Experiments, backbone: str, recipe: str, seeds: list[in
 def main() -> None:
     """Read the command line, measure, print a table and keep the numbers."""
     options = arguments(__doc__).parse_args()
+    command = shlex.join(["python", "experiments/longer.py", *sys.argv[1:]])  # training has an argv of its own
     with messages():
         experiments = Experiments(options.out, options.data, options.encoder)
         results = measure(experiments, options.backbone, options.recipe, options.seeds)
         folder = experiments.folder(options.backbone, options.recipe)
         found = Finished(experiments.runs(options.backbone, options.recipe).path("full", options.seeds[0]))
-        command = shlex.join(["python", "experiments/longer.py", *sys.argv[1:]])
         print(write_results(folder, "longer", results, find_origin(command, options.seeds, found)))
         made = (folder / "longer.json").read_text(encoding="utf-8").rstrip()
         experiments.keep(options.backbone, options.recipe, "longer.json", made)
