@@ -128,8 +128,7 @@ def main() -> None:
         folder = experiments.folder(options.backbone, options.recipe)
         found = Finished(experiments.runs(options.backbone, options.recipe).path("full", options.seeds[0]))
         print(write_results(folder, "longer", results, find_origin(command, options.seeds, found)))
-        made = (folder / "longer.json").read_text(encoding="utf-8").rstrip()
-        experiments.keep(options.backbone, options.recipe, "longer.json", made)
+        experiments.keep_study(options.backbone, options.recipe, "longer")
 
 
 if __name__ == "__main__":

@@ -17,10 +17,11 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
-from plan import BACKBONES, COMMON, JOBS, PROBES, RAW, RECIPES, STUDIES, Job, Probe, Study
+from plan import BACKBONES, COMMON, JOBS, PROBES, RAW, RECIPES, SEEDS, STUDIES, Job, Study
 
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.launch import messages
@@ -116,7 +117,7 @@ class Experiments:
     def do_probes(self, threads: int) -> None:
         """Run the plan's scripts beside the runs ``full`` that are finished."""
         for probe in PROBES:
-            seeds = self._finished(probe)
+            seeds = self._finished(probe.backbone, probe.recipe, probe.seeds)
             if not seeds:
                 print(f"{probe}: no finished run", flush=True)
                 continue
@@ -124,10 +125,10 @@ class Experiments:
             status = self._start(probe.script, probe.backbone, threads, *where, *probe.options)
             print(f"{probe}: " + (f"failed (exit status {status})" if status else "done"), flush=True)
 
-    def _finished(self, reader: Study | Probe) -> list[int]:
+    def _finished(self, backbone: str, recipe: str, seeds: Iterable[int]) -> list[int]:
         """Say for which seeds the run ``full`` is finished."""
-        runs = self.runs(reader.backbone, reader.recipe)
-        return [seed for seed in reader.seeds if (runs.path("full", seed) / "metrics.json").is_file()]
+        runs = self.runs(backbone, recipe)
+        return [seed for seed in seeds if (runs.path("full", seed) / "metrics.json").is_file()]
 
     def do_one(self, job: Job) -> None:
         """Train a run in this process's folder, which is the clone."""
@@ -138,7 +139,7 @@ class Experiments:
     def do_studies(self, log: TextIO = sys.stderr) -> None:
         """Make the studies whose runs ``full`` are finished, and keep what they say."""
         for study in STUDIES:
-            seeds = self._finished(study)
+            seeds = self._finished(study.backbone, study.recipe, study.seeds)
             if not seeds:
                 print(f"{study}: no finished run", file=log)
                 continue
@@ -151,19 +152,15 @@ class Experiments:
         """Evaluate finished runs with inference-stage fusion: tau is tuned on dev, then test takes it."""
         runs, script = self.runs(backbone, recipe), BACKBONES[backbone].script
         found: dict[str, dict[str, Any]] = {}
-        for job in JOBS:
-            run = runs.path(job.run, job.seed)
-            if (job.backbone, job.recipe, job.run) != (backbone, recipe, "full"):
-                continue
-            if not (run / "metrics.json").is_file():
-                continue
+        for seed in self._finished(backbone, recipe, SEEDS):
+            run = runs.path("full", seed)
             for split in ("dev", "test"):
                 path = run / "eval" / f"{split}_isf" / "metrics.json"
                 if not path.is_file():
                     command = ["segdre", "run", script, "--", "--data_dir", str(self.data), "--eval_mode", "fushion"]
                     command += ["--test_file", f"{split}.json", "--seg", "--seg-dir", str(run)]
                     subprocess.run(command, cwd=clone(backbone), check=True)
-                found.setdefault(str(job.seed), {})[split] = json.loads(path.read_text(encoding="utf-8"))[split]
+                found.setdefault(str(seed), {})[split] = json.loads(path.read_text(encoding="utf-8"))[split]
         if found:
             self.keep(backbone, recipe, "isf.json", json.dumps(found, indent=1))
 
@@ -175,15 +172,19 @@ class Experiments:
         target.mkdir(parents=True, exist_ok=True)
         (target / name).write_text(text + "\n", encoding="utf-8")
 
+    def keep_study(self, backbone: str, recipe: str, name: str) -> None:
+        """Keep the JSON that a study wrote, if it did."""
+        made = self.folder(backbone, recipe) / f"{name}.json"
+        if made.is_file():
+            self.keep(backbone, recipe, made.name, made.read_text(encoding="utf-8").rstrip())
+
     def _study(self, study: Study, seeds: list[int]) -> None:
         folder = self.folder(study.backbone, study.recipe)
         command = ["segdre", "study", study.name, str(folder), "--seeds", *map(str, seeds)]
         command += ["--no-training", *["--partners", "next"] * (len(seeds) > 1)]
         command += ["--", BACKBONES[study.backbone].script, *self.arguments(study.backbone, study.recipe)]
         subprocess.run(command, cwd=clone(study.backbone), check=False)
-        made = folder / f"{study.name}.json"
-        if made.is_file():
-            self.keep(study.backbone, study.recipe, made.name, made.read_text(encoding="utf-8").rstrip())
+        self.keep_study(study.backbone, study.recipe, study.name)
 
 
 def clone(backbone: str) -> Path:
