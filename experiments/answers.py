@@ -5,7 +5,7 @@ python experiments/answers.py OUT --data DIR --encoder DIR --backbone atlop --re
 The sparse model is trained and judged on *dense* pairs, with the gold dense triples injected: each answer stands in a
 branch, and nothing has to be concluded from it. Beside it stands the run's dense model, trained in the same way on the
 same pairs without branches. Where this model finds no more than that one, injection cannot help sparse pairs either.
-Both are judged at threshold 0. ``--link`` lets the entity that a branch names see it.
+Both are judged at threshold 0. ``--link`` lets the entity that a branch names see it; ``--epochs`` gives it more time.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ from segdre_plugin.session import Session
 from segdre_plugin.stages import Stage
 from segdre_plugin.study.tables import Cell, Table
 
+EPOCHS = "--seg-sparse-epochs"
 METRICS = {"f1": "F1", "precision": "P", "recall": "R"}
-DENSE, PLAIN, LINKED = "dense model", "answers injected", "answers injected, --seg-link"
+DENSE, ANSWERS = "dense model", "answers injected"
 
 
 @dataclass
@@ -78,7 +79,9 @@ class Answering(Session):
         return super().settings(stage) | ({"pairs": "answers"} if stage == "sparse" else {})
 
 
-def measure(experiments: Experiments, backbone: str, recipe: str, seed: int, link: bool) -> dict[str, Any]:
+def measure(
+    experiments: Experiments, backbone: str, recipe: str, seed: int, link: bool, epochs: int | None = None
+) -> dict[str, Any]:
     """Train the model unless it is there.
 
     Args:
@@ -87,14 +90,19 @@ def measure(experiments: Experiments, backbone: str, recipe: str, seed: int, lin
         recipe: which one; its run ``full`` must be finished.
         seed: the run's.
         link: with ``--seg-link``.
+        epochs: how many; None takes the recipe's.
 
     Returns:
         Row -> split -> the metrics on dense pairs, of the dense model and of this one.
     """
-    name, options = ("linked-answers", ("--seg-link",)) if link else ("answers", ())
-    made = probe(experiments, backbone, recipe, seed, name=name, kind=Answering, stage="sparse", options=options)
+    name, title, options = "answers", ANSWERS, []
+    if link:
+        name, title, options = f"linked-{name}", f"{title}, --seg-link", ["--seg-link"]
+    if epochs is not None:
+        name, title, options = f"{name}-{epochs}", f"{title}, {epochs} epochs", [*options, EPOCHS, str(epochs)]
+    made = probe(experiments, backbone, recipe, seed, name=name, kind=Answering, stage="sparse", options=tuple(options))
     found = {stage: read_json(made.folder(stage) / "metrics.json", "metrics") for stage in ("dense", "sparse")}
-    return {DENSE: found["dense"], LINKED if link else PLAIN: found["sparse"]}
+    return {DENSE: found["dense"], title: found["sparse"]}
 
 
 def table(found: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]) -> Table:
@@ -105,7 +113,7 @@ def table(found: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]) 
             row,
             [Cell([100 * rows[row][split][name] for rows in found.values() if row in rows]) for split, name in columns],
         )
-        for row in (DENSE, PLAIN, LINKED)
+        for row in [DENSE, *sorted({row for rows in found.values() for row in rows} - {DENSE})]
     ]
     titles = [f"{split} {METRICS[name]}" for split, name in columns]
     return Table("dense pairs (%)", titles, lines)
@@ -115,13 +123,14 @@ def main() -> None:
     """Read the command line, measure, print a table and keep the numbers."""
     parser = arguments(__doc__)
     parser.add_argument("--link", action="store_true")
+    parser.add_argument("--epochs", type=int)
     options = parser.parse_args()
     with messages():
         experiments = Experiments(options.out, options.data, options.encoder)
         path = RAW / options.backbone / options.recipe / "answers.json"
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         for seed in options.seeds:
-            rows = measure(experiments, options.backbone, options.recipe, seed, options.link)
+            rows = measure(experiments, options.backbone, options.recipe, seed, options.link, options.epochs)
             found[str(seed)] = found.get(str(seed), {}) | rows
             experiments.keep(options.backbone, options.recipe, path.name, json.dumps(found, indent=1))
     print(table(found).text())

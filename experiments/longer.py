@@ -11,12 +11,10 @@ All thresholds are searched on dev.
 
 from __future__ import annotations
 
-import shlex
-import sys
 from functools import partial
 from typing import Any
 
-from probe import arguments, probe
+from probe import arguments, command, keep_results, probe
 from run import Experiments
 
 from segdre_plugin.cells import average, count_entities
@@ -25,7 +23,6 @@ from segdre_plugin.margins import Margins
 from segdre_plugin.session import Session
 from segdre_plugin.stages import Stage, margins_file
 from segdre_plugin.study.finished import Finished
-from segdre_plugin.study.output import find_origin, write_results
 from segdre_plugin.study.results import Results
 from segdre_plugin.study.rows import Line, Row, Study
 from segdre_plugin.study.scores import score
@@ -121,14 +118,11 @@ def measure(experiments: Experiments, backbone: str, recipe: str, seeds: list[in
 def main() -> None:
     """Read the command line, measure, print a table and keep the numbers."""
     options = arguments(__doc__).parse_args()
-    command = shlex.join(["python", "experiments/longer.py", *sys.argv[1:]])  # training has an argv of its own
+    started = command()
     with messages():
         experiments = Experiments(options.out, options.data, options.encoder)
         results = measure(experiments, options.backbone, options.recipe, options.seeds)
-        folder = experiments.folder(options.backbone, options.recipe)
-        found = Finished(experiments.runs(options.backbone, options.recipe).path("full", options.seeds[0]))
-        print(write_results(folder, "longer", results, find_origin(command, options.seeds, found)))
-        experiments.keep_study(options.backbone, options.recipe, "longer")
+        keep_results(experiments, options, results, started)
 
 
 if __name__ == "__main__":

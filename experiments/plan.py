@@ -114,7 +114,11 @@ PROBES = (
     Probe("information.py", "atlop", "from-base"),
     *(Probe("longer.py", backbone, "from-base") for backbone in BACKBONES),
     *(Probe("longer.py", backbone, "long", (66,)) for backbone in BACKBONES),
-    *(Probe("answers.py", "atlop", "from-base", (66,), options) for options in ((), ("--link",))),
+    *(
+        Probe("answers.py", "atlop", "from-base", (66,), options)
+        for options in ((), ("--link",), ("--link", "--epochs", "8"))
+    ),
+    Probe("sparse.py", "atlop", "from-base", (66,)),
 )
 
 

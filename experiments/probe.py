@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from segdre_plugin.config import STAGES
 from segdre_plugin.options import parse
 from segdre_plugin.session import Session
 from segdre_plugin.store import Store
+from segdre_plugin.study.finished import Finished
+from segdre_plugin.study.output import find_origin, write_results
+from segdre_plugin.study.results import Results
 from segdre_plugin.study.worker import open_script
 
 
@@ -22,6 +26,12 @@ def train(kind: type[Session], script: Path | None, arguments: list[str]) -> Non
     opened = open_script(script, arguments)
     options, sys.argv[1:] = parse(sys.argv[1:])
     kind(*opened, options).run()
+
+
+def train_in(backbone: str, kind: type[Session], arguments: list[str]) -> None:
+    """Run a backbone's train script in its clone's folder, in a session of another kind."""
+    os.chdir(clone(backbone))
+    train(kind, Path(BACKBONES[backbone].script), arguments)
 
 
 def probe(
@@ -34,6 +44,7 @@ def probe(
     kind: type[Session],
     stage: str,
     options: tuple[str, ...] = (),
+    fused: bool = False,
 ) -> Store:
     """Train a stage, unless it is there.
 
@@ -46,21 +57,22 @@ def probe(
         kind: the session that trains it.
         stage: what it trains; the stages before it are the run's.
         options: further options of ours.
+        fused: train the stages after it, too, and fuse: the folder is that of a finished run.
 
     Returns:
         Its folder.
     """
     full = Store(experiments.runs(backbone, recipe).path("full", seed))
     target = Store(experiments.folder(backbone, recipe) / "probes" / f"{name}-{seed}")
-    if target.is_done(stage):
+    if (target.root / "metrics.json").is_file() if fused else target.is_done(stage):
         return target
     target.root.mkdir(parents=True, exist_ok=True)
     for before in STAGES[: STAGES.index(stage)]:
         if not target.is_done(before):
             target.adopt(before, full)
-    ours = ["--seed", str(seed), "--seg", "--seg-dir", str(target.root), "--seg-stage", stage, *options]
-    os.chdir(clone(backbone))
-    train(kind, Path(BACKBONES[backbone].script), [*experiments.arguments(backbone, recipe), *ours])
+    last = "all" if fused else stage
+    ours = ["--seed", str(seed), "--seg", "--seg-dir", str(target.root), "--seg-stage", last, *options]
+    train_in(backbone, kind, [*experiments.arguments(backbone, recipe), *ours])
     return target
 
 
@@ -72,3 +84,24 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--recipe", default="from-base")
     parser.add_argument("--seeds", type=int, nargs="+", required=True)
     return parser
+
+
+def command() -> str:
+    """Say how the script was started; to be asked before anything is trained, which has an argv of its own."""
+    return shlex.join(["python", f"experiments/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+
+
+def keep_results(experiments: Experiments, options: argparse.Namespace, results: Results, started: str) -> None:
+    """Print what a script found in the form of a study, and keep it under the script's name.
+
+    Args:
+        experiments: where runs are.
+        options: the script's.
+        results: what it found.
+        started: the :func:`command`.
+    """
+    name = Path(shlex.split(started)[1]).stem
+    run = Finished(experiments.runs(options.backbone, options.recipe).path("full", options.seeds[0]))
+    folder = experiments.folder(options.backbone, options.recipe)
+    print(write_results(folder, name, results, find_origin(started, options.seeds, run)))
+    experiments.keep_study(options.backbone, options.recipe, name)

@@ -23,6 +23,7 @@ import answers
 import information
 from longer import LONGER
 from plan import RAW
+from sparse import SPARSE
 
 from segdre_plugin.study.output import comparison_table, main_table, shift_table
 from segdre_plugin.study.results import Results
@@ -33,6 +34,7 @@ from segdre_plugin.study.tables import Cell, Table
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "results.md"
 BLOCK = re.compile(r"(<!-- table ([\w -]+) -->\n)((?:(?!<!-- ).)*)(<!-- end -->)", re.S)
 SPLITS = ("dev", "test")
+PROBED = {"longer": LONGER, "sparse": SPARSE}
 OTHERS: dict[str, Callable[..., Table]] = {"answers": answers.table, "information": information.table}
 
 
@@ -42,13 +44,13 @@ def read(backbone: str, recipe: str, study: str) -> tuple[Results, dict[str, Any
     Args:
         backbone: which one.
         recipe: which one.
-        study: its name in ``segdre study``, or ``longer``.
+        study: its name in ``segdre study``, or in ``PROBED``.
 
     Returns:
         The results, and the raw JSON.
     """
     raw = json.loads((RAW / backbone / recipe / f"{study}.json").read_text(encoding="utf-8"))
-    studied = (STUDIES | {"longer": LONGER})[study]
+    studied = (STUDIES | PROBED)[study]
     lines = tuple(line for line in studied.lines if any(raw["rows"][row.name]["seeds"] for row in line.rows))
     scores = {
         name: {

@@ -1,0 +1,239 @@
+"""Is the sparse model trained badly? Other ways of training it, each beside the run's own.
+
+python experiments/sparse.py OUT --data DIR --encoder DIR --backbone atlop --recipe from-base --seeds 66
+
+- ``crossfit``: branches hold predicted triples in training, too, as in dev and test, in place of gold ones. Each half
+  of the train documents is predicted by a base model that was trained on the other half, in as many steps as the run's.
+- ``clauses``: branches are worded as clauses of their anchor ("has capital Paris", "is capital of France").
+- ``negatives``: a quarter of the pairs without a relation, drawn once, in place of all.
+
+Everything else is the run's: base, salient entities, dense model. All thresholds are searched on dev.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from probe import arguments, command, keep_results, probe, train_in
+from run import Experiments
+
+from segdre_plugin.backbone import Backbone
+from segdre_plugin.branches import Triple
+from segdre_plugin.data import Split
+from segdre_plugin.features import keep_pairs
+from segdre_plugin.files import read_json, write_json
+from segdre_plugin.hooks import STATE
+from segdre_plugin.launch import messages
+from segdre_plugin.margins import Margins
+from segdre_plugin.prepare import Prepared
+from segdre_plugin.session import Session
+from segdre_plugin.stages import Stage, margins_file, predicted_triples
+from segdre_plugin.store import Store
+from segdre_plugin.study.finished import Finished
+from segdre_plugin.study.results import Results
+from segdre_plugin.study.rows import Column, Line, Row, Study
+from segdre_plugin.study.scores import score
+
+FOLDS = 2
+KEPT = 0.25  # of the pairs without a relation
+TRAIN = "train_annotated.json"
+
+
+@dataclass
+class CrossFitted(Stage):
+    """The sparse stage with predicted triples in training.
+
+    Attributes:
+        folds: the margins of every ``len(folds)``-th train document, from the first, the second and so on.
+    """
+
+    folds: list[Margins] = field(default_factory=list)
+
+    def triples(self, split: Split) -> list[list[Triple]]:
+        """Give the triples of the models that have not seen the document."""
+        if split.name != "train":
+            return super().triples(split)
+        salient, step = self.salient["train"], len(self.folds)
+        found: list[list[Triple]] = [[] for _ in split.documents]
+        for first, margins in enumerate(self.folds):
+            places = range(first, len(found), step)
+            for place, triples in zip(places, predicted_triples(margins, len(places), self.rel2id), strict=True):
+                found[place] = [t for t in triples if t[0] in salient[place] or t[2] in salient[place]]
+        return found
+
+
+@dataclass
+class Sampled(Stage):
+    """The sparse stage with a part of the train pairs without a relation."""
+
+    def prepare(self, split: Split, model: Any) -> Prepared:
+        """Leave the others out."""
+        if split.name == "train" and split.name not in self.prepared:
+            made = super().prepare(split, model)
+            self.prepared[split.name] = sample(made, vars(model)[STATE].backbone, self.seed)
+        return super().prepare(split, model)
+
+
+def sample(made: Prepared, backbone: Backbone, seed: int) -> Prepared:
+    """Leave all pairs with a relation and a share ``KEPT`` of the others."""
+    chance = np.random.default_rng(seed)
+    features, documents = [], []
+    for feature, document in zip(made.features, made.documents, strict=True):
+        none = np.asarray(feature["labels"])[:, 0] == 1  # the threshold class
+        keep = ~none | (chance.random(len(none)) < KEPT)
+        if keep.any():
+            features.append(keep_pairs(feature, keep, backbone))
+            documents.append(document)
+    return replace(made, features=features, documents=documents)
+
+
+class CrossFit(Session):
+    """A run whose sparse stage is cross-fitted; the folds' models lie beside it."""
+
+    def prepare(self, name: str) -> Stage:
+        """Gather what the stage needs."""
+        stage = super().prepare(name)
+        if name != "sparse":
+            return stage
+        stores = [Store(fold(self.store.root.parent, k, self.args.seed)) for k in range(FOLDS)]
+        folds = [Margins.load(margins_file(store.folder("base"), "test")) for store in stores]
+        return CrossFitted(**vars(stage), folds=folds)
+
+    def settings(self, stage: str) -> dict[str, Any]:
+        """Tell the stage from an ordinary one."""
+        return super().settings(stage) | ({"triples": "cross-fitted"} if stage == "sparse" else {})
+
+
+class Sampling(Session):
+    """A run whose sparse stage samples negative pairs."""
+
+    def prepare(self, name: str) -> Stage:
+        """Gather what the stage needs."""
+        stage = super().prepare(name)
+        return Sampled(**vars(stage)) if name == "sparse" else stage
+
+    def settings(self, stage: str) -> dict[str, Any]:
+        """Tell the stage from an ordinary one."""
+        return super().settings(stage) | ({"negatives": KEPT} if stage == "sparse" else {})
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way of training the sparse model.
+
+    Attributes:
+        title: what it is called in the table.
+        kind: the session that trains it.
+        options: further options of ours.
+    """
+
+    title: str
+    kind: type[Session] = Session
+    options: tuple[str, ...] = ()
+
+
+WAYS = {
+    "crossfit": Way("predicted triples in training, cross-fitted", CrossFit),
+    "clauses": Way(
+        "branches worded as clauses",
+        options=("--seg-template-from", "has {relation} {tail}", "--seg-template-to", "is {relation} of {head}"),
+    ),
+    "negatives": Way("a quarter of the negative pairs", Sampling),
+}
+
+
+def rows(name: str) -> tuple[Row, Row]:
+    """Give the rows of a way: fused, and the sparse model alone on its pairs."""
+    return Row(name), Row(f"{name} sparse", sources=("sparse",), pairs="sparse")
+
+
+SPARSE = Study(
+    "Other ways of training the sparse model",
+    (Line("as in the run", rows("full")), *(Line(way.title, rows(name)) for name, way in WAYS.items())),
+    tuple(
+        Column(f"{split} {title}F1", split=split, row=row)
+        for split in ("dev", "test")
+        for row, title in ((1, "sparse "), (0, ""))
+    ),
+    comparisons=tuple((name, "full") for name in WAYS),
+)
+
+
+def fold(folder: Path, k: int, seed: int) -> Path:
+    """Say where the model of a fold is."""
+    return folder / f"fold-{k}-{seed}"
+
+
+def train_folds(experiments: Experiments, backbone: str, recipe: str, seed: int) -> None:
+    """Train a base model without each fold of the train documents, unless it is there; the fold is its test split."""
+    folder = experiments.folder(backbone, recipe) / "probes"
+    ours = experiments.arguments(backbone, recipe)
+    epochs = float(ours[len(ours) - ours[::-1].index("--num_train_epochs")]) * FOLDS / (FOLDS - 1)
+    for k in range(FOLDS):
+        target = Store(fold(folder, k, seed))
+        if target.is_done("base"):
+            continue
+        data = folder / f"fold-{k}-data"
+        write_fold(experiments.data, data, k)
+        how = ["--data_dir", str(data), "--num_train_epochs", str(epochs), "--seed", str(seed)]
+        train_in(backbone, Session, [*ours, *how, "--seg", "--seg-dir", str(target.root), "--seg-stage", "base"])
+
+
+def write_fold(source: Path, target: Path, k: int) -> None:
+    """Write the data of a fold's model: train documents without those of the fold, and these as test documents."""
+    documents = read_json(source / TRAIN, "train documents")
+    target.mkdir(parents=True, exist_ok=True)
+    for name in ("dev.json", "rel_info.json"):
+        shutil.copyfile(source / name, target / name)
+    write_json(target / TRAIN, [document for i, document in enumerate(documents) if i % FOLDS != k])
+    write_json(target / "test.json", documents[k::FOLDS])
+
+
+def measure(experiments: Experiments, backbone: str, recipe: str, seeds: Sequence[int]) -> Results:
+    """Train what is not there, and score.
+
+    Args:
+        experiments: where runs are.
+        backbone: which one.
+        recipe: which one; its runs ``full`` must be finished.
+        seeds: the runs'.
+
+    Returns:
+        The scores of every row.
+    """
+    found: dict[str, dict[int, Finished]] = {name: {} for name in ("full", *WAYS)}
+    for seed in seeds:
+        found["full"][seed] = Finished(experiments.runs(backbone, recipe).path("full", seed))
+        train_folds(experiments, backbone, recipe, seed)
+        for name, way in WAYS.items():
+            how: dict[str, Any] = {"kind": way.kind, "stage": "sparse", "options": way.options, "fused": True}
+            found[name][seed] = Finished(probe(experiments, backbone, recipe, seed, name=name, **how).root)
+
+    def nothing(split: str) -> Margins:
+        raise AssertionError(f"{split}: no row has an ensemble")
+
+    scores = {
+        row.name: {seed: score(row, run, nothing, SPARSE.splits) for seed, run in runs.items()}
+        for name, runs in found.items()
+        for row in rows(name)
+    }
+    return Results(SPARSE, tuple(seeds), scores, {})
+
+
+def main() -> None:
+    """Read the command line, measure, print a table and keep the numbers."""
+    options = arguments(__doc__).parse_args()
+    started = command()
+    with messages():
+        experiments = Experiments(options.out, options.data, options.encoder)
+        results = measure(experiments, options.backbone, options.recipe, options.seeds)
+        keep_results(experiments, options, results, started)
+
+
+if __name__ == "__main__":
+    main()
