@@ -111,6 +111,9 @@ def test_ablations_train_what_they_take_out(finished, started):
         assert row["errors"] == {}
         assert row["seeds"]["66"]["dev"]["f1"] >= 0
         assert row["seeds"]["66"]["test"]["n_gold"] > 0
+    parts = {"random", "no dense", "no sparse", "no injection", "no search"}
+    compared = {(c["first"], c["second"], c["split"]) for c in found["comparisons"]}
+    assert compared == {("full", part, split) for part in parts for split in ("dev", "test")}
     for name, key in (("full", "fused"), ("base", "base"), ("base tuned", "base_tuned")):
         known = json.loads((places["full"] / "metrics.json").read_text())
         assert found["rows"][name]["seeds"]["66"]["test"].items() >= known["test"][key].items()

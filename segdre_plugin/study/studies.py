@@ -77,6 +77,7 @@ ABLATIONS = Study(
         _line("base, threshold tuned", BASE_TUNED, "the backbone alone, one threshold searched on dev"),
     ),
     _BOTH,
+    comparisons=tuple((FULL.name, name) for name in ("random", "no dense", "no sparse", "no injection", "no search")),
 )
 
 STRATEGIES = {  # in the paper's order, and two that it does not have
