@@ -58,7 +58,7 @@ RECIPES = {  # what differs; all but long share base and identify
     "paper": (),
     "from-base": _FROM_BASE,
     "averaged": (*_FROM_BASE, "--seg-fusion", "average"),
-    "linked": (*_FROM_BASE, "--seg-link"),
+    "linked": (*_FROM_BASE, "--seg-link", "--seg-sparse-epochs", "4"),
     "long": ("--num_train_epochs", "15", *_FROM_BASE),
 }
 
@@ -115,8 +115,9 @@ PROBES = (
     *(Probe("longer.py", backbone, "from-base") for backbone in BACKBONES),
     *(Probe("longer.py", backbone, "long", (66,)) for backbone in BACKBONES),
     *(
-        Probe("answers.py", "atlop", "from-base", (66,), options)
-        for options in ((), ("--link",), ("--link", "--epochs", "8"))
+        Probe("answers.py", "atlop", "from-base", (66,), link + epochs)
+        for link in ((), ("--link",))
+        for epochs in ((), ("--epochs", "8"))
     ),
     Probe("sparse.py", "atlop", "from-base", (66,)),
 )
