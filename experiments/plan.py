@@ -86,8 +86,7 @@ STUDIES = (
     *(Study("dreeam", "from-base", name) for name in ("seeds", "diagnosis")),
     *(Study(backbone, "averaged", "seeds") for backbone in BACKBONES),
     *(Study(backbone, "long", name, (66,)) for backbone in BACKBONES for name in ("seeds", "diagnosis")),
-    *(Study("atlop", "linked", name) for name in ("seeds", "diagnosis")),
-    *(Study("atlop", "paper", name) for name in ("seeds", "diagnosis", "injection")),
+    *(Study("atlop", recipe, name) for recipe in ("linked", "paper") for name in ("seeds", "diagnosis", "injection")),
 )
 
 

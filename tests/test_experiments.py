@@ -8,17 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from locate import REPOSITORY
 from scripts import importer
 
-from segdre_plugin.adapters import BACKBONES
-from segdre_plugin.data import Split
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.margins import Margins
 from segdre_plugin.options import parse
-from segdre_plugin.prepare import Prepared
 from segdre_plugin.study.runs import TRAININGS
 from segdre_plugin.study.studies import STUDIES
 
@@ -145,44 +140,3 @@ def test_no_raw_result_names_a_place():
         text = path.read_text(encoding="utf-8")
         json.loads(text)
         assert not re.search(r"/(root|home|tmp|work)/", text), path
-
-
-def test_documents_get_the_triples_of_the_model_that_has_not_seen_them(script, tmp_path):
-    sparse = script("sparse")
-    documents = [{"title": str(i), "labels": [{"h": 0, "r": "gold", "t": 1}]} for i in range(5)]
-    source = tmp_path / "source"
-    source.mkdir()
-    for name in ("dev.json", "rel_info.json"):
-        (source / name).write_text("[]")
-    (source / sparse.TRAIN).write_text(json.dumps(documents))
-    folds, rel2id = [], {"Na": 0} | {str(i): i + 1 for i in range(5)}
-    for k in range(sparse.FOLDS):
-        target = tmp_path / str(k)
-        sparse.write_fold(source, target, k)
-        seen, unseen = (json.loads((target / name).read_text()) for name in (sparse.TRAIN, "test.json"))
-        assert sorted(int(d["title"]) for d in seen + unseen) == list(range(5))
-        place = np.arange(len(unseen)).repeat(3)  # of each document three pairs: two dense ones and a sparse one
-        head, tail = np.tile([0, 2, 2], len(unseen)), np.tile([1, 0, 3], len(unseen))
-        relation = np.array([rel2id[d["title"]] for d in unseen]).repeat(3)  # tells documents apart
-        margin = np.tile([1.0, 2.0, 3.0], len(unseen))
-        folds.append(Margins(place, head, tail, relation, margin, np.zeros((len(place), 0), dtype=bool)))
-    split = Split("train", source / sparse.TRAIN, documents)
-    stage = sparse.CrossFitted("sparse", rel2id, {"train": split}, {"train": [(0,)] * 4 + [()]}, folds=folds)
-    assert stage.triples(split) == [[(2, str(i), 0), (0, str(i), 1)] for i in range(4)] + [[]]
-
-
-def test_sampling_keeps_every_pair_with_a_relation(script):
-    sparse = script("sparse")
-    labels = np.zeros((400, 3), dtype=int)
-    labels[:, 0] = 1
-    labels[:8] = (0, 1, 1)
-    pairs = [[i, i + 1] for i in range(400)]
-    alone = {"hts": pairs[:1], "labels": labels[8:9].tolist()}
-    features = [{"hts": pairs, "labels": labels.tolist(), "title": "kept"}, *[alone] * 50]
-    made = sparse.sample(Prepared(features, list(range(3, 54)), {3: []}, 7), BACKBONES["atlop"], 66)
-    assert made.features[0]["hts"][:8] == pairs[:8]
-    assert 60 < len(made.features[0]["hts"]) - 8 < 140
-    assert made.documents[0] == 3
-    assert 0 < len(made.documents) - 1 == len(made.features) - 1 < 25
-    assert (made.injected, made.left_out) == ({3: []}, 7)
-    assert len(features[0]["hts"]) == 400

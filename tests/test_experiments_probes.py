@@ -1,4 +1,4 @@
-"""experiments/answers.py and longer.py: a stage more, on other pairs than a run has."""
+"""experiments/answers.py, longer.py and sparse.py: stages that are trained in another way than a run's."""
 
 import json
 import shutil
@@ -6,14 +6,19 @@ import sys
 from types import SimpleNamespace
 
 import bundles
+import numpy as np
 import pytest
 from locate import REPOSITORY
 from scripts import importer
 
 from segdre_plugin import SegDREError
+from segdre_plugin.adapters import BACKBONES
 from segdre_plugin.branches import gold_dense_triples
+from segdre_plugin.data import Split
 from segdre_plugin.features import FEATURE
 from segdre_plugin.margins import Margins
+from segdre_plugin.prepare import Prepared
+from segdre_plugin.salient import gold_salient
 from segdre_plugin.stages import read_salient
 from segdre_plugin.store import Store
 from segdre_plugin.study.finished import Finished
@@ -60,11 +65,15 @@ def test_the_answer_to_every_pair_is_injected(script, run_folder, tmp_path, monk
         bundles._run(run.root, "--seg-stage", "sparse")
 
 
-def test_rows_without_a_measurement_are_empty(script):
+def test_the_table_has_what_any_seed_has_measured(script):
     answers = script("answers")
     scores = {split: dict.fromkeys(answers.METRICS, 0.5) for split in ("dev", "test")}
-    lines = answers.table({"66": {answers.DENSE: scores, answers.PLAIN: scores}}).text().splitlines()
-    assert [line.split()[-1] for line in lines[1:]] == ["50.00", "50.00", "-"]
+    other = {split: dict.fromkeys(answers.METRICS, 0.7) for split in ("dev", "test")}
+    title = f"{answers.ANSWERS}, 8 epochs"
+    found = {"66": {title: other, answers.ANSWERS: scores, answers.DENSE: scores}, "67": {answers.DENSE: other}}
+    lines = answers.table(found).lines
+    assert [name for name, _ in lines] == [answers.DENSE, answers.ANSWERS, title]
+    assert [cells[0].values for _, cells in lines] == [[50.0, 70.0], [50.0], [70.0]]
 
 
 def test_longer_reads_all_pairs_and_stands_in_every_place(script, run_folder, tmp_path, monkeypatch):
@@ -103,3 +112,86 @@ def _second_for_base(tmp_path, folder):
         target.unlink()
         shutil.copyfile(folder / "dense" / f"margins_{split}.npz", target)
     return Finished(tmp_path / "swapped")
+
+
+def test_documents_get_the_triples_of_the_model_that_has_not_seen_them(script, tmp_path):
+    sparse = script("sparse")
+    documents = [{"title": str(i), "labels": [{"h": 0, "r": "gold", "t": 1}]} for i in range(5)]
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("dev.json", "rel_info.json"):
+        (source / name).write_text("[]")
+    (source / sparse.TRAIN).write_text(json.dumps(documents))
+    folds, rel2id = [], {"Na": 0} | {str(i): i + 1 for i in range(5)}
+    for k in range(sparse.FOLDS):
+        target = tmp_path / str(k)
+        sparse.write_fold(source, target, k)
+        seen, unseen = (json.loads((target / name).read_text()) for name in (sparse.TRAIN, "test.json"))
+        assert sorted(int(d["title"]) for d in seen + unseen) == list(range(5))
+        place = np.arange(len(unseen)).repeat(3)  # of each document three pairs: two dense ones and a sparse one
+        head, tail = np.tile([0, 2, 2], len(unseen)), np.tile([1, 0, 3], len(unseen))
+        relation = np.array([rel2id[d["title"]] for d in unseen]).repeat(3)  # tells documents apart
+        margin = np.tile([1.0, 2.0, 3.0], len(unseen))
+        folds.append(Margins(place, head, tail, relation, margin, np.zeros((len(place), 0), dtype=bool)))
+    split = Split("train", source / sparse.TRAIN, documents)
+    stage = sparse.CrossFitted("sparse", rel2id, {"train": split}, {"train": [(0,)] * 4 + [()]}, folds=folds)
+    assert stage.triples(split) == [[(2, str(i), 0), (0, str(i), 1)] for i in range(4)] + [[]]
+
+
+def test_sampling_keeps_every_pair_with_a_relation(script):
+    sparse = script("sparse")
+    labels = np.zeros((400, 3), dtype=int)
+    labels[:, 0] = 1
+    labels[:8] = (0, 1, 1)
+    pairs = [[i, i + 1] for i in range(400)]
+    alone = {"hts": pairs[:1], "labels": labels[8:9].tolist()}
+    features = [{"hts": pairs, "labels": labels.tolist(), "title": "kept"}, *[alone] * 50]
+    made = sparse.sample(Prepared(features, list(range(3, 54)), {3: []}, 7), BACKBONES["atlop"], 66)
+    assert made.features[0]["hts"][:8] == pairs[:8]
+    assert 60 < len(made.features[0]["hts"]) - 8 < 140
+    assert made.documents[0] == 3
+    assert 0 < len(made.documents) - 1 == len(made.features) - 1 < 25
+    assert (made.injected, made.left_out) == ({3: []}, 7)
+    assert len(features[0]["hts"]) == 400
+
+
+def test_sparse_models_are_trained_in_every_way(script, run_folder, tmp_path, monkeypatch):
+    sparse, probe, run = script("sparse"), script("probe"), script("run")
+    shutil.copytree(run_folder, tmp_path / "full")
+    shutil.copytree(run_folder.parent / "corpus", tmp_path / "corpus")
+    train = Finished(tmp_path / "full").train
+    ends = [[(label["h"], label["r"], label["t"]) for label in (d["labels"][0], d["labels"][-1])] for d in train]
+    dense = [[t for t in ts if gold_salient(d) in (t[0], t[2])] for d, ts in zip(train, ends, strict=True)]
+    assert 0 < sum(map(len, dense)) < 2 * len(train)
+    rel2id = Finished(tmp_path / "full").run.rel2id
+    for k in range(sparse.FOLDS):  # models that predict just the first and the last gold triple of a document
+        cells = [(place, h, t, rel2id[r]) for place, ts in enumerate(ends[k :: sparse.FOLDS]) for h, r, t in ts]
+        folder = sparse.fold(tmp_path, k, 0) / "base"
+        folder.mkdir(parents=True)
+        margins = Margins(*np.array(cells).T, np.ones(len(cells)), np.zeros((len(cells), 0), dtype=bool))
+        margins.save(folder / "margins_test.npz")
+
+    def train_here(experiments, backbone, recipe, seed, *, name, kind, stage, options, fused):
+        target = Store(tmp_path / name)
+        target.root.mkdir()
+        for before in ("base", "identify", "dense"):
+            target.adopt(before, Store(run_folder))
+        assert (stage, fused) == ("sparse", True)
+        probe.train(kind, None, bundles.arguments(target.root, *options))
+        return target
+
+    monkeypatch.setattr(sys, "argv", ["sparse.py"])
+    monkeypatch.setattr(run.Experiments, "__init__", lambda self: None)
+    monkeypatch.setattr(run.Experiments, "runs", lambda *_: SimpleNamespace(path=lambda *_: tmp_path / "full"))
+    monkeypatch.setattr(sparse, "train_folds", lambda *_: None)
+    monkeypatch.setattr(sparse, "probe", train_here)
+    results = sparse.measure(run.Experiments(), "atlop", "from-base", [0])
+    assert all(results.scores[row.name][0].metrics.keys() == {"dev", "test"} for row in results.study.rows.values())
+    injected = {
+        name: json.loads((tmp_path / name / "sparse" / "injected.json").read_text()) for name in ("full", *sparse.WAYS)
+    }
+    assert injected["crossfit"]["train"]["triples"] == [[list(t) for t in triples] for triples in dense]
+    assert injected["negatives"] == injected["full"] == injected["clauses"]
+    made = {name: json.loads((tmp_path / name / "sparse" / "settings.json").read_text()) for name in sparse.WAYS}
+    assert made["clauses"]["options"]["template_from"] == "has {relation} {tail}"
+    assert made["negatives"]["negatives"] == sparse.KEPT
