@@ -31,7 +31,6 @@ from segdre_plugin.session import Session
 from segdre_plugin.stages import Stage
 from segdre_plugin.study.tables import Cell, Table
 
-EPOCHS = "--seg-sparse-epochs"
 METRICS = {"f1": "F1", "precision": "P", "recall": "R"}
 DENSE, ANSWERS = "dense model", "answers injected"
 
@@ -95,12 +94,14 @@ def measure(
     Returns:
         Row -> split -> the metrics on dense pairs, of the dense model and of this one.
     """
-    name, title, options = "answers", ANSWERS, []
+    name, title = "answers", ANSWERS
+    options: tuple[str, ...] = ()
     if link:
-        name, title, options = f"linked-{name}", f"{title}, --seg-link", ["--seg-link"]
+        name, title, options = f"linked-{name}", f"{title}, --seg-link", ("--seg-link",)
     if epochs is not None:
-        name, title, options = f"{name}-{epochs}", f"{title}, {epochs} epochs", [*options, EPOCHS, str(epochs)]
-    made = probe(experiments, backbone, recipe, seed, name=name, kind=Answering, stage="sparse", options=tuple(options))
+        name, title = f"{name}-{epochs}", f"{title}, {epochs} epochs"
+        options = (*options, "--seg-sparse-epochs", str(epochs))
+    made = probe(experiments, backbone, recipe, seed, name=name, kind=Answering, stage="sparse", options=options)
     found = {stage: read_json(made.folder(stage) / "metrics.json", "metrics") for stage in ("dense", "sparse")}
     return {DENSE: found["dense"], title: found["sparse"]}
 

@@ -14,11 +14,10 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from probe import arguments, command, keep_results, probe
+from probe import main, probe
 from run import Experiments
 
 from segdre_plugin.cells import average, count_entities
-from segdre_plugin.launch import messages
 from segdre_plugin.margins import Margins
 from segdre_plugin.session import Session
 from segdre_plugin.stages import Stage, margins_file
@@ -115,15 +114,5 @@ def measure(experiments: Experiments, backbone: str, recipe: str, seeds: list[in
     return Results(LONGER, tuple(seeds), scores, {})
 
 
-def main() -> None:
-    """Read the command line, measure, print a table and keep the numbers."""
-    options = arguments(__doc__).parse_args()
-    started = command()
-    with messages():
-        experiments = Experiments(options.out, options.data, options.encoder)
-        results = measure(experiments, options.backbone, options.recipe, options.seeds)
-        keep_results(experiments, options, results, started)
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, measure)

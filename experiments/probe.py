@@ -6,12 +6,14 @@ import argparse
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from plan import BACKBONES
 from run import Experiments, add_places, clone
 
 from segdre_plugin.config import STAGES
+from segdre_plugin.launch import messages
 from segdre_plugin.options import parse
 from segdre_plugin.session import Session
 from segdre_plugin.store import Store
@@ -86,22 +88,20 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def command() -> str:
-    """Say how the script was started; to be asked before anything is trained, which has an argv of its own."""
-    return shlex.join(["python", f"experiments/{Path(sys.argv[0]).name}", *sys.argv[1:]])
-
-
-def keep_results(experiments: Experiments, options: argparse.Namespace, results: Results, started: str) -> None:
-    """Print what a script found in the form of a study, and keep it under the script's name.
+def main(description: str | None, measure: Callable[[Experiments, str, str, list[int]], Results]) -> None:
+    """Read a script's command line, measure, print what it found as a study's tables, and keep it under its name.
 
     Args:
-        experiments: where runs are.
-        options: the script's.
-        results: what it found.
-        started: the :func:`command`.
+        description: of the script.
+        measure: experiments, backbone, recipe and seeds -> what was found.
     """
-    name = Path(shlex.split(started)[1]).stem
-    run = Finished(experiments.runs(options.backbone, options.recipe).path("full", options.seeds[0]))
-    folder = experiments.folder(options.backbone, options.recipe)
-    print(write_results(folder, name, results, find_origin(started, options.seeds, run)))
-    experiments.keep_study(options.backbone, options.recipe, name)
+    options = arguments(description).parse_args()
+    script = Path(sys.argv[0])
+    command = shlex.join(["python", f"experiments/{script.name}", *sys.argv[1:]])  # training has an argv of its own
+    with messages():
+        experiments = Experiments(options.out, options.data, options.encoder)
+        results = measure(experiments, options.backbone, options.recipe, options.seeds)
+        run = Finished(experiments.runs(options.backbone, options.recipe).path("full", options.seeds[0]))
+        folder = experiments.folder(options.backbone, options.recipe)
+        print(write_results(folder, script.stem, results, find_origin(command, options.seeds, run)))
+        experiments.keep_study(options.backbone, options.recipe, script.stem)

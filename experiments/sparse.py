@@ -13,13 +13,12 @@ Everything else is the run's: base, salient entities, dense model. All threshold
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from probe import arguments, command, keep_results, probe, train_in
+from probe import main, probe, train_in
 from run import Experiments
 
 from segdre_plugin.backbone import Backbone
@@ -28,7 +27,6 @@ from segdre_plugin.data import Split
 from segdre_plugin.features import keep_pairs
 from segdre_plugin.files import read_json, write_json
 from segdre_plugin.hooks import STATE
-from segdre_plugin.launch import messages
 from segdre_plugin.margins import Margins
 from segdre_plugin.prepare import Prepared
 from segdre_plugin.session import Session
@@ -194,7 +192,7 @@ def write_fold(source: Path, target: Path, k: int) -> None:
     write_json(target / "test.json", documents[k::FOLDS])
 
 
-def measure(experiments: Experiments, backbone: str, recipe: str, seeds: Sequence[int]) -> Results:
+def measure(experiments: Experiments, backbone: str, recipe: str, seeds: list[int]) -> Results:
     """Train what is not there, and score.
 
     Args:
@@ -211,8 +209,9 @@ def measure(experiments: Experiments, backbone: str, recipe: str, seeds: Sequenc
         found["full"][seed] = Finished(experiments.runs(backbone, recipe).path("full", seed))
         train_folds(experiments, backbone, recipe, seed)
         for name, way in WAYS.items():
-            how: dict[str, Any] = {"kind": way.kind, "stage": "sparse", "options": way.options, "fused": True}
-            found[name][seed] = Finished(probe(experiments, backbone, recipe, seed, name=name, **how).root)
+            where = (experiments, backbone, recipe, seed)
+            made = probe(*where, name=name, kind=way.kind, stage="sparse", options=way.options, fused=True)
+            found[name][seed] = Finished(made.root)
 
     def nothing(split: str) -> Margins:
         raise AssertionError(f"{split}: no row has an ensemble")
@@ -225,15 +224,5 @@ def measure(experiments: Experiments, backbone: str, recipe: str, seeds: Sequenc
     return Results(SPARSE, tuple(seeds), scores, {})
 
 
-def main() -> None:
-    """Read the command line, measure, print a table and keep the numbers."""
-    options = arguments(__doc__).parse_args()
-    started = command()
-    with messages():
-        experiments = Experiments(options.out, options.data, options.encoder)
-        results = measure(experiments, options.backbone, options.recipe, options.seeds)
-        keep_results(experiments, options, results, started)
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, measure)
