@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from timing import CLOCKS, Row, compare, growth, interleaved, report
 
+from segdre_plugin.analysis.report.run_cells import load_candidates, load_run
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.fusion import GRIDS, FusionResult, count_grid, search_thresholds
-from segdre_plugin.report.load import load_candidates, load_run
 
 Clock = Callable[[], float]
 SEARCH, POINTS, SORT = "search_thresholds", "point by point", "np.sort of base"
@@ -39,7 +39,7 @@ class Case:
         return search_thresholds(self.base, self.stage, self.gold, self.is_dense, self.n_gold, low=low, high=high)
 
     def take(self, keep: np.ndarray, name: str) -> Case:
-        """Give some of the cells."""
+        """Return some of the cells."""
         columns = {column: getattr(self, column)[keep] for column in ("base", "stage", "gold", "is_dense")}
         return replace(self, name=name, **columns, n_gold=int(columns["gold"].sum() * 1.1) + 1)
 
@@ -53,7 +53,7 @@ class PointByPoint:
         self.n_gold = case.n_gold
 
     def f1(self, tau_base: float, *tau_stages: float) -> float:
-        """Give F1 at one point."""
+        """Return F1 at one point."""
         predicted = correct = 0
         for (base, stage, gold), tau in zip(self.sides, tau_stages, strict=True):
             chosen = (base > tau_base) | (stage > tau)
@@ -62,7 +62,7 @@ class PointByPoint:
         return 2 * correct / (predicted + self.n_gold)
 
     def search(self, offsets: Sequence[float]) -> tuple[float, tuple[float, ...]]:
-        """Give the best F1 of all points and the point: the nearest to the anchors (0), then the smallest."""
+        """Return the best F1 of all points and the point: the nearest to the anchors (0), then the smallest."""
         points = itertools.product(offsets, repeat=3)
         best = min((-self.f1(*point), round(sum(t * t for t in point), 8), point) for point in points)
         return -best[0], best[2]

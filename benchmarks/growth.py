@@ -27,7 +27,7 @@ POINTS = 4  # of each curve
 
 
 def cuts(work: Workload, size: Callable[[dict[str, Any]], float]) -> list[tuple[float, Workload]]:
-    """Give batches of documents of like size, from the smallest to the largest, each with its mean size."""
+    """Return batches of documents of like size, from the smallest to the largest, each with its mean size."""
     order = sorted(range(len(work.features)), key=lambda i: size(work.features[i]))
     found = []
     for k in range(POINTS):

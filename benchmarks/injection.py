@@ -26,16 +26,16 @@ import torch
 from timing import CLOCKS, Row, compare, growth, interleaved, report
 from torch import Tensor
 
-from segdre_plugin.attention import visible_tokens
-from segdre_plugin.branches import Verbaliser, gold_dense_triples
-from segdre_plugin.compat import AutoTokenizer
-from segdre_plugin.documents import load_documents
+from segdre_plugin.backbones.attention import visible_tokens
+from segdre_plugin.backbones.clones.compat import AutoTokenizer
+from segdre_plugin.backbones.hooks import assemble, present_tokens
+from segdre_plugin.backbones.reference import build_features
+from segdre_plugin.data.documents import load_documents
+from segdre_plugin.data.files import read_json
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.files import read_json
-from segdre_plugin.hooks import assemble, present_tokens
 from segdre_plugin.injection import Injection, inject, visible_matrix
-from segdre_plugin.reference import build_features
 from segdre_plugin.salient import gold_salient
+from segdre_plugin.stages.branches import Verbaliser, gold_dense_triples
 
 CLONE = Path(os.environ.get("SEGDRE_KBERT", "~/.cache/segdre/K-BERT")).expanduser()
 FIRST = 0x20000  # token 0 as a character; none from there on is white space
@@ -163,7 +163,7 @@ def made_up(length: int, n_branches: int) -> Tree:
 
 
 def attention_mask(trees: Sequence[Tree], device: torch.device) -> Tensor:
-    """Give what a backbone's collate function makes of a batch: which tokens are no padding, long [batch, width]."""
+    """Return what a backbone's collate function makes of a batch: which tokens are no padding, long [batch, width]."""
     lengths = torch.tensor([[len(tree.ids)] for tree in trees])
     return (torch.arange(int(lengths.max())) < lengths).long().to(device)
 
@@ -206,7 +206,7 @@ def check(tree: Tree, builder: Builder) -> None:
 
 
 def sides(trees: Sequence[Tree], batch: int, builder: Builder, device: torch.device) -> dict[str, Callable[[], Any]]:
-    """Give what is timed: each side goes through all trees, batch by batch."""
+    """Return what is timed: each side goes through all trees, batch by batch."""
     batches = [trees[i : i + batch] for i in range(0, len(trees), batch)]
     given = [[as_sentence(tree) for tree in part] for part in batches]  # K-BERT's input; not timed
     masks = [attention_mask(part, device) for part in batches]

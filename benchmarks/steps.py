@@ -32,14 +32,14 @@ from timing import Row, compare, interleaved, report
 from torch.utils.flop_counter import FlopCounterMode
 from workload import BF16, FAST, PLAIN, UPSTREAM, Workload, default_places
 
-from segdre_plugin.config import STAGES
 from segdre_plugin.errors import SegDREError
+from segdre_plugin.stages.config import STAGES
 
 MB = 1 << 20
 
 
 def training_step(work: Workload, name: str, stage: str, size: int) -> Callable[[], Any]:
-    """Give a function that takes one training step: forward, backward, clipping, AdamW."""
+    """Return a function that takes one training step: forward, backward, clipping, AdamW."""
     model = work.side(name, stage).train()
     batches = work.batches(name, stage, size, model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
@@ -55,7 +55,7 @@ def training_step(work: Workload, name: str, stage: str, size: int) -> Callable[
 
 
 def prediction(work: Workload, name: str, stage: str, size: int) -> Callable[[], Any]:
-    """Give a function that predicts one batch."""
+    """Return a function that predicts one batch."""
     model = work.side(name, stage).eval()
     batches = work.batches(name, stage, size, model)
 
@@ -115,7 +115,7 @@ def _three_steps(arguments: argparse.Namespace, name: str, stage: str) -> float:
 
 
 def _give_back() -> None:
-    """Give freed memory back to the system, so that it does not count as held."""
+    """Return freed memory back to the system, so that it does not count as held."""
     gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)

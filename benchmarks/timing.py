@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from segdre_plugin.bundle import versions
+from segdre_plugin.data.files import write_json
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.files import write_json
+from segdre_plugin.seg.bundle import versions
 
 Row = dict[str, Any]
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -101,7 +101,7 @@ def compare(case: str, seconds: Mapping[str, Sequence[float]], *, against: str, 
 
 
 def growth(sizes: Sequence[float], seconds: Sequence[float]) -> float:
-    """Give the exponent with which time grows with size: 1 for linear, 2 for quadratic (least squares of the logs)."""
+    """Return the exponent with which time grows with size (1: linear, 2: quadratic), by least squares of the logs."""
     return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
 
 
@@ -128,7 +128,7 @@ def report(title: str, rows: Sequence[Row], path: Path | None = None, **settings
 
 
 def machine() -> dict[str, Any]:
-    """Say what computes here: processor, cores, threads, other load, GPU, versions."""
+    """Return what computes here: processor, cores, threads, other load, GPU, versions."""
     about: dict[str, Any] = {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),

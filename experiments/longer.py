@@ -17,15 +17,15 @@ from typing import Any
 from probe import main, probe
 from run import Experiments
 
-from segdre_plugin.cells import average, count_entities
-from segdre_plugin.margins import Margins
-from segdre_plugin.session import Session
-from segdre_plugin.stages import Stage, margins_file
-from segdre_plugin.study.finished import Finished
-from segdre_plugin.study.results import Results
-from segdre_plugin.study.rows import Line, Row, Study
-from segdre_plugin.study.scores import score
-from segdre_plugin.study.studies import AVERAGE, BASE_TUNED, FULL, SEEDS, UNION, on_pairs
+from segdre_plugin.analysis.study.finished_run import Finished
+from segdre_plugin.analysis.study.results import Results
+from segdre_plugin.analysis.study.rows import Line, Row, Study
+from segdre_plugin.analysis.study.score_row import score
+from segdre_plugin.analysis.study.studies import AVERAGE, BASE_TUNED, FULL, SEEDS, UNION, on_pairs
+from segdre_plugin.seg.training_run import Session
+from segdre_plugin.stages.candidates import average, count_entities
+from segdre_plugin.stages.margins import Margins
+from segdre_plugin.stages.stage import Stage, margins_file
 
 
 class AllPairs(Session):

@@ -12,15 +12,15 @@ from pathlib import Path
 from plan import BACKBONES
 from run import Experiments, add_places, clone
 
-from segdre_plugin.config import STAGES
-from segdre_plugin.launch import messages
-from segdre_plugin.options import parse
-from segdre_plugin.session import Session
-from segdre_plugin.store import Store
-from segdre_plugin.study.finished import Finished
-from segdre_plugin.study.output import find_origin, write_results
-from segdre_plugin.study.results import Results
-from segdre_plugin.study.worker import open_script
+from segdre_plugin.analysis.study.finished_run import Finished
+from segdre_plugin.analysis.study.results import Results
+from segdre_plugin.analysis.study.worker import open_script
+from segdre_plugin.analysis.study.write_results import find_origin, write_results
+from segdre_plugin.seg.launch import messages
+from segdre_plugin.seg.options import parse
+from segdre_plugin.seg.store import Store
+from segdre_plugin.seg.training_run import Session
+from segdre_plugin.stages.config import STAGES
 
 
 def train(kind: type[Session], script: Path | None, arguments: list[str]) -> None:

@@ -23,9 +23,9 @@ from typing import Any, TextIO
 
 from plan import BACKBONES, COMMON, JOBS, PROBES, RAW, RECIPES, SEEDS, STUDIES, Job, Study
 
+from segdre_plugin.analysis.study.runs import Runs
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.launch import messages
-from segdre_plugin.study.runs import Runs
+from segdre_plugin.seg.launch import messages
 
 RETRY = 5.0  # seconds between looks for a run whose turn it is
 
@@ -54,16 +54,16 @@ class Experiments:
                 shutil.copyfile(found, self.data / target)
 
     def folder(self, backbone: str, recipe: str) -> Path:
-        """Give the folder of the studies of a recipe."""
+        """Return the folder of the studies of a recipe."""
         return self.out / backbone / recipe
 
     def arguments(self, backbone: str, recipe: str) -> list[str]:
-        """Give the command line of a backbone's train script."""
+        """Return the command line of a backbone's train script."""
         where = ["--data_dir", str(self.data), "--model_name_or_path", self.encoder]
         return [*where, *COMMON, *BACKBONES[backbone].arguments, *RECIPES[recipe]]
 
     def runs(self, backbone: str, recipe: str) -> Runs:
-        """Give the runs of a recipe; those of the backbone's other recipes lend their stages."""
+        """Return the runs of a recipe; those of the backbone's other recipes lend their stages."""
         others = tuple(self.folder(backbone, other) for other in RECIPES if other != recipe)
         arguments = tuple(self.arguments(backbone, recipe))
         script = Path(BACKBONES[backbone].script)
@@ -188,7 +188,7 @@ class Experiments:
 
 
 def clone(backbone: str) -> Path:
-    """Say where a backbone's clone is."""
+    """Return where a backbone's clone is."""
     spec = BACKBONES[backbone]
     path = Path(os.environ.get(spec.variable) or Path.home() / ".cache" / "segdre" / spec.clone)
     if not (path / spec.script).is_file():

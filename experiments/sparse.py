@@ -21,21 +21,21 @@ import numpy as np
 from probe import main, probe, train_in
 from run import Experiments
 
-from segdre_plugin.backbone import Backbone
-from segdre_plugin.branches import Triple
-from segdre_plugin.data import Split
-from segdre_plugin.features import keep_pairs
-from segdre_plugin.files import read_json, write_json
-from segdre_plugin.hooks import STATE
-from segdre_plugin.margins import Margins
-from segdre_plugin.prepare import Prepared
-from segdre_plugin.session import Session
-from segdre_plugin.stages import Stage, margins_file, predicted_triples
-from segdre_plugin.store import Store
-from segdre_plugin.study.finished import Finished
-from segdre_plugin.study.results import Results
-from segdre_plugin.study.rows import Column, Line, Row, Study
-from segdre_plugin.study.scores import score
+from segdre_plugin.analysis.study.finished_run import Finished
+from segdre_plugin.analysis.study.results import Results
+from segdre_plugin.analysis.study.rows import Column, Line, Row, Study
+from segdre_plugin.analysis.study.score_row import score
+from segdre_plugin.backbones.backbone import Backbone
+from segdre_plugin.backbones.features import keep_pairs
+from segdre_plugin.backbones.hooks import STATE
+from segdre_plugin.data.files import read_json, write_json
+from segdre_plugin.data.splits import Split
+from segdre_plugin.seg.store import Store
+from segdre_plugin.seg.training_run import Session
+from segdre_plugin.stages.branches import Triple
+from segdre_plugin.stages.margins import Margins
+from segdre_plugin.stages.prepare import Prepared
+from segdre_plugin.stages.stage import Stage, margins_file, predicted_triples
 
 FOLDS = 2
 KEPT = 0.25  # of the pairs without a relation
@@ -53,7 +53,7 @@ class CrossFitted(Stage):
     folds: list[Margins] = field(default_factory=list)
 
     def triples(self, split: Split) -> list[list[Triple]]:
-        """Give the triples of the models that have not seen the document."""
+        """Return the triples of the models that have not seen the document."""
         if split.name != "train":
             return super().triples(split)
         salient, step = self.salient["train"], len(self.folds)
@@ -146,7 +146,7 @@ WAYS = {
 
 
 def rows(name: str) -> tuple[Row, Row]:
-    """Give the rows of a way: fused, and the sparse model alone on its pairs."""
+    """Return the rows of a way: fused, and the sparse model alone on its pairs."""
     return Row(name), Row(f"{name} sparse", sources=("sparse",), pairs="sparse")
 
 
@@ -163,7 +163,7 @@ SPARSE = Study(
 
 
 def fold(folder: Path, k: int, seed: int) -> Path:
-    """Say where the model of a fold is."""
+    """Return where the model of a fold is."""
     return folder / f"fold-{k}-{seed}"
 
 

@@ -25,11 +25,11 @@ from longer import LONGER
 from plan import RAW
 from sparse import SPARSE
 
-from segdre_plugin.study.output import comparison_table, main_table, shift_table
-from segdre_plugin.study.results import Results
-from segdre_plugin.study.scores import Scores
-from segdre_plugin.study.studies import STUDIES
-from segdre_plugin.study.tables import Cell, Table
+from segdre_plugin.analysis.study.results import Results
+from segdre_plugin.analysis.study.score_row import Scores
+from segdre_plugin.analysis.study.studies import STUDIES
+from segdre_plugin.analysis.study.tables import Cell, Table
+from segdre_plugin.analysis.study.write_results import comparison_table, main_table, shift_table
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "results.md"
 BLOCK = re.compile(r"(<!-- table ([\w -]+) -->\n)((?:(?!<!-- ).)*)(<!-- end -->)", re.S)
@@ -86,7 +86,7 @@ def isf_table(backbone: str, recipe: str) -> str:
 
 
 def with_seeds(made: Table, seeds: Sequence[object]) -> str:
-    """Give a table as Markdown, its seeds below."""
+    """Return a table as Markdown, its seeds below."""
     return f"{made.markdown()}\n\n{'Seeds' if len(seeds) > 1 else 'One seed'}: {', '.join(map(str, seeds))}."
 
 

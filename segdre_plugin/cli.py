@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from segdre_plugin import __version__
+from segdre_plugin.analysis.study.arguments import add_study
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.study.arguments import add_study
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,7 +66,7 @@ def _add_demo(commands: Any) -> None:
         command.add_argument(name, help="as of a run with --seg")
 
     def run(options: Namespace) -> None:
-        from segdre_plugin.demo.run import demo
+        from segdre_plugin.seg.demo import demo
 
         sizes = {name: getattr(options, name) for name in ("train", "dev", "test", "epochs", "seed")}
         seg = {name: value for name, value in vars(options).items() if name.startswith("seg_") and value is not None}
@@ -81,7 +81,7 @@ def _add_patch(commands: Any) -> None:
     command.add_argument("--reverse", action="store_true", help="take the patch out")
 
     def run(options: Namespace) -> None:
-        from segdre_plugin.patching import patch
+        from segdre_plugin.backbones.clones.patching import patch
 
         print(patch(options.folder, options.reverse))
 
@@ -96,7 +96,7 @@ def _add_run(commands: Any) -> None:
     command.add_argument("arguments", nargs=argparse.REMAINDER, help="its command line, after --")
 
     def run(options: Namespace) -> None:
-        from segdre_plugin.launch import run_script
+        from segdre_plugin.seg.launch import run_script
 
         run_script(options.script, [*options.arguments, *options.behind])
 
@@ -119,7 +119,7 @@ def _add_report(commands: Any) -> None:
     )
 
     def run(options: Namespace) -> None:
-        from segdre_plugin.report.render import write_report
+        from segdre_plugin.analysis.report.render import write_report
 
         print(f"written: {write_report(options.folder, options.output, options.documents, options.data_dir)}")
 
@@ -132,7 +132,7 @@ def _add_validate(commands: Any) -> None:
     command.add_argument("--rel2id", type=Path, metavar="FILE", help="the relations that may occur in labels")
 
     def run(options: Namespace) -> None:
-        from segdre_plugin.evaluating import validate
+        from segdre_plugin.analysis.evaluate import validate
 
         print(validate(options.file, options.rel2id))
 
@@ -148,7 +148,7 @@ def _add_evaluate(commands: Any) -> None:
     command.add_argument("--json", type=Path, metavar="FILE", help="write the numbers")
 
     def run(options: Namespace) -> None:
-        from segdre_plugin.evaluating import run as evaluate
+        from segdre_plugin.analysis.evaluate import run as evaluate
 
         evaluate(options.predictions, options.gold, options.train, options.compare, options.json)
 
@@ -163,7 +163,7 @@ def _add_stats(commands: Any) -> None:
     command.add_argument("--rel-info", type=Path, metavar="FILE", help="names of relations (DocRED's rel_info.json)")
 
     def run(options: Namespace) -> None:
-        from segdre_plugin.statistics.run import run as describe
+        from segdre_plugin.analysis.statistics.command import run as describe
 
         describe(options.files, options.json, options.figures, options.rel_info)
 
@@ -178,7 +178,7 @@ def _add_convert(commands: Any) -> None:
     command.add_argument("--output", type=Path, required=True, metavar="FILE", help=".jsonl for one document a line")
 
     def run(options: Namespace) -> None:
-        from segdre_plugin.convert import convert_file
+        from segdre_plugin.data.convert import convert_file
 
         print(convert_file(options.file, options.output))
 
@@ -191,7 +191,7 @@ def _add_bundle(commands: Any) -> None:
     command.add_argument("output", type=Path, metavar="OUTPUT", help="the bundle's folder")
 
     def run(options: Namespace) -> None:
-        from segdre_plugin.bundle import bundle_run
+        from segdre_plugin.seg.bundle import bundle_run
 
         print(f"written: {bundle_run(options.folder, options.output)}")
 
@@ -218,7 +218,7 @@ def _add_predict(commands: Any) -> None:
     command.add_argument("--device", help="cpu, cuda, cuda:1, ... (a GPU if there is one)")
 
     def run(options: Namespace) -> None:
-        from segdre_plugin.predict import predict
+        from segdre_plugin.prediction.predict import predict
 
         report = predict(
             options.bundle,

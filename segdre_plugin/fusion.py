@@ -7,7 +7,7 @@ pairs that involve the salient entity, the sparse model for the others. Its rela
     base > tau_base  or  stage > tau_sparse   (sparse cells)
 
 What stands for ``stage`` is the stage's own margin (``union``), or its mean with the base's (``average``,
-:func:`segdre_plugin.cells.fusible`); the search is the same.
+:func:`segdre_plugin.stages.candidates.fusible`); the search is the same.
 
 All cells that share the number of grid thresholds below their base margin and below their stage margin behave alike, so
 two 2-D cumulative histograms hold everything that the 3-D grid needs: one pass over the cells, then one over the grid.
@@ -86,7 +86,7 @@ class Grid:
     objective: str
 
     def scores(self, i: int) -> Floats:
-        """Give the objective, a fraction, at every (tau_dense, tau_sparse) with tau_base = ``taus[0, i]``, [n, n]."""
+        """Return the objective, a fraction, at every (tau_dense, tau_sparse) with tau_base = ``taus[0, i]``, [n, n]."""
         # P[i, j, k] = P_dense[i, j] + P_sparse[i, k]
         predicted, correct, known = self.dense[:, i, :, None] + self.sparse[:, i, None, :]
         if self.objective == "ign_f1":

@@ -5,7 +5,7 @@ their position ids and by the mask, not by their place in memory, so branches ar
 soft positions that K-BERT's insertion would give them: everything that points into the document stays valid.
 
 Who sees whom is kept by *nodes* of the tree: every token has a node, a small boolean matrix says which nodes see each
-other, and only on the device does that become a mask over pairs of tokens (:mod:`segdre_plugin.attention`).
+other, and only on the device does that become a mask over pairs of tokens (:mod:`segdre_plugin.backbones.attention`).
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def visible_matrix(node_ids: npt.ArrayLike, visibility: npt.ArrayLike) -> BoolAr
 
 
 def _text_nodes(n: int, groups: Sequence[Group], n_branches: int) -> tuple[IntArray, BoolArray]:
-    """Give the ``n`` document tokens nodes: tokens that see the same branches have the same one.
+    """Return the ``n`` document tokens nodes: tokens that see the same branches have the same one.
 
     Returns:
         Each token's node, [n], numbered as they first occur after TEXT_NODE; and which branches a node sees, bool

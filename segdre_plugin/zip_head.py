@@ -97,7 +97,7 @@ class CountHead(nn.Module):
     Args:
         in_features: size of the bilinear features, i.e. ``in_features`` of the classifier that it replaces.
         hidden: size of the count score x; 768 in the paper.
-        outputs: numbers per pair: two logits here, one count in :mod:`segdre_plugin.linear_head`.
+        outputs: numbers per pair: two logits here, one count in :mod:`segdre_plugin.stages.linear_head`.
 
     Raises:
         SegDREError: if a size is below 1.

@@ -12,10 +12,10 @@ import pytest
 from locate import REPOSITORY
 from scripts import importer
 
+from segdre_plugin.analysis.study.runs import TRAININGS
+from segdre_plugin.analysis.study.studies import STUDIES
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.options import parse
-from segdre_plugin.study.runs import TRAININGS
-from segdre_plugin.study.studies import STUDIES
+from segdre_plugin.seg.options import parse
 
 FOLDER = REPOSITORY / "experiments"
 

@@ -13,15 +13,15 @@ from scripts import importer
 
 from segdre_plugin import SegDREError
 from segdre_plugin.adapters import BACKBONES
-from segdre_plugin.branches import gold_dense_triples
-from segdre_plugin.data import Split
-from segdre_plugin.features import FEATURE
-from segdre_plugin.margins import Margins
-from segdre_plugin.prepare import Prepared
+from segdre_plugin.analysis.study.finished_run import Finished
+from segdre_plugin.backbones.features import FEATURE
+from segdre_plugin.data.splits import Split
 from segdre_plugin.salient import gold_salient
-from segdre_plugin.stages import read_salient
-from segdre_plugin.store import Store
-from segdre_plugin.study.finished import Finished
+from segdre_plugin.seg.store import Store
+from segdre_plugin.stages.branches import gold_dense_triples
+from segdre_plugin.stages.margins import Margins
+from segdre_plugin.stages.prepare import Prepared
+from segdre_plugin.stages.stage import read_salient
 
 script = importer(REPOSITORY / "experiments")
 run_folder = bundles.run_folder

@@ -37,7 +37,7 @@ def test_installed_wheel_finds_its_adapters_and_patches(wheel, tmp_path):
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "import importlib.util, segdre_plugin, segdre_plugin.adapters.atlop as atlop\n"
-        "from segdre_plugin.patching import read_patch\n"
+        "from segdre_plugin.backbones.clones.patching import read_patch\n"
         "assert segdre_plugin.__file__.startswith(sys.argv[1])\n"
         "assert atlop.__file__.startswith(sys.argv[1])\n"
         "assert len(read_patch(atlop.SCRIPT)) == 2\n"

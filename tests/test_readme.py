@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from locate import REPOSITORY
 
-from segdre_plugin.demo.corpus import write_corpus
-from segdre_plugin.options import build_parser
+from segdre_plugin.data.synthetic.corpus import write_corpus
+from segdre_plugin.seg.options import build_parser
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 

@@ -1,7 +1,7 @@
 """What ATLOP (https://github.com/wzhouad/ATLOP) looks like: its model, its batches, its train script."""
 
-from segdre_plugin.backbone import Backbone, Pooling
-from segdre_plugin.script import Script
+from segdre_plugin.backbones.backbone import Backbone, Pooling
+from segdre_plugin.backbones.script import Script
 
 BACKBONE = Backbone(
     name="atlop",

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from segdre_plugin.adapters.dreeam.teacher import teacher_problems
-from segdre_plugin.backbone import Backbone, Pooling
-from segdre_plugin.script import Script
+from segdre_plugin.backbones.backbone import Backbone, Pooling
+from segdre_plugin.backbones.script import Script
 
 BACKBONE = Backbone(
     name="dreeam",

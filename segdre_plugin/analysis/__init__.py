@@ -1,0 +1,1 @@
+"""Looking at data, predictions and runs: evaluation, statistics, reports, studies."""

@@ -1,0 +1,156 @@
+"""Is one set of predictions better than another? Paired tests over documents.
+
+F1 is no mean over documents, so what is resampled are documents, and F1 is computed anew from the sums of their counts:
+
+- Confidence interval: paired bootstrap (percentiles). Documents are drawn with replacement, and both systems are scored
+  on the same draw.
+- p-value: paired permutation test, two-sided. Under the null hypothesis the two systems are exchangeable document by
+  document, so the predictions of each document are swapped or not, with probability 1/2 each.
+
+Both say how much the difference owes to the choice of test documents. Neither says anything of training seeds.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from segdre_plugin.errors import SegDREError
+from segdre_plugin.metrics import Triple
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the tests say of F1(first) - F1(second), in fractions.
+
+    Attributes:
+        f1: F1 of both.
+        difference: their difference.
+        low: lower end of its confidence interval.
+        high: upper end.
+        confidence: of the interval.
+        p_value: two-sided.
+        documents: how many units were resampled: the gold documents, and each unknown title that a system predicts.
+        resamples: how often.
+        seed: of the generator.
+    """
+
+    f1: tuple[float, float]
+    difference: float
+    low: float
+    high: float
+    confidence: float
+    p_value: float
+    documents: int
+    resamples: int
+    seed: int
+
+
+def distinct(
+    predictions: Sequence[Mapping[str, Any]], documents: Sequence[Mapping[str, Any]]
+) -> tuple[set[Triple], set[Triple]]:
+    """Return the gold and the predicted triples, each once; the arguments of :func:`count`."""
+    gold = {(d["title"], k["h"], k["t"], k["r"]) for d in documents for k in d.get("labels") or ()}
+    return gold, {(p["title"], p["h_idx"], p["t_idx"], p["r"]) for p in predictions}
+
+
+def count(predictions: Sequence[Mapping[str, Any]], documents: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+    """Count each document's correct, predicted and gold triples, each distinct.
+
+    Args:
+        predictions: in the official format, well-formed.
+        documents: with gold.
+
+    Returns:
+        Title -> [correct, predicted, gold]; titles that only the predictions know have no gold.
+    """
+    gold, predicted = distinct(predictions, documents)
+    sums = [Counter(triple[0] for triple in triples) for triples in (gold & predicted, predicted, gold)]
+    titles = dict.fromkeys([*(d["title"] for d in documents), *(p["title"] for p in predictions)])
+    return {title: [counts[title] for counts in sums] for title in titles}
+
+
+def compare(
+    first: Mapping[str, Sequence[int]],
+    second: Mapping[str, Sequence[int]],
+    *,
+    resamples: int = 10_000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Comparison:
+    """Compare two systems on the same documents; the module's docstring says what is resampled.
+
+    Args:
+        first: what :func:`count` says of one system.
+        second: the same of the other.
+        resamples: of the bootstrap, and of the permutation test.
+        confidence: of the interval.
+        seed: the same seed gives the same numbers.
+
+    Returns:
+        The comparison; where the systems do the same everywhere, an interval of 0 and a p-value of 1.
+
+    Raises:
+        SegDREError: if there are less than two documents, or an argument is out of its range.
+    """
+    titles = list(dict.fromkeys([*first, *second]))
+    if len(titles) < 2:
+        raise SegDREError(f"paired bootstrap over {len(titles)} documents", "compare on two documents or more")
+    if resamples < 1 or not 0 < confidence < 1:
+        raise SegDREError(f"resamples {resamples}, confidence {confidence}", "give 1 or more, and a share in (0, 1)")
+    counts = np.array([_row(system, other, t) for system, other in ((first, second), (second, first)) for t in titles])
+    n = len(titles)
+    numbers = np.arange(2 * n)  # 0 to n - 1: a document's counts by the first system, n to 2n - 1: by the second
+
+    def difference(a: IntArray, b: IntArray, axis: int = -1) -> FloatArray:
+        return _f1(counts[a], axis) - _f1(counts[b], axis)
+
+    observed = float(difference(numbers[:n], numbers[n:]))
+    systems = (numbers[:n], numbers[n:])
+    how: dict[str, Any] = {"n_resamples": resamples, "vectorized": True, "batch": max(1, 2_000_000 // n)}
+    if (counts[:n] == counts[n:]).all():
+        low = high = 0.0
+        p_value = 1.0
+    else:
+        drawn = stats.bootstrap(
+            systems,
+            difference,
+            paired=True,
+            confidence_level=confidence,
+            method="percentile",
+            **_seeded(seed),
+            **how,
+        )
+        low, high = (float(end) for end in drawn.confidence_interval)
+        swapped = stats.permutation_test(systems, difference, permutation_type="samples", **_seeded(seed), **how)
+        p_value = float(swapped.pvalue)
+    f1 = tuple(float(_f1(counts[system], -1)) for system in systems)
+    return Comparison((f1[0], f1[1]), observed, low, high, confidence, p_value, n, resamples, seed)
+
+
+def _row(system: Mapping[str, Sequence[int]], other: Mapping[str, Sequence[int]], title: str) -> list[int]:
+    """Return a document's counts; one that the system does not know has the gold that the other says."""
+    return list(system.get(title) or (0, 0, other[title][2]))
+
+
+def _seeded(seed: int) -> dict[str, Any]:
+    """Return scipy's generator under the name that its version has for it."""
+    name = "rng" if "rng" in inspect.signature(stats.bootstrap).parameters else "random_state"
+    return {name: np.random.default_rng(seed)}
+
+
+def _f1(counts: IntArray, axis: int) -> FloatArray:
+    """Micro F1 of documents along ``axis``, [..., 3] of correct, predicted and gold; 0 where there is nothing."""
+    correct, predicted, gold = (counts[..., k].sum(axis=axis) for k in range(3))
+    total = predicted + gold
+    return np.divide(2.0 * correct, total, out=np.zeros(np.shape(total)), where=total > 0)

@@ -1,0 +1,164 @@
+"""``segdre evaluate`` and ``segdre validate``: files against gold, and files on their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from segdre_plugin.analysis.comparison import Comparison, compare, count
+from segdre_plugin.data.documents import Document, check
+from segdre_plugin.data.files import check_output, read_json, write_json
+from segdre_plugin.data.stream import Broken, read_values
+from segdre_plugin.errors import SegDREError, raise_all
+from segdre_plugin.metrics import evaluate, has_gold
+from segdre_plugin.seg.score_table import COLUMNS, EVIDENCE_COLUMNS
+
+ALL = 1_000_000_000  # problems that validate lists
+
+
+def load_gold(path: Path, rel2id: Mapping[str, int] | None = None) -> list[Document]:
+    """Read DocRED documents from JSON or JSONL.
+
+    Args:
+        path: the file.
+        rel2id: the known relations; None leaves relations unchecked.
+
+    Returns:
+        The documents.
+
+    Raises:
+        SegDREError: if it cannot be read, or with the list of all problems found in it.
+    """
+    return list(read_gold(path, rel2id))
+
+
+def read_gold(path: Path, rel2id: Mapping[str, int] | None = None) -> Iterator[Document]:
+    """Read DocRED documents one by one; their file may be larger than memory.
+
+    Args:
+        path: JSON or JSONL.
+        rel2id: the known relations; None leaves relations unchecked.
+
+    Yields:
+        The documents; after a problem no more of them.
+
+    Raises:
+        SegDREError: if the file cannot be read, or at its end with the list of all problems found in it.
+    """
+    problems: list[str] = []
+    for document, found in check(read_values(path), rel2id):
+        problems += found
+        if not problems:
+            yield document
+    raise_all(problems, f"{path}: {len(problems)} problems", "mend or remove these documents", limit=ALL)
+
+
+def validate(path: Path, rel2id: Path | None = None) -> str:
+    """Check a data file.
+
+    Args:
+        path: DocRED documents, JSON or JSONL.
+        rel2id: the relations that may occur; None leaves relations unchecked.
+
+    Returns:
+        A line on what it holds. Raises SegDREError with every problem in the file.
+    """
+    documents = load_gold(path, None if rel2id is None else read_json(rel2id, "relations"))
+    entities = [entity for document in documents for entity in document["vertexSet"]]
+    triples = sum(len(document.get("labels") or ()) for document in documents)
+    mentions = sum(map(len, entities))
+    return f"{path}: {len(documents)} documents, {len(entities)} entities, {mentions} mentions, {triples} triples"
+
+
+def load_predictions(path: Path) -> list[dict[str, Any]]:
+    """Read predictions in the official format, or the lines that ``segdre predict`` writes.
+
+    Args:
+        path: a JSON list of triples, or JSONL of triples or of documents with their ``triples``.
+
+    Returns:
+        The triples.
+
+    Raises:
+        SegDREError: if it cannot be read, or a line is broken.
+    """
+    rows: list[Any] = []
+    problems = []
+    for i, value in enumerate(read_values(path, "predictions")):
+        if isinstance(value, Broken):
+            problems.append(f"line {i}: {value.reason}")
+        elif isinstance(value, dict) and isinstance(value.get("triples"), list):
+            rows += [{"title": value.get("title")} | triple for triple in value["triples"] if isinstance(triple, dict)]
+        else:
+            rows.append(value)
+    raise_all(problems, f"{path}: {len(problems)} broken lines", "write them again")
+    return rows
+
+
+def run(
+    predictions: Path, gold: Path, train: Path | None = None, other: Path | None = None, output: Path | None = None
+) -> dict[str, Any]:
+    """Score one or two files of predictions, print a table and write JSON.
+
+    Args:
+        predictions: the file.
+        gold: DocRED documents with labels.
+        train: train documents, whose facts Ign-F1 leaves out.
+        other: other predictions of the same documents, to compare with.
+        output: where the numbers are written as JSON.
+
+    Returns:
+        The numbers, as written; without gold only that.
+
+    Raises:
+        SegDREError: if a file cannot be read or written, or is malformed.
+    """
+    if output:
+        check_output("--json", output, [path for path in (predictions, gold, train, other) if path])
+    documents = load_gold(gold)
+    known = load_gold(train) if train else None
+    systems = {str(path): load_predictions(path) for path in (predictions, other) if path is not None}
+    if other is not None and len(systems) == 1:
+        raise SegDREError(f"--compare {other}: these are the predictions themselves", "give another file")
+    report: dict[str, Any] = {"gold": has_gold(documents), "documents": len(documents), "train": train is not None}
+    report["evidence"] = any(isinstance(row, dict) and "evidence" in row for rows in systems.values() for row in rows)
+    if report["gold"]:
+        report["scores"] = {name: evaluate(rows, documents, known) for name, rows in systems.items()}
+        if other is not None:
+            first, second = (count(rows, documents) for rows in systems.values())
+            report["comparison"] = asdict(compare(first, second))
+    if output:
+        write_json(output, report)
+    print_report(report, gold)
+    return report
+
+
+def print_report(report: Mapping[str, Any], gold: Path) -> None:
+    """Print what :func:`run` found."""
+    if not report["gold"]:
+        print(f"no gold: no document of {gold} has labels, so there is nothing to compare with")
+        return
+    columns = COLUMNS | (EVIDENCE_COLUMNS if report["evidence"] else {})
+    names: Sequence[str] = list(report["scores"])
+    width = max(20, *(len(name) + 2 for name in names))
+    print(f"{str(report['documents']) + ' documents (%)':<{width}}" + "".join(f"{title:>10}" for title in columns))
+    for name, scores in report["scores"].items():
+        print(f"{name:<{width}}" + "".join(f"{100 * scores[key]:10.2f}" for key in columns.values()))
+    for name, scores in report["scores"].items():
+        print(f"{name}: {scores['n_predicted']} predicted, {scores['n_gold']} gold, {scores['n_correct']} correct")
+    if not report["train"]:
+        print("Ign-F1: no train documents given (--train), so no fact is left out")
+    if "comparison" in report:
+        print(sentence(Comparison(**report["comparison"]), names))
+
+
+def sentence(found: Comparison, names: Sequence[str]) -> str:
+    """Say in words what a comparison found."""
+    return (
+        f"F1 of {names[0]} - F1 of {names[1]}: {100 * found.difference:+.2f} points, "
+        f"{100 * found.confidence:.0f} % confidence interval [{100 * found.low:+.2f}, {100 * found.high:+.2f}] "
+        f"(paired bootstrap), p = {found.p_value:.4f} (paired permutation test); "
+        f"{found.documents} documents, {found.resamples} resamples, seed {found.seed}"
+    )

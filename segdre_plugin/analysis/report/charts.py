@@ -1,0 +1,264 @@
+"""Charts as inline SVG, drawn by matplotlib: the same picture, byte for byte, for the same numbers."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from segdre_plugin.errors import SegDREError
+from segdre_plugin.injection import BoolArray
+from segdre_plugin.stages.margins import FloatArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INK, QUIET, LINE = "#1f2933", "#616e7c", "#cbd2d9"
+BLUE, ORANGE = "#0067a5", "#c2500a"  # told apart with every kind of colour vision; shapes differ as well
+STAGE_COLOURS = {"base": QUIET, "dense": BLUE, "sparse": "#7b4a9e", "fused": INK}
+SVG_METADATA: dict[str, Any] = {"Date": None, "Creator": None}  # nothing that differs from one run to the next
+
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text: small, selectable, in the reader's own font
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.unicode_minus": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e7eb",
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "text.parse_math": False,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "legend.handlelength": 1.2,
+}
+
+
+def scores(groups: Sequence[tuple[str, Sequence[tuple[str, float, float]]]], stage: str) -> str:
+    """Draw pairs of scores: the base model's and a stage's.
+
+    Args:
+        groups: a title (what the stage is and on which pairs) and its rows (score's name, base, stage; in percent).
+        stage: the title of the picture.
+
+    Returns:
+        SVG.
+    """
+    n_rows = sum(len(rows) + 1.2 for _, rows in groups)
+    with _picture(stage, height=0.6 + 0.23 * n_rows) as (ax, out):
+        y, ticks, labels = 0.0, [], []
+        for k, (title, rows) in enumerate(groups):
+            colour = STAGE_COLOURS[title.split(",")[0]]
+            ax.text(0.01, y, title, transform=ax.get_yaxis_transform(), va="center", size=8)
+            for name, base, found in rows:
+                y += 1
+                ax.plot([base, found], [y, y], color=colour, linewidth=2, alpha=0.5, zorder=2)
+                ax.plot([base], [y], "o", markerfacecolor="white", markeredgecolor=QUIET, markersize=6, zorder=3)
+                ax.plot([found], [y], "D", color=colour, markersize=5, zorder=4)
+                ticks.append(y)
+                labels.append(name)
+            y += 1.2 if k < len(groups) - 1 else 0
+        ax.set_yticks(ticks, labels)
+        ax.set_ylim(y + 0.6, -0.6)
+        ax.margins(x=0.05)
+        low, high = ax.get_xlim()
+        ax.set_xlim(low, max(high, low + 5))  # scores that hardly differ stand close together
+        ax.grid(axis="y", visible=False)
+        ax.set_xlabel("score (%)")
+    return out[0]
+
+
+def thresholds(low: float, high: float, found: Sequence[tuple[str, float, float]]) -> str:
+    """Draw where the search moved the thresholds.
+
+    Args:
+        low: smallest offset of the grid.
+        high: largest offset of the grid.
+        found: stage, anchor and found threshold (logits).
+
+    Returns:
+        SVG.
+    """
+    with _picture("", height=1.6) as (ax, out):
+        for y, (stage, anchor, tau) in enumerate(found):
+            colour = STAGE_COLOURS[stage]
+            ax.plot([anchor + low, anchor + high], [y, y], color="#e4e7eb", linewidth=7, solid_capstyle="butt")
+            ax.plot([anchor, tau], [y, y], color=colour, linewidth=2)
+            ax.plot([anchor], [y], "o", markerfacecolor="white", markeredgecolor=QUIET, markersize=6)
+            ax.plot([tau], [y], "D", color=colour, markersize=5)
+            ax.annotate(f"{tau:.1f}", (tau, y), (0, 6), textcoords="offset points", ha="center", size=8)
+        ax.set_yticks(range(len(found)), [stage for stage, _, _ in found])
+        ax.set_ylim(len(found) - 0.4, -0.7)
+        ax.grid(axis="y", visible=False)
+        ax.set_xlabel("threshold (logits of margin)")
+    return out[0]
+
+
+def grid_slice(stage: str, taus: FloatArray, values: FloatArray, best: int, objective: str) -> str:
+    """Draw the objective along one threshold.
+
+    Args:
+        stage: whose threshold.
+        taus: its values, [n].
+        values: the objective at them, in percent, [n].
+        best: index of the found threshold.
+        objective: its name.
+
+    Returns:
+        SVG.
+    """
+    colour = STAGE_COLOURS[stage]
+    with _picture(f"threshold of {stage}") as (ax, out):
+        ax.plot(taus, values, color=colour, linewidth=1.6)
+        ax.plot(taus[best], values[best], "D", color=colour, markersize=5)
+        ax.axvline(0, color=QUIET, linewidth=0.8, linestyle=(0, (3, 3)))
+        _give_height(ax, values)
+        ax.set_xlabel(f"τ {stage} (logits)")
+        ax.set_ylabel(f"dev {objective} (%)")
+    return out[0]
+
+
+def heat_map(dense: FloatArray, sparse: FloatArray, values: FloatArray, best: tuple[int, int], objective: str) -> str:
+    """Draw the objective over the thresholds of dense and sparse.
+
+    Args:
+        dense: thresholds of dense, [n].
+        sparse: thresholds of sparse, [n].
+        values: the objective in percent, [n, n]: dense, then sparse.
+        best: indices of the found thresholds.
+        objective: its name.
+
+    Returns:
+        SVG.
+    """
+    with _picture("both stage thresholds", height=3.0) as (ax, out):
+        half = (dense[1] - dense[0]) / 2
+        extent = (sparse[0] - half, sparse[-1] + half, dense[0] - half, dense[-1] + half)
+        picture = ax.imshow(values, cmap="cividis", origin="lower", extent=extent, interpolation="nearest")
+        ax.plot(sparse[best[1]], dense[best[0]], "D", color="white", markeredgecolor="black", markersize=6)
+        ax.plot(0, 0, "o", markerfacecolor="none", markeredgecolor="white", markersize=7)
+        ax.grid(visible=False)
+        ax.set_xlabel("τ sparse (logits)")
+        ax.set_ylabel("τ dense (logits)")
+        bar = ax.figure.colorbar(picture, ax=ax, shrink=0.85)
+        bar.outline.set_visible(False)
+        bar.set_label(f"dev {objective} (%)")
+    return out[0]
+
+
+def counts(gold: FloatArray, expected: FloatArray, right: BoolArray) -> str:
+    """Draw expected against gold relation counts.
+
+    Args:
+        gold: gold count of each document's predicted salient entity, [documents].
+        expected: the model's count of it, [documents].
+        right: whether it is the gold salient entity, [documents].
+
+    Returns:
+        SVG.
+    """
+    with _picture("count of the predicted salient entity", height=3.0) as (ax, out):
+        top = float(max([1.0, *gold, *expected]))
+        ax.plot([0, top], [0, top], color=LINE, linewidth=1)
+        ax.plot(gold[~right], expected[~right], "^", color=ORANGE, markersize=5, markerfacecolor="none", label="other")
+        ax.plot(gold[right], expected[right], "o", color=BLUE, markersize=4, alpha=0.7, label="gold salient entity")
+        ax.legend(loc="upper left", bbox_to_anchor=(0, 1.0), title="predicted entity is", title_fontsize=8)
+        ax.set_xlabel("gold relations of the entity")
+        ax.set_ylabel("expected relations")
+    return out[0]
+
+
+def margins(stage: str, margin: FloatArray, gold: BoolArray, tau: float) -> str:
+    """Draw the distributions of the margins of gold and of other cells.
+
+    Args:
+        stage: base, dense or sparse.
+        margin: finite margins, [cells].
+        gold: whether the cell is a gold triple, [cells].
+        tau: the found threshold.
+
+    Returns:
+        SVG.
+    """
+    with _picture(f"{stage}: {len(margin):,} cells") as (ax, out):
+        if len(margin):
+            edges = np.linspace(margin.min(), max(margin.max(), margin.min() + 1e-6), 50).tolist()
+            ax.hist(margin[~gold], edges, histtype="step", color=ORANGE, linewidth=1.2, label="other")
+            ax.hist(margin[gold], edges, color=BLUE, alpha=0.65, label="gold")
+            ax.set_yscale("log")
+            ax.set_ylim(bottom=0.7)
+            ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+            ax.yaxis.minorticks_off()
+            ax.legend(loc="lower right", bbox_to_anchor=(1.02, 0.97), ncols=2, columnspacing=1)
+        ax.axvline(0, color=QUIET, linewidth=0.8, linestyle=(0, (3, 3)))
+        ax.axvline(tau, color=INK, linewidth=1.2)
+        ax.set_xlabel("margin (logits)")
+        ax.set_ylabel("cells (log scale)")
+    return out[0]
+
+
+@contextmanager
+def figure_style() -> Iterator[None]:
+    """Draw in the house's style; the user's own has no say.
+
+    Yields:
+        Nothing; figures that are made and saved inside have the style.
+
+    Raises:
+        SegDREError: if there is no matplotlib.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise SegDREError("figures need matplotlib", 'pip install "segdre-plugin[report]"') from None
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE | {"svg.hashsalt": "segdre"})
+        yield
+
+
+@contextmanager
+def _picture(title: str, *, height: float = 2.2) -> Iterator[tuple[Axes, list[str]]]:
+    """Return axes to draw on, and a list that holds their SVG afterwards."""
+    with figure_style():
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(3.6, height), layout="constrained")
+        ax = figure.add_subplot()
+        ax.set_title(title)
+        out: list[str] = []
+        yield ax, out
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata=SVG_METADATA)
+    out.append(_inline(buffer.getvalue()))
+
+
+def _inline(svg: str) -> str:
+    """Cut a file down to what stands well inside a page: no prolog, no page-wide style, no ids that nothing names."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'^<svg [^>]*?viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', svg)
+    named = set(re.findall(r"#([\w-]+)", svg))
+    svg = re.sub(r' id="([\w-]+)"', lambda m: m[0] if m[1] in named else "", svg)
+    return re.sub(r"\n\s*", "\n", svg).replace("xlink:href", "href")
+
+
+def _give_height(ax: Axes, values: FloatArray) -> None:
+    """Keep a flat curve from looking like noise."""
+    low, high = float(values.min()), float(values.max())
+    if high - low < 1:
+        ax.set_ylim(max(low - 0.5, -0.1), high + 0.5)

@@ -1,0 +1,225 @@
+"""The sections of the report, as plain data for the template: tables of texts, figures with captions, sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from segdre_plugin.analysis.report import charts
+from segdre_plugin.analysis.report.run_cells import TAUS, Candidates, Run, expected_counts
+from segdre_plugin.fusion import GRIDS, Grid
+from segdre_plugin.metrics import has_gold
+from segdre_plugin.salient import gold_salient, relation_counts, saliency
+from segdre_plugin.seg.score_table import COLUMNS, EVIDENCE_COLUMNS, ROWS
+
+OBJECTIVES = {"f1": "F1", "ign_f1": "Ign-F1"}
+COMPARED = (
+    ("fused, all pairs", "base", "fused"),
+    ("dense, its pairs", "base_on_dense", "dense"),
+    ("sparse, its pairs", "base_on_sparse", "sparse"),
+)  # what, and the rows of the metrics to compare
+CHARTED = {"F1": "f1", "intra": "intra_f1", "inter": "inter_f1"}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture and one sentence that says what it shows.
+
+    Attributes:
+        svg: the picture.
+        caption: the sentence.
+    """
+
+    svg: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts.
+
+    Attributes:
+        caption: what it holds.
+        columns: heads of the columns, the first that of the rows' names.
+        rows: a name and its texts.
+    """
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[str]]]
+
+
+def percent(value: float) -> str:
+    """Write a fraction in percent, as the table on the terminal does."""
+    return f"{100 * value:.2f}"
+
+
+def logits(margin: float) -> str:
+    """Write a margin; there is none where it is -inf."""
+    return f"{margin:.2f}" if np.isfinite(margin) else "-"
+
+
+def headlines(metrics: Mapping[str, Any]) -> list[str]:
+    """Say in a sentence a split what fusion measured against base."""
+    found = []
+    for name in ("dev", "test"):
+        scores = metrics.get(name)
+        if scores is None:
+            continue
+        if not scores["gold"]:
+            found.append(f"{name} has no gold triples: there are predictions, and no scores.")
+            continue
+        base, fused = percent(scores["base"]["f1"]), percent(scores["fused"]["f1"])
+        tuned = "; the thresholds were chosen on it" if name == "dev" else ""
+        alone = f", {percent(scores['base_tuned']['f1'])} with its threshold tuned" if "base_tuned" in scores else ""
+        change = f"{float(fused) - float(base):+.2f} against base"
+        if "base_tuned" in scores:
+            change += f", {float(fused) - float(percent(scores['base_tuned']['f1'])):+.2f} against the tuned one"
+        found.append(f"On {name}, base has an F1 of {base}{alone}, and the fused result of {fused} ({change}){tuned}.")
+    return found
+
+
+def score_tables(metrics: Mapping[str, Any]) -> list[Table]:
+    """Write the scores of all splits that have gold, as on the terminal."""
+    columns = COLUMNS | (EVIDENCE_COLUMNS if metrics.get("evidence") else {})
+    tables = []
+    for name in ("dev", "test"):
+        scores = metrics.get(name)
+        if scores is None or not scores["gold"]:
+            continue
+        rows = []
+        for row, title in ROWS.items():
+            if row in scores:
+                texts = [percent(scores[row][key]) if key in scores[row] else "-" for key in columns.values()]
+                counts = [str(scores[row].get(key, "-")) for key in ("n_correct", "n_predicted", "n_gold")]
+                rows.append((title, [*texts, *counts]))
+        tables.append(Table(f"{name}, in %", [name, *columns, "correct", "predicted", "gold"], rows))
+    return tables
+
+
+def score_figures(metrics: Mapping[str, Any]) -> list[Figure]:
+    """Draw each stage's F1 beside that of base on the same pairs."""
+    found = []
+    for name in ("dev", "test"):
+        scores = metrics.get(name)
+        if scores is None or not scores["gold"]:
+            continue
+        groups = [
+            (title, [(n, 100 * scores[base][key], 100 * scores[stage][key]) for n, key in CHARTED.items()])
+            for title, base, stage in COMPARED
+            if scores[base] and scores[stage]  # no scores where a kind of pair has no gold
+        ]
+        caption = (
+            f"F1, Intra-F1 and Inter-F1 on {name}, in %: each stage (diamond) beside base (ring) on the same pairs."
+        )
+        found.append(Figure(charts.scores(groups, name), caption))
+    return found
+
+
+def threshold_section(metrics: Mapping[str, Any]) -> tuple[Table, list[Figure], str]:
+    """Return where the search moved the thresholds, and whether one of them stopped at the end of the grid."""
+    found = metrics["thresholds"]
+    low, high = GRIDS[found["grid"]]
+    rows, marks, at_end = [], [], []
+    for stage, tau in zip(("base", "dense", "sparse"), TAUS, strict=True):
+        rows.append((stage, ["0.0", f"{found[tau]:.1f}", f"{found[tau]:+.1f}"]))
+        marks.append((stage, 0.0, found[tau]))
+        if min(abs(found[tau] - low), abs(found[tau] - high)) < 1e-6:
+            at_end.append(stage)
+    table = Table("thresholds in logits", ["threshold of", "anchor", "found", "shift"], rows)
+    caption = (
+        f"Anchor (ring) and found threshold (diamond) of each stage, in logits; the bar is the searched range, "
+        f"{low:g} to {high:g} in steps of 0.1."
+    )
+    note = f"At the end of the searched range: {', '.join(at_end)}." if at_end else ""
+    return table, [Figure(charts.thresholds(low, high, marks), caption)], note
+
+
+def grid_figures(grid: Grid, best: tuple[int, int, int]) -> list[Figure]:
+    """Draw the objective over the grid: along each threshold, and over those of the two stages.
+
+    Args:
+        grid: the counts on dev.
+        best: indices of the found thresholds of base, dense and sparse.
+
+    Returns:
+        The figures.
+    """
+    objective = OBJECTIVES[grid.objective]
+    b, d, s = best
+    plane = 100 * grid.scores(b)
+    curves = (np.array([100 * grid.scores(i)[d, s] for i in range(len(grid.offsets))]), plane[:, s], plane[d])
+    figures = []
+    for k, (stage, values) in enumerate(zip(("base", "dense", "sparse"), curves, strict=True)):
+        caption = (
+            f"Dev {objective} along the threshold of {stage} (logits), the other two at their found values; from "
+            f"{values.min():.2f} to {values.max():.2f} %, {values[best[k]]:.2f} at the diamond, dashed at the anchor."
+        )
+        figures.append(Figure(charts.grid_slice(stage, grid.taus[k], values, best[k], objective), caption))
+    caption = (
+        f"Dev {objective} (%) over the thresholds of dense and sparse (logits) at τ base = {grid.taus[0, b]:.1f}; "
+        "diamond: found, ring: anchors."
+    )
+    figures.append(Figure(charts.heat_map(grid.taus[1], grid.taus[2], plane, (d, s), objective), caption))
+    return figures
+
+
+def saliency_section(run: Run) -> tuple[Table, list[Figure]]:
+    """Return how good the predicted salient entities are, beside those of other strategies."""
+    rows = []
+    for name, documents in run.documents.items():
+        if not has_gold(documents):
+            continue
+        own = saliency(documents, run.salient[name], run.config.salient_k)
+        for strategy, found in ({run.config.salient: own} | run.metrics[name].get("strategies", {})).items():
+            texts = [percent(found[key]) for key in ("accuracy", "saliency", "saliency_micro")]
+            rows.append((f"{name}, {strategy}", [*texts, str(found["documents"])]))
+    columns = ["salient entity", "accuracy (%)", "saliency (%)", "micro (%)", "documents"]
+    table = Table("salient entities", columns, rows)
+
+    documents, expected = run.documents["dev"], expected_counts(run, "dev")
+    if expected is None:
+        return table, []
+    points = [
+        (int(relation_counts(document)[chain[0]]), expected[i], chain[0] == gold)
+        for i, (document, chain) in enumerate(zip(documents, run.salient["dev"], strict=True))
+        if chain and (gold := gold_salient(document)) is not None
+    ]
+    gold_counts, model_counts, right = (np.array(column) for column in zip(*points, strict=True))
+    which = "entity" if run.config.salient_k == 1 else "first entity"
+    caption = (
+        f"The relation count that stage identify expects of the {which} it chose, against that entity's gold count, "
+        f"for {len(points)} dev documents; on the line the two are equal."
+    )
+    svg = charts.counts(gold_counts.astype(float), model_counts.astype(float), right.astype(bool))
+    return table, [Figure(svg, caption)]
+
+
+def margin_figures(found: Candidates, thresholds: Mapping[str, Any]) -> list[Figure]:
+    """Draw the margins of gold and other cells for each stage.
+
+    Args:
+        found: the cells of dev.
+        thresholds: those of the run.
+
+    Returns:
+        One figure a stage.
+    """
+    sources = {
+        "base": (found.cells.margin, np.isfinite(found.cells.margin)),
+        "dense": (found.stage, found.is_dense & np.isfinite(found.stage)),
+        "sparse": (found.stage, ~found.is_dense & np.isfinite(found.stage)),
+    }
+    figures = []
+    for stage, (margin, keep) in sources.items():
+        gold, tau = found.gold[keep], thresholds[f"tau_{stage}"]
+        over = int((margin[keep] > tau).sum())
+        caption = (
+            f"Margins of {stage} on dev (logits): {gold.sum():,} gold cells (filled) and {(~gold).sum():,} others "
+            f"(outline); {over:,} lie above the threshold {tau:.1f} (solid line; dashed: 0)."
+        )
+        figures.append(Figure(charts.margins(stage, margin[keep], gold, tau), caption))
+    return figures

@@ -1,0 +1,116 @@
+"""Write the report: read the run, fill the template, one file without anything outside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from segdre_plugin import __version__
+from segdre_plugin.analysis.report import page
+from segdre_plugin.analysis.report.choose import choose_typical, find_titles
+from segdre_plugin.analysis.report.documents import DocumentView, view_document
+from segdre_plugin.analysis.report.run_cells import Candidates, Run, dev_grid, load_candidates, load_run
+from segdre_plugin.data.files import write
+from segdre_plugin.errors import SegDREError
+from segdre_plugin.salient import gold_salient
+
+
+def write_report(
+    folder: Path, output: Path | None = None, titles: Sequence[str] = (), data_dir: Path | None = None
+) -> Path:
+    """Write the report of a finished run.
+
+    Args:
+        folder: its ``--seg-dir``.
+        output: the file to write; None writes ``report.html`` into the folder.
+        titles: titles of the documents to show; none shows three typical ones of dev.
+        data_dir: where the files of the data are now; None takes the paths that the run wrote down.
+
+    Returns:
+        The file.
+
+    Raises:
+        SegDREError: if the run is not finished, files are missing or changed, a title is unknown, a library is missing
+            or the file cannot be written.
+    """
+    template = _template()
+    run = load_run(folder, data_dir)
+    text = template.render(**build(run, titles), style=_resource("style.css"))
+    path = output or folder / "report.html"
+    try:
+        write(path, lambda file: file.write(text.encode("utf-8", errors="xmlcharrefreplace")))
+    except OSError as error:
+        raise SegDREError(f"{path}: cannot be written: {error.strerror}", "give another --output") from None
+    return path
+
+
+def build(run: Run, titles: Sequence[str] = ()) -> dict[str, Any]:
+    """Gather what the template shows.
+
+    Args:
+        run: the run.
+        titles: titles of the documents to show; none shows three typical ones of dev.
+
+    Returns:
+        The template's variables.
+    """
+    dev = load_candidates(run, "dev")
+    choices = find_titles(run, titles) if titles else choose_typical(run, dev)
+    splits: dict[str, Candidates] = {"dev": dev}
+    documents: list[DocumentView] = []
+    for choice in choices:
+        if choice.split not in splits:
+            splits[choice.split] = load_candidates(run, choice.split)
+        gold = gold_salient(run.documents[choice.split][choice.index])
+        documents.append(view_document(run, splits[choice.split], choice, gold))
+    grid, best = dev_grid(run, dev)
+    threshold_table, threshold_figures, at_end = page.threshold_section(run.metrics)
+    saliency_table, saliency_figures = page.saliency_section(run)
+    return {
+        "name": run.folder.resolve().name,
+        "adapter": run.adapter,
+        "version": __version__,
+        "sizes": {name: len(documents) for name, documents in run.documents.items()},
+        "grid": run.metrics["thresholds"]["grid"],
+        "objective": page.OBJECTIVES[grid.objective],
+        "n_points": len(grid.offsets),
+        "tuned": "base_tuned" in run.metrics["dev"],
+        "headlines": page.headlines(run.metrics),
+        "score_tables": page.score_tables(run.metrics),
+        "score_figures": page.score_figures(run.metrics),
+        "evaluations": [
+            {"name": name, "tables": page.score_tables(metrics), "isf": metrics.get("isf")}
+            for name, metrics in run.evaluations.items()
+        ],
+        "threshold_table": threshold_table,
+        "threshold_figures": threshold_figures,
+        "at_end": at_end,
+        "grid_figures": page.grid_figures(grid, best),
+        "saliency_table": saliency_table,
+        "saliency_figures": saliency_figures,
+        "margin_figures": page.margin_figures(dev, run.metrics["thresholds"]),
+        "candidates": (int(dev.gold.sum()), dev.n_gold),
+        "documents": documents,
+        "thresholds": run.metrics["thresholds"],
+        "config": run.config,
+        "left_out": run.metrics.get("branches_left_out", {}),
+        "files": [(name, path.name, run.hashes[name]) for name, path in run.paths.items()],
+    }
+
+
+def _template() -> Any:
+    try:
+        import jinja2
+    except ImportError:
+        raise SegDREError("segdre report needs jinja2", 'pip install "segdre-plugin[report]"') from None
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["logits"] = page.logits
+    return environment.from_string(_resource("template.html.j2"))
+
+
+def _resource(name: str) -> str:
+    return resources.files("segdre_plugin.analysis.report").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,86 @@
+"""``segdre stats``: statistics of files, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from segdre_plugin.analysis.evaluate import read_gold
+from segdre_plugin.analysis.statistics.figures import write_figures
+from segdre_plugin.analysis.statistics.measure import LabelStatistics, Statistics, describe, sort_relations
+from segdre_plugin.analysis.statistics.table import as_json, format_table
+from segdre_plugin.data.files import check_output, write_json
+from segdre_plugin.data.splits import read_relation_names
+from segdre_plugin.errors import SegDREError
+
+
+def run(
+    paths: Sequence[Path],
+    output: Path | None = None,
+    figures: Path | None = None,
+    rel_info: Path | None = None,
+) -> dict[str, Statistics]:
+    """Compute the statistics of files, print them as a table, and write them as JSON and figures.
+
+    Args:
+        paths: DocRED documents, JSON or JSONL; labels may be missing.
+        output: where the numbers are written as JSON.
+        figures: the folder for figures, PNG and SVG; made if it is not there.
+        rel_info: names of relations, relation id -> name; without it relations go by their ids.
+
+    Returns:
+        Column (the file's name, or its path where two files have the same name) -> statistics.
+
+    Raises:
+        SegDREError: if a file cannot be read, is malformed or empty, or something cannot be written.
+    """
+    _check(paths, output, figures)
+    alike = len({path.name for path in paths}) < len(paths)
+    found = {str(path) if alike else path.name: _describe(path) for path in paths}
+    labelled = {column: s.labels for column, s in found.items() if s.labels is not None}
+    names = {} if rel_info is None else read_relation_names(rel_info, sort_relations(labelled.values()))
+    if figures is not None and not labelled:
+        raise SegDREError("--figures: no document has a triple, so there is nothing to draw", "leave --figures out")
+    _write(found, labelled, names, output, figures)
+    notes = [
+        f"{column}: no labels: no document has a triple, so there is nothing to say of relations and salient entities"
+        for column in found
+        if column not in labelled
+    ]
+    notes += [f"written: {path}" for path in (output, figures) if path is not None]
+    print("\n".join([format_table(found, names), *([""] if notes else []), *notes]))
+    return found
+
+
+def _check(paths: Sequence[Path], output: Path | None, figures: Path | None) -> None:
+    """Refuse what cannot end well before any work."""
+    same = [path for i, path in enumerate(paths) if path.resolve() in {other.resolve() for other in paths[:i]}]
+    if same:
+        raise SegDREError(f"{same[0]} is given twice", "give each file once")
+    if output is not None:
+        check_output("--json", output, paths)
+    if figures is not None:
+        check_output("--figures", figures, paths, folder=True)
+
+
+def _describe(path: Path) -> Statistics:
+    shown = tqdm(read_gold(path), desc=path.name, unit=" documents", leave=False, dynamic_ncols=True)
+    return describe(shown, str(path))
+
+
+def _write(
+    found: Mapping[str, Statistics],
+    labelled: Mapping[str, LabelStatistics],
+    names: Mapping[str, str],
+    output: Path | None,
+    figures: Path | None,
+) -> None:
+    try:
+        if figures is not None:
+            write_figures(figures, labelled, names)
+        if output is not None:
+            write_json(output, {column: as_json(s, names) for column, s in found.items()})
+    except OSError as error:
+        raise SegDREError(f"cannot write: {error}", "give another path") from None

@@ -1,0 +1,150 @@
+"""``segdre study``: train the runs of a study, let their models read, score the rows, write tables and figures."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from segdre_plugin.analysis.study.runner import Work
+from segdre_plugin.analysis.study.runs import OURS, PARTNER_OFFSET, Runs
+from segdre_plugin.analysis.study.studies import STUDIES
+from segdre_plugin.analysis.study.write_results import find_origin, write_results
+from segdre_plugin.backbones.clones.patching import recognise
+from segdre_plugin.data.synthetic.corpus import rel2id
+from segdre_plugin.errors import SegDREError, raise_all
+from segdre_plugin.seg.demo import prepare_corpus
+from segdre_plugin.seg.options import parse
+
+SIZES = {"train": 1000, "dev": 80, "test": 80, "epochs": 4}  # of the embedded corpus, as in segdre demo
+CORPUS = "corpus"
+CORPUS_SEED = 0
+
+
+def run(
+    name: str,
+    folder: Path,
+    seeds: Sequence[int],
+    behind: Sequence[str],
+    sizes: Mapping[str, int | None],
+    partners: str = "own",
+    others: Sequence[Path] = (),
+    trains: bool = True,
+) -> None:
+    """Run a study.
+
+    Args:
+        name: which one.
+        folder: where its runs and results go; what is finished there is not done again.
+        seeds: one row each.
+        behind: a backbone's train script with its arguments; without a script, arguments of the reference model's.
+        sizes: of the embedded corpus (train, dev, test, epochs); None for the default.
+        partners: second models of naive ensembles: each seed its ``own``, or that of the ``next`` seed.
+        others: folders of other studies, whose stages with the same settings are taken.
+        trains: whether runs that are not there are trained; their rows fail otherwise.
+
+    Raises:
+        SegDREError: if something is wrong with the arguments, or rows failed; the others are written then.
+    """
+    has_script = bool(behind) and not behind[0].startswith("-")
+    script, arguments = (Path(behind[0]), list(behind[1:])) if has_script else (None, list(behind))
+    if partners == "next" and len(seeds) < 2:
+        raise SegDREError("--partners next with one seed", "give more --seeds, or leave it out")
+    missing = [other for other in others if not other.is_dir()]
+    if missing:
+        raise SegDREError(f"--reuse: no folder {missing[0]}", "give the folder of another study")
+    _check(name, folder, seeds, script, arguments, sizes)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise SegDREError(f"{folder}: another study is using it", "wait for it, or take another folder") from None
+    command = ["segdre", "study", name, str(folder), "--seeds", *map(str, seeds)]
+    try:
+        if script is None:
+            chosen = {key: sizes.get(key) or default for key, default in SIZES.items()}
+            command += [part for key, value in chosen.items() for part in (f"--{key}", str(value))]
+            arguments = [*_reference_arguments(folder / CORPUS, chosen), *arguments]
+        command += ["--partners", partners] * (partners != "own")
+        command += [part for other in others for part in ("--reuse", str(other))]
+        command += ["--no-training"] * (not trains)
+        command += ["--", *behind] * bool(behind)
+        seconds = [*seeds[1:], seeds[0]] if partners == "next" else [seed + PARTNER_OFFSET for seed in seeds]
+        pairs = dict(zip(seeds, seconds, strict=True))
+        work = Work(STUDIES[name], Runs(folder, script, tuple(arguments), pairs, tuple(others)), seeds, trains)
+        with _orderly_end():
+            results = work.do()
+        origin = find_origin(shlex.join(command), seeds, work.any_finished())
+        print("\n" + write_results(folder, name, results, origin))
+    finally:
+        lock.release()
+    print(f"\nwritten: {folder / name}.md, .csv, .json")
+    problems: dict[str, str] = {}
+    for row, part in results.errors.items():
+        for message in part.values():
+            problems.setdefault(message, row)
+    n_failed = sum(map(len, results.errors.values()))
+    raise_all(
+        [f"{row}: {message}" for message, row in problems.items()],
+        f"{n_failed} of {len(results.study.rows) * len(seeds)} rows failed (one of each kind)",
+        "mend that and run the same command again; what is finished is not done again",
+    )
+
+
+@contextmanager
+def _orderly_end() -> Iterator[None]:
+    """Let SIGTERM end a study as Ctrl-C does: with the process that it waits for, which would go on otherwise."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _check(
+    name: str,
+    folder: Path,
+    seeds: Sequence[int],
+    script: Path | None,
+    arguments: list[str],
+    sizes: Mapping[str, int | None],
+) -> None:
+    """Refuse what cannot work, before anything is made."""
+    if len(set(seeds)) < len(seeds):
+        raise SegDREError(f"--seeds {' '.join(map(str, seeds))}: a seed is there twice", "give different seeds")
+    given = [key for key, value in sizes.items() if value is not None]
+    if script is not None:
+        if not script.is_file():
+            raise SegDREError(f"{script} not found", "give the train script of a clone behind --")
+        recognise(script)
+        if given:
+            raise SegDREError(f"--{given[0]} is a size of the embedded corpus", "leave it out with a script")
+    low = [key for key in given if sizes[key] < 1]  # type: ignore[operator]
+    if low:
+        raise SegDREError(f"--{low[0]} is {sizes[low[0]]}", "give 1 or more")
+    set_here = {*OURS, "--seg-salient"} if name == "selection" else OURS
+    ours = [part.split("=")[0] for part in arguments if part.split("=")[0] in set_here]
+    if ours:
+        raise SegDREError(f"{ours[0]} is set by the study", "leave it out; --seeds is an option of segdre study")
+    parse(["--seg", *arguments])
+    if folder.exists() and not folder.is_dir():
+        raise SegDREError(f"{folder} is no folder", "give another one")
+
+
+def _reference_arguments(corpus: Path, sizes: Mapping[str, int]) -> list[str]:
+    """Write the embedded corpus, and give the reference model's command line for it."""
+    epochs = sizes["epochs"]
+    prepare_corpus(corpus, {key: sizes[key] for key in ("train", "dev", "test")} | {"seed": CORPUS_SEED})
+    given = {
+        "--data_dir": corpus,
+        "--num_class": len(rel2id()),
+        "--num_train_epochs": epochs,
+        "--seg-identify-epochs": max(1, epochs // 2),
+    }
+    return [str(part) for pair in given.items() for part in pair]

@@ -1,0 +1,129 @@
+"""The work of a study: train runs, let their models read, score rows. What fails is noted, and the rest goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+
+from tqdm import tqdm
+
+from segdre_plugin.analysis.study.finished_run import Finished
+from segdre_plugin.analysis.study.repredict import Request
+from segdre_plugin.analysis.study.results import Results
+from segdre_plugin.analysis.study.rows import Row, Study
+from segdre_plugin.analysis.study.runs import PARTNER, SHARED, Runs
+from segdre_plugin.analysis.study.score_row import Scores, score
+from segdre_plugin.errors import SegDREError
+from segdre_plugin.stages.margins import Margins
+from segdre_plugin.stages.stage import margins_file
+
+KEPT = 4  # finished runs with their documents in memory
+
+
+class Work:
+    """A study under way.
+
+    Args:
+        study: the study.
+        runs: where its runs are, and how they are started.
+        seeds: the seeds.
+        trains: whether runs that are not there are trained; their rows fail otherwise.
+    """
+
+    def __init__(self, study: Study, runs: Runs, seeds: Sequence[int], trains: bool = True) -> None:
+        self.study, self.runs, self.seeds, self.trains = study, runs, tuple(seeds), trains
+        self.scores: dict[str, dict[int, Scores]] = {name: {} for name in study.rows}
+        self.errors: dict[str, dict[int, str]] = {}
+        self._failed: dict[tuple[str, int], str] = {}  # run and its seed -> why
+        self.finished = lru_cache(maxsize=KEPT)(self._open)
+
+    def do(self) -> Results:
+        """Do all of it.
+
+        Returns:
+            What came out.
+        """
+        for seed in self.seeds:
+            self._train(seed)
+        for row, seed in self._due():
+            needed = [self.runs.find(name, seed) for name in row.trainings]
+            problems = [self._failed[run] for run in needed if run in self._failed]
+            if problems:
+                self._note(row, seed, problems[0])
+        for seed in self.seeds:
+            for name in dict.fromkeys(row.run for row in self.study.rows.values() if row.reading):
+                self._read(name, seed)
+        for row, seed in tqdm(list(self._due()), desc="rows scored", dynamic_ncols=True):
+            with self._noting(row, seed):
+                self.scores[row.name][seed] = self._score(row, seed)
+        return Results(self.study, self.seeds, self.scores, self.errors)
+
+    def any_finished(self) -> Finished | None:
+        """Return a run that tells what the data are; None if there is none."""
+        for seed in self.seeds:
+            try:
+                _ = self.finished(SHARED, seed).run
+            except SegDREError:
+                continue
+            return self.finished(SHARED, seed)
+        return None
+
+    def _open(self, name: str, seed: int) -> Finished:
+        return Finished(self.runs.path(name, seed))
+
+    def _train(self, seed: int) -> None:
+        names = dict.fromkeys(name for row in self.study.rows.values() for name in row.trainings)
+        for run in (self.runs.find(name, seed) for name in names):
+            path = self.runs.path(*run)
+            if run in self._failed:
+                continue
+            if self.runs.is_finished(*run):
+                print(f"segdre: run {path.name} is done")
+                continue
+            if not self.trains:
+                self._failed[run] = f"run {path.name} is not finished"
+                continue
+            print(f"segdre: run {path.name}: what it prints is in {path}.log", flush=True)
+            try:
+                self.runs.train(*run)
+            except SegDREError as error:
+                self._failed[run] = f"run {path.name}: {error}"
+                print(f"segdre: failed: {self._failed[run]}", flush=True)
+
+    def _read(self, name: str, seed: int) -> None:
+        """Let the models of a run read whatever rows want of them."""
+        readers: dict[str, list[Row]] = {}
+        requests: dict[str, Request] = {}
+        for row, _ in [part for part in self._due() if part[1] == seed and part[0].run == name]:
+            if row.reading is not None:
+                readers.setdefault(row.reading.name, []).append(row)
+                with self._noting(row, seed):
+                    head = self.runs.path(row.reading.head, seed)
+                    requests[row.reading.name] = self.finished(name, seed).request(row.reading, head)
+        for key, problem in self.runs.read(name, seed, requests).items():
+            for row in readers[key]:
+                self._note(row, seed, problem)
+
+    def _score(self, row: Row, seed: int) -> Scores:
+        partner = self.runs.path(*self.runs.find(PARTNER, seed)) / "base"
+        found = self.finished(row.run, seed)
+        return score(row, found, lambda split: Margins.load(margins_file(partner, split)), self.study.splits)
+
+    def _due(self) -> Iterator[tuple[Row, int]]:
+        """Go through the rows and seeds that have not failed."""
+        for seed in self.seeds:
+            for row in self.study.rows.values():
+                if seed not in self.errors.get(row.name, {}):
+                    yield row, seed
+
+    def _note(self, row: Row, seed: int, problem: str) -> None:
+        self.errors.setdefault(row.name, {})[seed] = problem
+
+    @contextmanager
+    def _noting(self, row: Row, seed: int) -> Iterator[None]:
+        """Note an error of ours for a row; it concerns no others."""
+        try:
+            yield
+        except SegDREError as error:
+            self._note(row, seed, str(error))

@@ -1,0 +1,175 @@
+"""The runs of a study: trained in processes of their own, shared stages once, finished ones skipped.
+
+A study's folder holds ``runs/NAME-SEED/``, each the ``--seg-dir`` of a run, and beside it ``NAME-SEED.log`` (what its
+process printed last) and ``NAME-SEED.json`` (the command line that it was finished with).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from segdre_plugin.analysis.study.repredict import READINGS, Request, is_read
+from segdre_plugin.analysis.study.rows import Training
+from segdre_plugin.analysis.study.studies import TRAININGS
+from segdre_plugin.data.files import read_json, write_json
+from segdre_plugin.errors import SegDREError
+from segdre_plugin.seg.store import Store
+from segdre_plugin.stages.config import STAGES
+
+OURS = ("--seed", "--seg-dir", "--seg-stage", "--seg-bundle")  # options that the study sets itself
+SHARED = "full"  # the run whose stages others share
+PARTNER = "partner"  # the run of a naive ensemble's second model
+PARTNER_OFFSET = 1000  # its seed minus that of the first, unless it is that of another seed of the study
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Where the runs of a study are, and how they are started.
+
+    Attributes:
+        folder: the study's folder.
+        script: the backbone's train script; None takes the reference model's.
+        arguments: its command line, without what the study sets itself.
+        partners: seed -> seed of the second model of its naive ensembles.
+        others: folders of other studies; their stages with the same settings are taken, not trained.
+    """
+
+    folder: Path
+    script: Path | None
+    arguments: tuple[str, ...]
+    partners: Mapping[int, int]
+    others: tuple[Path, ...] = ()
+
+    def find(self, name: str, seed: int) -> tuple[str, int]:
+        """Return which run, by its name and its own seed, a seed's row means by a name (of ``TRAININGS``)."""
+        if name != PARTNER:
+            return name, seed
+        other = self.partners[seed]
+        return (SHARED if other in self.partners else PARTNER), other
+
+    def path(self, name: str, seed: int, folder: Path | None = None) -> Path:
+        """Return the folder of a run, of this study or of that in another folder."""
+        return (folder or self.folder) / "runs" / f"{name}-{seed}"
+
+    def is_finished(self, name: str, seed: int) -> bool:
+        """Return whether a run is there, made with the command line that it would be made with now."""
+        mark = self.path(name, seed).with_suffix(".json")
+        whole = _is_whole(self.path(name, seed), TRAININGS[name])
+        return whole and mark.is_file() and read_json(mark, "finished run") == self._command(name, seed)
+
+    def train(self, name: str, seed: int) -> None:
+        """Train a run; stages that are there are not made again.
+
+        Args:
+            name: which one (of ``TRAININGS``).
+            seed: its seed.
+
+        Raises:
+            SegDREError: if a stage that it shares is missing, or its process failed.
+        """
+        path, command = self.path(name, seed), self._command(name, seed)
+        for stage in TRAININGS[name].shares:
+            self._share(stage, name, seed)
+        self._start(path, [*command["arguments"], *self._reuse(name, seed)])
+        write_json(path.with_suffix(".json"), command)
+
+    def read(self, name: str, seed: int, requests: Mapping[str, Request]) -> dict[str, str]:
+        """Let a finished run's models read, unless they did.
+
+        Args:
+            name: which one.
+            seed: its seed.
+            requests: name of the reading -> request.
+
+        Returns:
+            Name of the reading -> what went wrong, for those that failed.
+        """
+        path = self.path(name, seed)
+        due = {key: request for key, request in requests.items() if not is_read(path / READINGS / key, request)}
+        if not due:
+            return {}
+        file = path.with_suffix(".requests.json")
+        write_json(file, {key: asdict(request) for key, request in due.items()})
+        problem = ""
+        try:
+            self._start(path, self._command(name, seed)["arguments"], file)
+        except SegDREError as error:
+            problem = str(error)
+        file.unlink()
+        return {key: problem for key, request in due.items() if not is_read(path / READINGS / key, request)}
+
+    def _command(self, name: str, seed: int) -> dict[str, Any]:
+        """Return the command line of a run."""
+        training = TRAININGS[name]
+        ours = ["--seed", seed, "--seg", "--seg-dir", self.path(name, seed)]
+        ours += ["--seg-stage", training.stage, *training.options]
+        return {"script": self.script and str(self.script), "arguments": [*self.arguments, *map(str, ours)]}
+
+    def _reuse(self, name: str, seed: int) -> list[str]:
+        """Name the runs of other studies that are there and may have stages with the settings of a run's."""
+        places = (
+            self.path(run, seed, folder) for folder in self.others for run in dict.fromkeys((name, SHARED, PARTNER))
+        )
+        return [part for path in places if path.is_dir() for part in ("--seg-reuse", str(path))]
+
+    def _share(self, stage: str, name: str, seed: int) -> None:
+        """Return a run a stage of the run it shares it with."""
+        target, source = Store(self.path(name, seed)), Store(self.path(SHARED, seed))
+        if target.is_done(stage):
+            return
+        if not source.is_done(stage):
+            raise SegDREError(f"needs stage {stage} of {source.root.name}, which is not finished")
+        target.adopt(stage, source)
+
+    def _start(self, path: Path, arguments: Sequence[str], requests: Path | None = None) -> None:
+        """Start a process for a run, and wait for it."""
+        command = ["--script", str(self.script)] if self.script else []
+        command += ["--requests", str(requests)] if requests else []
+        log = path.with_suffix(".log")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        threads = {} if self.script else {"OMP_NUM_THREADS": "1"}  # more gain nothing with so small a model
+        status = launch([*command, "--", *arguments], log, threads | os.environ)
+        if status:
+            raise SegDREError(f"{last_words(log)} (exit status {status}, log: {log})")
+
+
+def launch(arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> int:
+    """Run a worker in a process of its own.
+
+    Args:
+        arguments: its command line.
+        log: where its output goes.
+        environment: its environment.
+
+    Returns:
+        Its exit status; minus the signal that ended it.
+    """
+    with log.open("wb") as file:
+        command = [sys.executable, "-m", "segdre_plugin.analysis.study.worker", *arguments]
+        nothing = subprocess.DEVNULL
+        return subprocess.run(
+            command, stdin=nothing, stdout=file, stderr=subprocess.STDOUT, env=environment, check=False
+        ).returncode
+
+
+def last_words(log: Path) -> str:
+    """Say why a process failed: its last error message, else the last line that it printed."""
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    errors = [k for k, line in enumerate(lines) if line.startswith("segdre: error: ")]
+    if errors:
+        return " ".join(lines[errors[-1] :]).removeprefix("segdre: error: ")
+    return lines[-1] if lines else "it printed nothing"
+
+
+def _is_whole(path: Path, training: Training) -> bool:
+    """Return whether all that a training leaves is there."""
+    store = Store(path)
+    if training.stage == "all":
+        return all(map(store.is_done, STAGES)) and (path / "metrics.json").is_file()
+    return store.is_done(training.stage)

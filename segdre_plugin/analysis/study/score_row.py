@@ -1,0 +1,117 @@
+"""Fuse the margins that a row takes, and score them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+
+from segdre_plugin.analysis.comparison import count
+from segdre_plugin.analysis.mistakes import mistakes
+from segdre_plugin.analysis.study.finished_run import Finished
+from segdre_plugin.analysis.study.rows import SOURCES, Row
+from segdre_plugin.errors import SegDREError
+from segdre_plugin.fusion import FusionResult, apply_thresholds
+from segdre_plugin.metrics import evaluate, has_gold
+from segdre_plugin.salient import saliency
+from segdre_plugin.seg.fuse import Scored
+from segdre_plugin.stages.candidates import Cells, average, count_entities
+from segdre_plugin.stages.margins import Margins
+from segdre_plugin.stages.stage import own_gold
+
+TAUS = ("tau_base", "tau_dense", "tau_sparse")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a row scores with one seed.
+
+    Attributes:
+        thresholds: those of base, dense and sparse, and what they give on dev.
+        metrics: split -> metrics, in fractions; splits without gold are missing.
+        counts: split -> title -> correct, predicted and gold triples.
+    """
+
+    thresholds: dict[str, float]
+    metrics: dict[str, dict[str, float]]
+    counts: dict[str, dict[str, list[int]]]
+
+
+def score(row: Row, found: Finished, partner: Callable[[str], Margins], splits: tuple[str, ...]) -> Scores:
+    """Fuse and score a row.
+
+    Args:
+        row: the row.
+        found: the run that it takes, its readings done.
+        partner: split -> margins of the second base model (rows with an ensemble).
+        splits: dev, and perhaps test.
+
+    Returns:
+        Its scores.
+
+    Raises:
+        SegDREError: if there is no gold on the pairs that the row is about.
+    """
+    known = found.run.metrics["thresholds"]
+    grid, objective = known["grid"], known["objective"]
+    anchors = (0.0, 0.0, 0.0)
+    if row.thresholds != "search":
+        grid = (0.0, 0.0)  # offsets: a grid of one point
+    if row.thresholds == "run":
+        anchors = tuple(known[tau] for tau in TAUS)
+    taus: FusionResult | None = None
+    metrics, counts = {}, {}
+    for name in splits:
+        if name not in found.run.documents or not has_gold(found.run.documents[name]):
+            continue
+        scored = _take(row, found.scored(name, row.reading), partner, name)
+        cells = scored.cells()
+        if row.pairs != "base":
+            scored, cells = _restrict(scored, cells, row.pairs)
+            if not has_gold(scored.split.documents):
+                raise SegDREError(f"{name}: no gold triple on {row.pairs} pairs", "take more documents")
+        if taus is None:  # dev comes first
+            taus = scored.search(cells, grid, objective, anchors)
+        keep = apply_thresholds(cells.cells.margin, cells.stage, cells.is_dense, taus)
+        predictions = scored.official(cells.cells.take(keep))
+        documents = scored.split.documents
+        metrics[name] = evaluate(predictions, documents, scored.train) | mistakes(predictions, documents)
+        if "dense" in row.sources:
+            metrics[name] |= saliency(scored.split.documents, scored.salient, found.run.config.salient_k)
+        if row.reading:
+            metrics[name]["n_injected"] = found.n_injected(name, row.reading)
+        counts[name] = count(predictions, documents)
+    assert taus is not None
+    return Scores(asdict(taus), metrics, counts)
+
+
+def _restrict(scored: Scored, cells: Cells, pairs: str) -> tuple[Scored, Cells]:
+    """Leave only dense or only sparse pairs, in what is scored and in the gold."""
+    own = np.flatnonzero(cells.is_dense == (pairs == "dense"))
+    documents = own_gold(scored.split.documents, scored.salient, pairs)
+    left = Cells(cells.cells.take(own), cells.stage[own], cells.is_dense[own])
+    return replace(scored, split=replace(scored.split, documents=documents)), left
+
+
+def _take(row: Row, scored: Scored, partner: Callable[[str], Margins], name: str) -> Scored:
+    """Put the margins that a row does not take out, and a second base model's in."""
+    tables = dict(scored.tables)
+    if row.ensemble:
+        tables = tables | _ensemble(row.ensemble, tables["base"], partner(name), count_entities(scored.split))
+    empty = tables["base"].take(np.empty(0, dtype=np.int64))
+    taken = {stage: tables[stage] if stage in row.sources else empty for stage in SOURCES}
+    fusion = (row.fusion or scored.fusion) if "base" in row.sources else "union"  # a stage alone has nothing to average
+    return replace(scored, tables=taken, fusion=fusion)
+
+
+def _ensemble(how: str, first: Margins, second: Margins, n_entities: int) -> dict[str, Margins]:
+    """Return the tables that two base models make; refuse one and the same."""
+    if len(first) == len(second) and (first.margin == second.margin).all():
+        raise SegDREError("both base models are the same", "leave --load_path out, or do without the naive ensemble")
+    nothing = first.take(np.empty(0, dtype=np.int64))
+    if how == "second":
+        return {"base": second}
+    if how == "average":
+        return {"base": average(first, second, n_entities), "dense": nothing, "sparse": nothing}
+    return {"base": first, "dense": second, "sparse": nothing}  # a cell's stage is dense or sparse by its pair alone

@@ -1,0 +1,88 @@
+"""A process of a study: one training run, or the readings of a finished one.
+
+``python -m segdre_plugin.analysis.study.worker [--script FILE] [--requests FILE] -- ARGUMENTS``; without a script it
+is the reference model's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, MutableMapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from segdre_plugin.analysis.study.repredict import Repredict, Request
+from segdre_plugin.backbones.backbone import Backbone
+from segdre_plugin.backbones.clones.stand_ins import swapped
+from segdre_plugin.backbones.reference import train
+from segdre_plugin.backbones.reference.spec import BACKBONE, SCRIPT
+from segdre_plugin.backbones.script import Script
+from segdre_plugin.data.files import read_json
+from segdre_plugin.errors import SegDREError, raise_all
+from segdre_plugin.seg.launch import load_script, messages
+from segdre_plugin.seg.options import parse
+from segdre_plugin.seg.training_run import Session
+
+Opened = tuple[MutableMapping[str, Any], Callable[[], Any], Backbone, Script]
+
+
+def main(given: Sequence[str]) -> None:
+    """Do the work; end with a message and exit status 2 if something is wrong.
+
+    Args:
+        given: the command line.
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--script", type=Path)
+    parser.add_argument("--requests", type=Path)
+    cut = list(given).index("--")
+    chosen = parser.parse_args(given[:cut])
+    with messages(), swapped(vars(sys), {"argv": list(sys.argv)}):
+        work(chosen.script, chosen.requests, list(given[cut + 1 :]))
+
+
+def work(script: Path | None, requests: Path | None, arguments: list[str]) -> None:
+    """Train, or read.
+
+    Args:
+        script: the backbone's train script; None takes the reference model's.
+        requests: JSON of name -> request; None trains.
+        arguments: the script's command line, options of ours included.
+
+    Raises:
+        SegDREError: if something is wrong, or with all requests that could not be answered.
+    """
+    names, upstream, backbone, spec = open_script(script, arguments)
+    options, sys.argv[1:] = parse(sys.argv[1:])
+    session = (Repredict if requests else Session)(names, upstream, backbone, spec, options)
+    if spec.trains and not getattr(session.args, spec.trains):
+        raise SegDREError(f"a study trains its rows, and --{spec.trains} is missing", "add it")
+    if not isinstance(session, Repredict):
+        session.run()
+        return
+    assert requests is not None
+    wanted = {name: Request(**request) for name, request in read_json(requests, "requests").items()}
+    problems = session.answer(wanted)
+    raise_all([f"{name}: {problem}" for name, problem in problems.items()], "readings that failed", "see above")
+
+
+def open_script(script: Path | None, arguments: list[str]) -> Opened:
+    """Import a script; ``sys.argv`` is its command line afterwards.
+
+    Args:
+        script: the backbone's train script; None takes the reference model's.
+        arguments: its command line, options of ours included.
+
+    Returns:
+        Its globals, its ``main``, what its model and what itself looks like.
+    """
+    if script is None:
+        sys.argv = [SCRIPT.file, *arguments]
+        return vars(train), train.main, BACKBONE, SCRIPT
+    upstream, backbone, spec = load_script(script, arguments).segdre  # type: ignore[attr-defined]
+    return upstream.__globals__, upstream, backbone, spec
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

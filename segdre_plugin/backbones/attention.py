@@ -1,0 +1,203 @@
+"""What goes into the encoder's attention and what comes out of it, for every supported transformers version.
+
+The visible matrix (eq. 10) has to reach the encoder in the one form that its version of transformers reads rightly:
+up to 4.x a 3-D mask of 0 and 1, from 5.0 on a 4-D additive float mask. Other forms raise, or let hidden pairs leak
+without a word. :func:`mask_form` therefore tries the forms on the encoder itself and looks at the attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segdre_plugin.errors import SegDREError
+
+MaskForm = Callable[[Tensor, torch.dtype], Tensor]
+
+
+def additive_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the mask of transformers 5: 0 where a token sees another, the lowest number of ``dtype`` elsewhere.
+
+    The lowest number and not -inf: a row that sees nothing (padding) stays finite.
+
+    Args:
+        visible: bool [batch, L, L].
+        dtype: the encoder's floating type.
+
+    Returns:
+        float [batch, 1, L, L].
+    """
+    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+    return mask.masked_fill_(~visible, torch.finfo(dtype).min).unsqueeze(1)
+
+
+def binary_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the mask of transformers 4: 1 where a token sees another, 0 elsewhere.
+
+    Args:
+        visible: bool [batch, L, L].
+        dtype: the encoder's floating type.
+
+    Returns:
+        float [batch, L, L].
+    """
+    return visible.to(dtype)
+
+
+MASK_FORMS: tuple[MaskForm, ...] = (additive_mask, binary_mask)
+
+
+def visible_tokens(node_ids: Tensor, visibility: Tensor, present: Tensor) -> Tensor:
+    """Build the visible matrices of a batch (eq. 10) from its integers.
+
+    Args:
+        node_ids: long [batch, L], each token's node.
+        visibility: bool [batch, nodes, nodes].
+        present: bool [batch, L], False at padding, which nobody sees.
+
+    Returns:
+        bool [batch, L, L]; element (b, i, j) says whether token i sees token j.
+    """
+    batch, length = node_ids.shape
+    nodes = visibility.shape[1]
+    # what each node sees of the tokens, then each token's row of that: whole rows are copied, no pair is looked up
+    seen = visibility.gather(2, node_ids[:, None, :].expand(-1, nodes, -1)) & present[:, None, :]  # [batch, nodes, L]
+    rows = node_ids + nodes * torch.arange(batch, device=node_ids.device)[:, None]
+    return seen.flatten(end_dim=1).index_select(0, rows.flatten()).view(batch, length, length)
+
+
+def mask_form(encoder: nn.Module) -> MaskForm:
+    """Find the form of pairwise mask that this encoder reads rightly, by trying it on four tokens.
+
+    Args:
+        encoder: a transformers encoder whose attention implementation is eager.
+
+    Returns:
+        A function (visible, dtype) -> mask.
+
+    Raises:
+        SegDREError: if no form hides exactly what it should.
+    """
+    visible = torch.ones(1, 4, 4, dtype=torch.bool)
+    visible[0, 1, 2] = visible[0, 2, 1] = False
+    seen = []
+    for form in MASK_FORMS:
+        try:
+            attention = probe(encoder, form(visible, encoder_dtype(encoder))).attentions
+        except Exception as error:  # each transformers version has its own way of refusing a mask
+            seen.append(f"{form.__name__}: {_first_line(error)}")
+            continue
+        if not attention:
+            seen.append(f"{form.__name__}: no attention weights")
+        elif all(((layer > 0) == visible.to(layer.device)[:, None]).all() for layer in attention):
+            return form
+        else:
+            seen.append(f"{form.__name__}: hidden pairs got attention")
+    raise SegDREError(
+        f"{type(encoder).__name__}: no form of pairwise mask works with this encoder ({'; '.join(seen)})",
+        "use an encoder of the BERT or RoBERTa family, and transformers 4.48 or later",
+    )
+
+
+def check_outputs(encoder: nn.Module) -> None:
+    """Make sure that the encoder gives attention weights, which the backbones pool.
+
+    Args:
+        encoder: a transformers encoder.
+
+    Raises:
+        SegDREError: if it gives none, or does not take the arguments of the BERT and RoBERTa families.
+    """
+    try:
+        attention = probe(encoder, torch.ones(1, 4)).attentions
+    except Exception as error:  # whatever a foreign encoder raises
+        raise SegDREError(
+            f"{type(encoder).__name__}: the encoder cannot be run: {_first_line(error)}",
+            "use an encoder of the BERT or RoBERTa family, which takes position_ids and token_type_ids",
+        ) from error
+    if not attention:
+        raise SegDREError(
+            f"{type(encoder).__name__}: the encoder gives no attention weights",
+            'load it with AutoModel.from_pretrained(..., attn_implementation="eager")',
+        )
+
+
+def encoder_dtype(encoder: nn.Module) -> torch.dtype:
+    """Tell the floating type of the encoder's weights."""
+    return next(p.dtype for p in encoder.parameters() if p.is_floating_point())
+
+
+def force_eager(encoder: nn.Module) -> Callable[[], None]:
+    """Make the encoder compute attention weights (no other implementation gives them).
+
+    Args:
+        encoder: a transformers encoder.
+
+    Returns:
+        A function that puts the former implementation back.
+    """
+    config: Any = encoder.config
+    before = getattr(config, "_attn_implementation", "eager")
+    # transformers 4 chose classes at construction; those fall back to eager by themselves when weights are asked for.
+    switchable = hasattr(encoder, "set_attn_implementation") and not _chosen_at_construction(encoder)
+    if before == "eager" or not switchable:
+        return lambda: None
+    switch: Callable[[str], None] = encoder.set_attn_implementation  # type: ignore[assignment]
+    switch("eager")
+    return partial(switch, before)
+
+
+def _first_line(error: Exception) -> str:
+    """Describe an exception in one line."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
+
+
+def _chosen_at_construction(encoder: nn.Module) -> bool:
+    """Return whether the attention implementation is a class of its own, as in transformers 4."""
+    return any("Sdpa" in type(module).__name__ for module in encoder.modules())
+
+
+@torch.no_grad()
+def probe(encoder: nn.Module, mask: Tensor) -> Any:
+    """Run four tokens through the encoder in eval mode, with the attention of all layers; leave no trace.
+
+    Args:
+        encoder: a transformers encoder.
+        mask: its attention mask, for one document of four tokens.
+
+    Returns:
+        What the encoder gives.
+    """
+    device = next(encoder.parameters()).device
+    training = {module: module.training for module in encoder.modules()}
+    encoder.eval()
+    try:
+        return encoder(
+            input_ids=torch.arange(4, device=device).unsqueeze(0),
+            attention_mask=mask.to(device),
+            position_ids=torch.arange(4, device=device).unsqueeze(0),
+            token_type_ids=torch.zeros(1, 4, dtype=torch.long, device=device),
+            output_attentions=True,
+        )
+    finally:
+        for module, flag in training.items():
+            module.training = flag
+
+
+def position_range(encoder: nn.Module, transformer_type: str) -> tuple[int, int]:
+    """Return which position ids an encoder has for tokens.
+
+    Args:
+        encoder: a transformers encoder.
+        transformer_type: bert (positions start at 0) or roberta (they start after the padding index).
+
+    Returns:
+        How many positions there are, and the first one.
+    """
+    config: Any = encoder.config
+    offset = int(config.pad_token_id) + 1 if transformer_type == "roberta" else 0
+    return int(config.max_position_embeddings) - offset, offset

@@ -1,0 +1,174 @@
+"""What a backbone looks like, as data: attribute names, the layout of a batch, the windows of a long document.
+
+An adapter is one :class:`Backbone` (and, for ``--seg``, one :class:`~segdre_plugin.backbones.script.Script`). Nothing
+here imports a backbone: models are recognised by their attributes and by the arguments of their ``forward``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from segdre_plugin.errors import SegDREError, raise_all
+
+METHODS = ("encode", "get_hrt")  # what every descendant of ATLOP has
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """How a backbone's ``get_hrt`` pools; what the fast path has to know of it.
+
+    Attributes:
+        epsilon: added to the sum of a pair's attention before it is divided by it.
+        layers: of how many of the encoder's last layers the attention is read.
+        with_attention: ``get_hrt`` also gives the attention of each pair and the number of pairs of each document.
+    """
+
+    epsilon: float
+    layers: int = 1
+    with_attention: bool = False
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """An ATLOP-descended backbone.
+
+    Attributes:
+        name: what users call it (``adapter="atlop"``).
+        repository: where its code lives, for messages.
+        batch: the ``forward`` arguments that a collated batch holds, in the batch's order.
+        constants: further arguments of ``forward`` when predicting.
+        not_for_prediction: arguments of ``batch`` that are left out when predicting.
+        pair_fields: fields of a feature that have one entry for each entity pair, besides ``hts``.
+        token_fields: those of them whose entries are distributions over the document's tokens.
+        copied: arguments of ``forward`` that the model writes into; it gets copies of them.
+        evidence: key of ``forward``'s output under which predicted evidence is, bool [pairs, sentences]; None: no such.
+        evidence_labels: field of a feature that holds gold evidence; None in it means training without.
+        evidence_loss: attribute with the evidence loss, a mean over positive pairs (NaN where there is none).
+        encoder: attribute that holds the transformers encoder.
+        classifier: attribute that maps grouped bilinear features to relation logits.
+        loss: attribute with ``forward(logits, labels)`` and ``get_label(logits, num_labels)``.
+        window: how many tokens the backbone feeds to its encoder at once.
+        end_tokens: how many tokens end a window, by ``config.transformer_type``.
+        pooling: how ``get_hrt`` pools; None: there is no fast path.
+    """
+
+    name: str
+    repository: str
+    batch: tuple[str, ...]
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    not_for_prediction: frozenset[str] = frozenset()
+    pair_fields: tuple[str, ...] = ("labels",)
+    token_fields: tuple[str, ...] = ()
+    copied: tuple[str, ...] = ()
+    evidence: str | None = None
+    evidence_labels: str | None = None
+    evidence_loss: str | None = None
+    encoder: str = "model"
+    classifier: str = "bilinear"
+    loss: str = "loss_fnt"
+    window: int = 512
+    end_tokens: Mapping[str, int] = field(default_factory=lambda: {"bert": 1, "roberta": 2})
+    pooling: Pooling | None = None
+
+    def problems(self, model: Any) -> list[str]:
+        """List what keeps ``model`` from being this backbone, one line each; empty if nothing does."""
+        cls = type(model).__name__
+        if not isinstance(model, nn.Module):
+            return [f"{cls} is no torch.nn.Module"]
+        attributes = (self.encoder, self.classifier, self.loss, self.evidence_loss, *METHODS, "config", "num_labels")
+        found = [f"{cls}.{name}: missing" for name in attributes if name is not None and not hasattr(model, name)]
+        classifier = getattr(model, self.classifier, None)
+        if classifier is not None and not isinstance(classifier, nn.Linear):
+            found.append(f"{cls}.{self.classifier}: expected torch.nn.Linear, found {type(classifier).__name__}")
+        encoder = getattr(model, self.encoder, None)
+        if encoder is not None and not hasattr(encoder, "config"):
+            found.append(f"{cls}.{self.encoder}: expected a transformers encoder, found {type(encoder).__name__}")
+        loss = getattr(model, self.loss, None)
+        if loss is not None and not hasattr(loss, "get_label"):
+            found.append(f"{cls}.{self.loss}: {type(loss).__name__} has no get_label(logits, num_labels)")
+        kind = getattr(getattr(model, "config", None), "transformer_type", None)
+        if hasattr(model, "config") and kind not in self.end_tokens:
+            found.append(f"{cls}.config.transformer_type: expected one of {sorted(self.end_tokens)}, found {kind!r}")
+        missing = [name for name in self.batch if name not in inspect.signature(model.forward).parameters]
+        return found + [f"{cls}.forward: no argument {name!r}" for name in missing]
+
+    def inputs(self, batch: Sequence[Any], device: Any) -> dict[str, Any]:
+        """Return the keyword arguments of ``forward`` for predicting a collated batch.
+
+        Args:
+            batch: what the backbone's collate function returned.
+            device: where tensors go.
+
+        Returns:
+            Arguments by name, tensors on ``device``, ``labels`` only if ``forward`` needs them.
+        """
+        named = dict(zip(self.batch, batch, strict=True))
+        moved = {name: part.to(device) if hasattr(part, "to") else part for name, part in named.items()}
+        return {k: v for k, v in moved.items() if k not in self.not_for_prediction} | dict(self.constants)
+
+
+def find_backbone(model: Any, adapter: str | Backbone | None = None) -> Backbone:
+    """Return which backbone a model is.
+
+    Args:
+        model: the model.
+        adapter: its name or spec; None looks through all known ones and takes the most specific that fits.
+
+    Returns:
+        The backbone.
+
+    Raises:
+        SegDREError: if the name is unknown, or the model lacks something; lists everything it lacks.
+    """
+    if adapter is not None:
+        backbone = get_backbone(adapter)
+        raise_all(
+            backbone.problems(model),
+            f"this model does not look like {backbone.name} ({backbone.repository})",
+            "pass the right adapter=, or describe the model with a segdre_plugin.Backbone of your own",
+        )
+        return backbone
+    candidates = sorted(_known().values(), key=lambda b: -len(b.batch))
+    problems = {b.name: b.problems(model) for b in candidates}
+    for backbone in candidates:
+        if not problems[backbone.name]:
+            return backbone
+    raise SegDREError(
+        "\n".join(
+            [f"{type(model).__name__} is none of the known backbones:"]
+            + [f"  - {name}: {'; '.join(found)}" for name, found in problems.items()]
+        ),
+        "pass the model itself (not a wrapper around it), or describe it with a segdre_plugin.Backbone of your own",
+    )
+
+
+def get_backbone(adapter: str | Backbone) -> Backbone:
+    """Look a backbone up by name.
+
+    Args:
+        adapter: its name, or a spec, which is given back.
+
+    Returns:
+        The backbone.
+
+    Raises:
+        SegDREError: if the name is unknown.
+    """
+    if isinstance(adapter, Backbone):
+        return adapter
+    known = _known()
+    if adapter not in known:
+        raise SegDREError(f"unknown adapter {adapter!r}", f"known adapters: {', '.join(sorted(known))}")
+    return known[adapter]
+
+
+def _known() -> dict[str, Backbone]:
+    """Import the adapters only when one is looked for: they import this module."""
+    from segdre_plugin.adapters import BACKBONES
+
+    return BACKBONES

@@ -1,0 +1,121 @@
+"""Patch a backbone's train script so that it knows ``--seg``, and take the patch out again.
+
+A patch holds inserted lines of ours and nothing else, so it says nothing of the script but line numbers; it therefore
+fits exactly the versions whose hashes the adapter lists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from importlib import resources
+from pathlib import Path
+
+from segdre_plugin.backbones.script import Script
+from segdre_plugin.data.files import write
+from segdre_plugin.errors import SegDREError
+
+MARK = b"# segdre-plugin"  # ends every line of ours
+_HUNK = re.compile(rb"^@@ -(\d+),0 \+(\d+)(?:,(\d+))? @@")
+
+
+def patch(folder: Path, reverse: bool = False) -> str:
+    """Patch the train script of a clone; doing it twice is doing it once.
+
+    Args:
+        folder: the clone.
+        reverse: take the patch out.
+
+    Returns:
+        What was done, as a sentence.
+
+    Raises:
+        SegDREError: if there is no known train script, or not a version that the patch fits; nothing is changed then.
+    """
+    script = _find(folder)
+    path = folder / script.file
+    insertions = read_patch(script)
+    found = path.read_bytes()
+    original = remove(found)
+    if blob_hash(original) not in script.versions:
+        raise SegDREError(
+            f"{path}: not a version that the patch fits (git blob {blob_hash(original)}); known: "
+            + ", ".join(f"{h} = {name}" for h, name in script.versions.items()),
+            f"restore the original {script.file}, or leave it as it is and use: segdre run {path} -- ARGUMENTS",
+        )
+    wanted = original if reverse else insert(original, insertions)
+    state = "not patched" if reverse else "patched"
+    if found == wanted:
+        return f"{path} is {state} already"
+    write(path, lambda file: file.write(wanted))
+    return f"{path} is now {state}"
+
+
+def recognise(path: Path) -> str:
+    """Return whose train script a file is.
+
+    Args:
+        path: the script.
+
+    Returns:
+        The adapter's name.
+
+    Raises:
+        SegDREError: if no adapter has a script of that name.
+    """
+    from segdre_plugin.adapters import SCRIPTS
+
+    for name, script in SCRIPTS.items():
+        if script.file == path.name:
+            return name
+    raise SegDREError(
+        f"{path}: no known train script", "known: " + ", ".join(f"{s.file} ({n})" for n, s in SCRIPTS.items())
+    )
+
+
+def blob_hash(content: bytes) -> str:
+    """Hash a file's content as git does."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def read_patch(script: Script) -> list[tuple[int, list[bytes]]]:
+    """Read a patch of insertions.
+
+    Args:
+        script: the script whose patch it is.
+
+    Returns:
+        For each hunk, the line of the original after which it goes (0: before the first), and its lines.
+    """
+    text = resources.files("segdre_plugin.patches").joinpath(script.patch).read_bytes()
+    hunks: list[tuple[int, list[bytes]]] = []
+    for line in text.splitlines(keepends=True):
+        match = _HUNK.match(line)
+        if match:
+            hunks.append((int(match[1]), []))
+        elif hunks and line.startswith(b"+"):
+            hunks[-1][1].append(line[1:])
+    return hunks
+
+
+def insert(content: bytes, insertions: list[tuple[int, list[bytes]]]) -> bytes:
+    """Insert a patch's lines."""
+    lines = content.splitlines(keepends=True)
+    for after, new in reversed(insertions):
+        lines[after:after] = new
+    return b"".join(lines)
+
+
+def remove(content: bytes) -> bytes:
+    """Remove the lines of a patch, of this version or another; the caller compares the hash of what is left."""
+    return b"".join(line for line in content.splitlines(keepends=True) if not line.rstrip().endswith(MARK))
+
+
+def _find(folder: Path) -> Script:
+    from segdre_plugin.adapters import SCRIPTS
+
+    found = [script for script in SCRIPTS.values() if (folder / script.file).is_file()]
+    if not found:
+        names = ", ".join(f"{script.file} ({name})" for name, script in SCRIPTS.items())
+        raise SegDREError(f"{folder}: no known train script", f"give the folder of a clone; looked for {names}")
+    return found[0]

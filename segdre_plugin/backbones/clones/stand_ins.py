@@ -1,0 +1,119 @@
+"""Stand-ins for names that a train script looks up when its ``main()`` runs."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from segdre_plugin.backbones.batching import LengthBuckets
+
+
+@contextmanager
+def swapped(names: MutableMapping[str, Any], new: dict[str, Any]) -> Iterator[None]:
+    """Swap some of a module's names while the context lasts."""
+    absent = object()
+    before = {name: names.get(name, absent) for name in new}
+    names.update(new)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is absent:
+                del names[name]
+            else:
+                names[name] = value
+
+
+class Parsed(Exception):  # noqa: N818 - no error
+    """Carries a script's arguments out of its ``main()``, and the names of those that were given."""
+
+    def __init__(self, arguments: Namespace, given: frozenset[str]) -> None:
+        self.arguments, self.given = arguments, given
+
+
+class ArgparseProxy:
+    """``argparse`` for a script whose arguments are wanted, or are to be changed."""
+
+    def __init__(self, overrides: Mapping[str, Any] | None = None, stop: bool = False) -> None:
+        class Parser(argparse.ArgumentParser):
+            def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+                found = super().parse_args(*args, **kwargs)
+                if stop:
+                    for action in self._actions:
+                        action.default = argparse.SUPPRESS
+                    raise Parsed(found, frozenset(vars(super().parse_args(*args, **kwargs))))
+                vars(found).update(overrides or {})
+                return found
+
+        self.ArgumentParser = Parser
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(argparse, name)
+
+
+def progress_loader(label: str, buckets: bool = False) -> type[DataLoader[Any]]:
+    """Make a data loader that shows a progress bar each time it is gone through.
+
+    Args:
+        label: of the progress bar.
+        buckets: put features of like length into a batch where the script asks for shuffled ones.
+
+    Returns:
+        The class.
+    """
+
+    class Loader(DataLoader[Any]):
+        def __init__(self, dataset: Any, batch_size: int = 1, shuffle: bool = False, **how: Any) -> None:
+            if buckets and shuffle and how.pop("drop_last", False):
+                sampler = LengthBuckets([len(feature["input_ids"]) for feature in dataset], batch_size)
+                super().__init__(dataset, batch_sampler=sampler, **how)
+            else:
+                super().__init__(dataset, batch_size=batch_size, shuffle=shuffle, **how)
+
+        def __iter__(self) -> Any:
+            yield from tqdm(super().__iter__(), total=len(self), desc=label, dynamic_ncols=True, file=sys.stderr)
+
+    return Loader
+
+
+def open_outside(folder: Path) -> Callable[..., Any]:
+    """Make an ``open`` that keeps the script from writing a stage's ``result.json`` beside itself."""
+
+    def opened(path: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        if "w" in mode and not Path(path).is_absolute() and folder not in Path(path).parents:
+            return io.StringIO()
+        return open(path, mode, *args, **kwargs)
+
+    return opened
+
+
+def with_new_layer_lr(optimizer: Callable[..., Any], rate: float) -> Callable[..., Any]:
+    """Make an optimiser that gives the parameter groups with a learning rate of their own (the new layers) another."""
+
+    def build(groups: Any, *args: Any, **kwargs: Any) -> Any:
+        changed = [group | {"lr": rate} if "lr" in group else group for group in groups]
+        return optimizer(changed, *args, **kwargs)
+
+    return build
+
+
+def no_report(*_: Any) -> list[Any]:
+    """Predict nothing: the test split is predicted once, at the end of a stage, with the best checkpoint.
+
+    The script's own report goes through a data loader, which draws a seed from torch's generator. That is done here,
+    too, so that later epochs shuffle as they do in the script without ``--seg``.
+
+    Returns:
+        No predictions.
+    """
+    iter(DataLoader([0]))  # type: ignore[arg-type]
+    return []

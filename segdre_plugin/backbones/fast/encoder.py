@@ -1,0 +1,115 @@
+"""Attention weights only from the layers that a backbone pools; the other layers take torch's fused attention.
+
+The backbones read the attention of the last layer, or of the last three, and ask the encoder for all of it. Where the
+encoder looks its attention function up by name (transformers 5), it gets one that gives weights in those layers only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segdre_plugin.backbones.attention import probe
+from segdre_plugin.backbones.fast.dropout import attend, draw_kept
+
+NAME = "segdre_last_{layers}"  # of the attention function; a plain name, so that it survives a deep copy of the model
+SAME = 1e-4  # most by which the two ways may differ on four tokens, relative and absolute
+
+
+def pool_last_layers(encoder: nn.Module, layers: int) -> Callable[[], None] | None:
+    """Let an encoder with eager attention give the weights of its last layers only.
+
+    Args:
+        encoder: a transformers encoder whose attention implementation is eager.
+        layers: how many of the last layers are pooled.
+
+    Returns:
+        A function that puts eager attention back; None if this encoder (or version of transformers) does not take
+        attention functions by name, or gives other numbers with ours: it is as it was, then.
+    """
+    try:
+        from transformers import AttentionInterface
+        from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
+    except ImportError:
+        return None
+    name = NAME.format(layers=layers)
+    AttentionInterface.register(name, partial(_attend, layers=layers))
+    # without a mask function of the same name, transformers drops the padding mask without a word
+    AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS["eager"])
+    switch: Callable[[str], None] = getattr(encoder, "set_attn_implementation", lambda _: None)
+    mask = torch.tensor([[1.0, 1.0, 1.0, 0.0]])
+    before = probe(encoder, mask)
+    try:
+        switch(name)
+        after = probe(encoder, mask)
+        works = _agree(before, after, layers)
+    except Exception:  # each version of transformers has its own way of refusing a name
+        works = False
+    if works:
+        return partial(switch, "eager")
+    switch("eager")
+    return None
+
+
+def _agree(before: Any, after: Any, layers: int) -> bool:
+    """Return whether all states and the last layers' weights are the same, and no other layer gives weights."""
+    due = before.attentions[-layers:]
+    found = [weights for weights in after.attentions if weights is not None]
+    return (
+        len(found) == len(due)
+        and all(torch.allclose(ours, theirs, SAME, SAME) for theirs, ours in zip(due, found, strict=True))
+        and torch.allclose(after.last_hidden_state[:, :3], before.last_hidden_state[:, :3], SAME, SAME)
+    )
+
+
+def _attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    *,
+    layers: int,
+    **_: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """Attend as transformers' attention functions do.
+
+    Args:
+        module: the layer's self-attention.
+        query: [batch, heads, L, d].
+        key: [batch, heads, L, d].
+        value: [batch, heads, L, d].
+        attention_mask: additive, broadcastable to [batch, heads, L, L].
+        scaling: of the dot products; None takes 1 / sqrt(d).
+        dropout: share of the weights that are dropped.
+        layers: how many of the last layers give weights.
+
+    Returns:
+        [batch, L, heads, d], and the weights [batch, heads, L, L] or None.
+    """
+    pooled = module.layer_idx >= module.config.num_hidden_layers - layers
+    fused = not pooled and (dropout == 0 or query.device.type != "cpu")  # with dropout, torch has no fused CPU kernel
+    if fused:
+        mixed = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling
+        )
+        return mixed.transpose(1, 2).contiguous(), None
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scores = torch.matmul(query * scale, key.transpose(2, 3))
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    if dropout and query.device.type == "cpu":
+        kept, share = draw_kept(scores.shape, dropout)
+        if not pooled:
+            return attend(scores, value, kept, share).transpose(1, 2).contiguous(), None
+        weights = torch.softmax(scores, dim=-1) * (kept.to(scores.dtype) / share)
+    else:
+        weights = F.dropout(torch.softmax(scores, dim=-1), dropout, training=dropout > 0)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights if pooled else None

@@ -1,0 +1,212 @@
+"""What goes through a backbone's forward in the place of large tensors over pairs, and computes the same in less.
+
+ATLOP's descendants write their head in the same words: join entity and context embeddings of every pair, apply a linear
+layer, multiply head and tail block by block, apply the classifier. :class:`PairRows` and :class:`PairTensor` recognise
+these words when torch meets them. A linear layer on joined rows is applied to the distinct rows, before they are
+repeated for every pair; products meet their linear layer in :mod:`~segdre_plugin.backbones.fast.grouped`. Anything
+else that a forward may do gets the ordinary tensor, so that the numbers are right for any forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segdre_plugin.backbones.fast.grouped import grouped_linear
+
+
+class _Deferred:
+    """A tensor that is not computed yet; :meth:`tensor` computes it."""
+
+    def tensor(self) -> Tensor:
+        raise NotImplementedError
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        return function(*_computed(args), **_computed(dict(kwargs or {})))
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.tensor(), name)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return self.tensor()[index]
+
+
+def _operator(name: str) -> Callable[..., Any]:
+    return lambda self, *others: getattr(self.tensor(), name)(*_computed(others))
+
+
+for _name in ("add", "sub", "mul", "truediv", "matmul", "pow"):
+    for _operation in (f"__{_name}__", f"__r{_name}__"):
+        setattr(_Deferred, _operation, _operator(_operation))
+for _operation in ("__neg__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"):
+    setattr(_Deferred, _operation, _operator(_operation))
+
+
+class PairRows(_Deferred):
+    """Rows of tables, one of each table for each pair, side by side.
+
+    Args:
+        parts: (table [rows, d], index [pairs]) of each table.
+    """
+
+    def __init__(self, *parts: tuple[Tensor, Tensor]) -> None:
+        self.parts = parts
+
+    def tensor(self) -> Tensor:
+        """Return [pairs, sum of d]."""
+        return torch.cat([table.index_select(0, index) for table, index in self.parts], dim=1)
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of the tensor."""
+        return torch.Size((len(self.parts[0][1]), sum(table.shape[1] for table, _ in self.parts)))
+
+    def __len__(self) -> int:
+        return len(self.parts[0][1])
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Join rows, apply a linear layer to them, or do anything else with the tensor."""
+        given = dict(kwargs or {})
+        if function is torch.cat and _joins(*args, **given):
+            return cls(*(part for rows in args[0] for part in rows.parts))
+        if function is F.linear and isinstance(args[0], cls):
+            return args[0].linear(*args[1:], **given)
+        return super().__torch_function__(function, types, args, given)
+
+    def linear(self, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Apply a linear layer.
+
+        Args:
+            weight: [out, sum of d].
+            bias: [out].
+
+        Returns:
+            A :class:`PairTensor` [pairs, out].
+        """
+        total: Tensor | None = None
+        first = 0
+        for table, index in self.parts:
+            columns = weight[:, first : first + table.shape[1]]
+            rows = F.linear(table, columns, bias if first == 0 else None).index_select(0, index)
+            total = rows if total is None else total + rows
+            first += table.shape[1]
+        assert total is not None
+        return total.as_subclass(PairTensor)
+
+
+class PairTensor(Tensor):
+    """An embedding of every pair; its products with another one are not computed until something needs them."""
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Defer products of blocks; do everything else as an ordinary tensor does."""
+        if function in _PRODUCTS and _are_blocks(*args):
+            left, right = (part.as_subclass(Tensor) for part in args)
+            return Products(left.squeeze(3), right.squeeze(2))
+        return super().__torch_function__(function, types, args, kwargs or {})
+
+
+_PRODUCTS = frozenset({Tensor.mul, torch.mul, torch.multiply, Tensor.multiply, Tensor.__mul__})
+
+
+class Products(_Deferred):
+    """All products of the blocks of two embeddings.
+
+    Args:
+        left: [pairs, blocks, size].
+        right: [pairs, blocks, size].
+    """
+
+    def __init__(self, left: Tensor, right: Tensor) -> None:
+        self.left, self.right = left, right
+        pairs, blocks, size = left.shape
+        self._shape = torch.Size((pairs, blocks, size, size))
+
+    def tensor(self) -> Tensor:
+        """Return them in the present shape."""
+        return (self.left.unsqueeze(3) * self.right.unsqueeze(2)).view(self._shape)
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of the tensor."""
+        return self._shape
+
+    @property
+    def ndim(self) -> int:
+        """Of the tensor."""
+        return len(self._shape)
+
+    def view(self, *shape: Any) -> Any:
+        """Lay the products of a pair out in one row, or give a tensor of any other shape."""
+        pairs, blocks, size = self.left.shape
+        width = blocks * size * size
+        wanted = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
+        if wanted not in ((-1, width), (pairs, width), (pairs, -1)):
+            return self.tensor().view(*shape)
+        flat = Products(self.left, self.right)
+        flat._shape = torch.Size((pairs, width))
+        return flat
+
+    reshape = view
+
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Any:
+        """Lay the products of a pair out in one row, or flatten the tensor otherwise."""
+        if start_dim == 1 and end_dim in (-1, self.ndim - 1):
+            return self.view(len(self.left), -1)
+        return self.tensor().flatten(start_dim, end_dim)
+
+    def __len__(self) -> int:
+        return len(self.left)
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Apply a linear layer without making the products, or do anything else with them made."""
+        given = dict(kwargs or {})
+        if function is F.linear and isinstance(args[0], cls) and args[0].ndim == 2:
+            weight, bias = (*args[1:], *given.values(), None)[:2]
+            return grouped_linear(args[0].left, args[0].right, weight, bias)
+        return super().__torch_function__(function, types, args, given)
+
+
+def _joins(tensors: Any = (), dim: int = 0, **rest: Any) -> bool:
+    """Return whether ``torch.cat`` puts rows side by side, and nothing but rows."""
+    return bool(tensors) and all(isinstance(t, PairRows) for t in tensors) and dim in (1, -1) and not rest
+
+
+def _are_blocks(left: Any = None, right: Any = None, *rest: Any) -> bool:
+    """Return whether a product is [pairs, blocks, size, 1] times [pairs, blocks, 1, size]."""
+    return (
+        not rest
+        and isinstance(left, PairTensor)
+        and isinstance(right, PairTensor)
+        and left.ndim == right.ndim == 4
+        and left.shape == (*right.shape[:2], right.shape[3], 1)
+        and right.shape[2] == 1
+    )
+
+
+def _computed(value: Any) -> Any:
+    """Put tensors where deferred ones are."""
+    if isinstance(value, _Deferred):
+        return value.tensor()
+    if isinstance(value, tuple | list):
+        return type(value)(_computed(part) for part in value)
+    if isinstance(value, dict):
+        return {name: _computed(part) for name, part in value.items()}
+    return value

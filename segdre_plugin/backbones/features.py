@@ -1,0 +1,203 @@
+"""From a backbone's features to those of a stage: its pairs (sections 3.4, 3.5) and its branches (eq. 9).
+
+A feature is the dictionary that the backbone's reader makes of a document: ``input_ids``, ``entity_pos``, ``hts`` and
+fields with one entry for each pair. Features are never changed; a stage gets new dictionaries that share the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from segdre_plugin.backbones.backbone import Backbone
+from segdre_plugin.errors import SegDREError
+from segdre_plugin.injection import BoolArray, Group, Injection, Span, inject_groups
+from segdre_plugin.salient import Salient, as_chain, dense_mask
+
+Feature = dict[str, Any]
+
+FEATURE = "segdre"  # the field that holds a feature's injections, one for each window
+START_TOKENS = 1  # [CLS] or <s>: entity positions do not count it
+LAST_TOKENS = 1  # [SEP] or </s>: a document ends in one, also where the backbone ends a window with two
+
+
+def keep_pairs(feature: Feature, keep: BoolArray, backbone: Backbone) -> Feature:
+    """Restrict a feature to some of its entity pairs.
+
+    Args:
+        feature: the backbone's feature.
+        keep: bool [pairs].
+        backbone: says which fields have an entry for each pair.
+
+    Returns:
+        A new feature.
+
+    Raises:
+        SegDREError: if a field does not have one entry for each pair.
+    """
+    chosen = np.flatnonzero(keep).tolist()
+    restricted = dict(feature)
+    for name in ("hts", *backbone.pair_fields):
+        if feature.get(name) is None:
+            continue
+        if len(feature[name]) != len(keep):
+            raise SegDREError(
+                f"document {feature.get('title')!r}: {name} has {len(feature[name])} entries for {len(keep)} pairs",
+                f"is this a feature of {backbone.name}?",
+            )
+        values = feature[name]
+        restricted[name] = values[chosen] if isinstance(values, np.ndarray) else [values[k] for k in chosen]
+    return restricted
+
+
+def stage_pairs(feature: Feature, stage: str, salient: Salient) -> BoolArray:
+    """Return which pairs of a document belong to a stage.
+
+    Args:
+        feature: the backbone's feature.
+        stage: base and identify take all pairs, dense those that involve a salient entity (section 3.4), sparse the
+            others (section 3.5).
+        salient: the salient entity, or several.
+
+    Returns:
+        bool [pairs].
+    """
+    if stage in ("base", "identify"):
+        return np.ones(len(feature["hts"]), dtype=bool)
+    dense = dense_mask(feature["hts"], salient)
+    return dense if stage == "dense" else ~dense
+
+
+def visible_entities(feature: Feature, backbone: Backbone, transformer_type: str) -> list[bool]:
+    """Return which entities have a mention that the encoder sees.
+
+    The backbones read a mention at its start marker; where truncation or the gap between two windows swallows all
+    markers of an entity, they go on with zeros.
+
+    Args:
+        feature: the backbone's feature.
+        backbone: says how long a window is.
+        transformer_type: bert or roberta.
+
+    Returns:
+        One bool for each entity.
+    """
+    n = len(feature["input_ids"])
+    covered = [window.document for window in windows(n, backbone, transformer_type)]
+    last = n - LAST_TOKENS
+    return [
+        any(a <= start + START_TOKENS < min(b, last) for start, _ in mentions for a, b in covered)
+        for mentions in feature["entity_pos"]
+    ]
+
+
+class Window:
+    """One window of a document: which tokens it holds and where they stand in it.
+
+    Attributes:
+        document: (start, end), the document's tokens that the backbone reads from this window.
+        shift: a token's place in the document minus its place in the window.
+    """
+
+    def __init__(self, document: Span, shift: int) -> None:
+        self.document = document
+        self.shift = shift
+
+    def locate(self, span: Span) -> Span | None:
+        """Move a span of the document into the window; None where its first token is not in it."""
+        start, end = self.document
+        if not start <= span[0] < end:
+            return None
+        return span[0] - self.shift, min(span[1], end) - self.shift
+
+
+def windows(n: int, backbone: Backbone, transformer_type: str) -> list[Window]:
+    """Return how the backbone cuts a document of ``n`` tokens: one window, or two that overlap.
+
+    Args:
+        n: tokens, special ones included.
+        backbone: says how long a window is.
+        transformer_type: bert or roberta.
+
+    Returns:
+        The windows, in the order in which the backbone feeds them to its encoder.
+    """
+    if n <= backbone.window:
+        return [Window((0, n), 0)]
+    end_tokens = backbone.end_tokens[transformer_type]
+    shift = n - backbone.window
+    return [Window((0, backbone.window - end_tokens), 0), Window((shift + START_TOKENS, n), shift)]
+
+
+def add_branches(
+    feature: Feature,
+    salient: Salient,
+    branches: Sequence[tuple[list[int], int]],
+    owners: Sequence[int] | None = None,
+    *,
+    backbone: Backbone,
+    transformer_type: str,
+    max_positions: int = 512,
+    position_offset: int = 0,
+    link: bool = False,
+) -> Feature:
+    """Inject branches into a document, window by window (eq. 9-10).
+
+    A branch goes with every window that holds a mention of the salient entity on which it hangs.
+
+    Args:
+        feature: the backbone's feature.
+        salient: the salient entity, or several; none injects nothing.
+        branches: for each branch its token ids and the entity that it names.
+        owners: for each branch the salient entity on which it hangs; None hangs all on the first one.
+        backbone: says how long a window is.
+        transformer_type: bert or roberta.
+        max_positions: how many positions the encoder has.
+        position_offset: the first position id.
+        link: let the mentions of the entity that a branch names see it too.
+
+    Returns:
+        A new feature whose field ``segdre`` holds one injection for each window.
+
+    Raises:
+        SegDREError: if a branch hangs on no salient entity.
+    """
+    ids, chain = feature["input_ids"], as_chain(salient)
+    known = chain[:1] * len(branches) if owners is None else owners
+    hung = {entity: [b for b, owner in zip(branches, known, strict=False) if owner == entity] for entity in chain}
+    if chain and sum(map(len, hung.values())) < len(branches):
+        raise SegDREError(
+            f"document {feature.get('title')!r}: {len(branches)} branches hang on {list(known)}, salient are {chain}",
+            "give a salient entity for each branch",
+        )
+    parts: list[Injection] = []
+    for window in windows(len(ids), backbone, transformer_type):
+        groups = []
+        for entity, own in hung.items():
+            anchors = _spans(feature, entity, window)
+            named = [_spans(feature, other, window) for _, other in own] if link else None
+            if anchors:
+                groups.append(Group(anchors, [tokens for tokens, _ in own], named))
+        window_ids = _window_ids(ids, window, backbone, transformer_type)
+        parts.append(inject_groups(window_ids, groups, max_positions=max_positions, position_offset=position_offset))
+    return feature | {FEATURE: parts}
+
+
+def _spans(feature: Feature, entity: int, window: Window) -> list[Span]:
+    """Return an entity's mention spans in a window, markers included, in the document's order."""
+    last = len(feature["input_ids"]) - LAST_TOKENS  # a mention may be cut off, or be beyond the last token
+    mentions = sorted((start + START_TOKENS, end + START_TOKENS) for start, end in feature["entity_pos"][entity])
+    located = (window.locate((start, min(end, last))) for start, end in mentions if start < last)
+    return [span for span in located if span is not None]
+
+
+def _window_ids(ids: Sequence[int], window: Window, backbone: Backbone, transformer_type: str) -> list[int]:
+    """Return a window's token ids, as the backbone makes them: each window has its own special tokens."""
+    if len(ids) <= backbone.window:
+        return list(ids)
+    start, end = window.document
+    if window.shift == 0:
+        return [*ids[:end], *[ids[-1]] * backbone.end_tokens[transformer_type]]
+    return [*ids[:START_TOKENS], *ids[start:end]]

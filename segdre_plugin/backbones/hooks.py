@@ -1,0 +1,208 @@
+"""The forward hooks of a wrapped model's encoder: branches in, branch tokens out (section 3.5, eq. 9-10).
+
+The backbone's own ``encode`` cuts a document into windows and merges them again; the hooks work on the windows. A
+batch's injections travel as integers, linear in the number of tokens; the visible matrix is built on the device.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutput
+
+from segdre_plugin.backbones.attention import MaskForm, encoder_dtype, visible_tokens
+from segdre_plugin.backbones.backbone import Backbone
+from segdre_plugin.errors import SegDREError
+from segdre_plugin.injection import Injection
+
+STATE = "_segdre"  # the attribute of a wrapped model that holds its Wrapped; no part of its state_dict
+
+
+class InjectedPositions(list[Any]):
+    """A batch's ``entity_pos`` that carries the injections of its documents, one for each window.
+
+    The backbones' training loops hand ``entity_pos`` to ``forward`` as it is, so it can carry what they do not know.
+    """
+
+    injections: list[Injection]
+
+
+@dataclass
+class Wrapped:
+    """What a wrapped model carries.
+
+    Attributes:
+        stage: its stage.
+        backbone: what it looks like.
+        undo: steps that undo the wrapping, in the order in which they were taken.
+        mask_form: how the encoder wants its pairwise mask; None where nothing is injected.
+        injections: those of the batch under way, one for each window.
+        width: tokens of a window of the call under way before branches were appended; 0 outside such a call.
+        covered: bool [windows, width], where a branch stands in the padding of the window; None where none does.
+    """
+
+    stage: str
+    backbone: Backbone
+    undo: list[Callable[[], None]] = field(default_factory=list)
+    mask_form: MaskForm | None = None
+    injections: list[Injection] | None = None
+    width: int = 0
+    covered: Tensor | None = None
+
+
+class TakeInjections:
+    """Keep a batch's injections for the encoder's calls while ``forward`` runs.
+
+    The hooks are classes and no closures, so that they go with a deep copy of the model.
+    """
+
+    def __init__(self, wrapped: Wrapped, signature: inspect.Signature) -> None:
+        self.wrapped = wrapped
+        self.signature = signature
+
+    def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Look for them in ``forward``'s arguments."""
+        positions = self.signature.bind(*args, **kwargs).arguments.get("entity_pos")
+        if not isinstance(positions, InjectedPositions):
+            raise SegDREError(
+                "stage sparse got a batch without injections",
+                "prepare features with prepare_features and collate them with wrap_collate(collate_fn)",
+            )
+        self.wrapped.injections = positions.injections
+
+
+class DropInjections:
+    """Forget a batch's injections, also when its ``forward`` failed."""
+
+    def __init__(self, wrapped: Wrapped) -> None:
+        self.wrapped = wrapped
+
+    def __call__(self, *_: Any) -> None:
+        """Forget them."""
+        self.wrapped.injections, self.wrapped.width, self.wrapped.covered = None, 0, None
+
+
+class AppendBranches:
+    """Append the branches to the windows that the backbone feeds to its encoder."""
+
+    def __init__(self, wrapped: Wrapped) -> None:
+        self.wrapped = wrapped
+
+    def __call__(self, encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Change the encoder's arguments."""
+        injections = self.wrapped.injections
+        if injections is None:  # the encoder was called on its own
+            return args, kwargs
+        ids, mask = kwargs["input_ids"], kwargs["attention_mask"]
+        _check_windows(injections, ids)
+        width = self.wrapped.width = ids.shape[1]
+        host = assemble(injections, width)
+        covered = host[2][:, :width] >= 0  # asked here, where a device need not be waited for
+        self.wrapped.covered = covered.to(ids.device) if covered.any() else None
+        node_ids, position_ids, branch_ids, visibility = (part.to(ids.device) for part in host)
+        visible = visible_tokens(node_ids, visibility, present_tokens(mask, branch_ids))
+        assert self.wrapped.mask_form is not None
+        changed = {
+            "input_ids": torch.where(branch_ids < 0, _padded(ids, branch_ids), branch_ids),
+            "attention_mask": self.wrapped.mask_form(visible, encoder_dtype(encoder)),
+            "position_ids": position_ids,
+            "token_type_ids": torch.zeros_like(position_ids),
+        }
+        return args, kwargs | changed
+
+
+class CutBranches:
+    """Cut the branch tokens off and put the outputs where the backbones look for them."""
+
+    def __init__(self, wrapped: Wrapped) -> None:
+        self.wrapped = wrapped
+
+    def __call__(self, encoder: nn.Module, args: tuple[Any, ...], output: Any) -> BaseModelOutput:
+        """Change the encoder's output."""
+        width = self.wrapped.width or output.last_hidden_state.shape[1]
+
+        def cut(layers: Any, square: bool) -> Any:
+            if not layers:
+                return None
+            if square:  # the fast path has no attention of the layers that are not pooled
+                return tuple(None if layer is None else uncovered(layer[..., :width, :width]) for layer in layers)
+            return tuple(layer[:, :width] for layer in layers)
+
+        def uncovered(attention: Tensor) -> Tensor:
+            """Padding that holds a branch gets no attention, like all padding."""
+            covered = self.wrapped.covered
+            return attention if covered is None else attention.masked_fill(covered[:, None, None, :], 0.0)
+
+        return BaseModelOutput(
+            last_hidden_state=output.last_hidden_state[:, :width],
+            hidden_states=cut(output.get("hidden_states"), square=False),
+            attentions=cut(output.get("attentions"), square=True),
+        )
+
+
+def assemble(injections: Sequence[Injection], width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Lay the injections of a batch out for the device; integers only, linear in the number of tokens.
+
+    Branches follow their own window at once, also where others are longer: what would be padding holds them.
+
+    Args:
+        injections: one for each window.
+        width: tokens of a window, padding included.
+
+    Returns:
+        node_ids and position_ids, long [windows, L]; branch_ids, long [windows, L], -1 where no branch is; visibility,
+        bool [windows, nodes, nodes]. L is the largest number of tokens with branches, or ``width`` if that is more.
+    """
+    total = max(width, *(len(injection.input_ids) for injection in injections))
+    n_nodes = max(len(injection.visibility) for injection in injections)
+    node_ids = np.zeros((len(injections), total), dtype=np.int64)
+    position_ids = np.zeros_like(node_ids)
+    branch_ids = np.full_like(node_ids, -1)
+    visibility = np.zeros((len(injections), n_nodes, n_nodes), dtype=bool)
+    for b, injection in enumerate(injections):
+        n, last = injection.n_document, len(injection.input_ids)
+        node_ids[b, :last], position_ids[b, :last] = injection.node_ids, injection.position_ids
+        branch_ids[b, n:last] = injection.input_ids[n:]
+        visibility[b, : len(injection.visibility), : len(injection.visibility)] = injection.visibility
+    return tuple(torch.from_numpy(part) for part in (node_ids, position_ids, branch_ids, visibility))  # type: ignore[return-value]
+
+
+def present_tokens(mask: Tensor, branch_ids: Tensor) -> Tensor:
+    """Return where tokens are, of windows or of branches.
+
+    Args:
+        mask: [windows, width], above 0 at the windows' own tokens.
+        branch_ids: [windows, L], from :func:`assemble`.
+
+    Returns:
+        bool [windows, L].
+    """
+    return _padded(mask > 0, branch_ids) | (branch_ids >= 0)
+
+
+def _padded(part: Tensor, branch_ids: Tensor) -> Tensor:
+    return F.pad(part, (0, branch_ids.shape[1] - part.shape[1]))
+
+
+def _check_windows(injections: Sequence[Injection], ids: Tensor) -> None:
+    """Make sure that each injection meets its own window."""
+    expected = np.full(ids.shape, -1, dtype=np.int64)
+    fits = len(injections) == len(ids) and all(injection.n_document <= ids.shape[1] for injection in injections)
+    if fits:
+        for row, injection in zip(expected, injections, strict=True):
+            row[: injection.n_document] = injection.input_ids[: injection.n_document]
+        device_side = torch.from_numpy(expected).to(ids.device)
+        fits = not bool(((device_side != ids) & (device_side >= 0)).any())
+    if not fits:
+        raise SegDREError(
+            f"the encoder got {len(ids)} windows of {ids.shape[1]} tokens that are not the {len(injections)} windows "
+            "for which injections were prepared",
+            "collate with wrap_collate, and prepare features with the adapter of this model",
+        )

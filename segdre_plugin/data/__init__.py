@@ -1,0 +1,1 @@
+"""DocRED in, files out: documents, splits, atomic files, streams, conversion; knows no model."""

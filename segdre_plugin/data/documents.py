@@ -1,0 +1,159 @@
+"""DocRED documents: read and checked, every problem at once with its title and field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from segdre_plugin.data.files import read_json
+from segdre_plugin.data.stream import Broken
+from segdre_plugin.errors import raise_all
+
+Document = dict[str, Any]
+
+LONGEST = 100  # characters of a value in a message
+
+
+def load_documents(path: Path, rel2id: Mapping[str, int] | None = None) -> list[Document]:
+    """Read a file of DocRED documents.
+
+    Args:
+        path: a JSON list of documents; ``labels`` may be missing, and ``evidence`` too.
+        rel2id: the known relations; None leaves relations unchecked.
+
+    Returns:
+        The documents, as they are.
+
+    Raises:
+        SegDREError: if the file cannot be read, or with the list of all problems found in it.
+    """
+    documents = read_json(path, "documents")
+    if not isinstance(documents, list):
+        raise_all([f"found {type(documents).__name__}"], f"{path}: expected a list of documents")
+    problems = [problem for _, found in check(documents, rel2id) for problem in found]
+    raise_all(problems, f"{path}: {len(problems)} problems", "mend or remove these documents")
+    return documents
+
+
+def check(values: Iterable[Any], rel2id: Mapping[str, int] | None = None) -> Iterator[tuple[Any, list[str]]]:
+    """Go through the documents of a file and say what is wrong with each, with itself and with its title.
+
+    Args:
+        values: what should be DocRED documents.
+        rel2id: the known relations; None leaves relations unchecked.
+
+    Yields:
+        Each value and its problems, one line each.
+    """
+    titles: dict[str, int] = {}
+    for i, value in enumerate(values):
+        problems = find_problems(value, i, rel2id)
+        title = value.get("title") if isinstance(value, dict) else None
+        if isinstance(title, str) and titles.setdefault(title, i) != i:
+            problems.append(f"document {i} {title!r}: has the same title as document {titles[title]}")
+        yield value, problems
+
+
+def find_problems(document: Any, index: int, rel2id: Mapping[str, int] | None = None) -> list[str]:
+    """List what is wrong with a document, one line each with its field.
+
+    Args:
+        document: what should be a DocRED document.
+        index: its place in its file.
+        rel2id: the known relations.
+
+    Returns:
+        The problems; empty if there is none.
+    """
+    if isinstance(document, Broken):
+        return [f"document {index}: {document.reason}"]
+    if not isinstance(document, dict):
+        return [f"document {index}: expected an object, found {type(document).__name__}"]
+    where = f"document {index} {_short(document.get('title'))}"
+    problems = [] if _is_text(document.get("title")) else [f"{where}: title: expected text"]
+    sents, entities = document.get("sents"), document.get("vertexSet")
+    if not (isinstance(sents, list) and sents and all(_is_sentence(sent) for sent in sents)):
+        return [*problems, f"{where}: sents: expected sentences, each a list of one word or more"]
+    problems += [
+        f"{where}: sents[{i}][{j}]: {_short(word)} is half a character (a lone surrogate)"
+        for i, sent in enumerate(sents)
+        for j, word in enumerate(sent)
+        if not _is_text(word)
+    ]
+    if not isinstance(entities, list):
+        return [*problems, f"{where}: vertexSet: expected a list of entities, found {type(entities).__name__}"]
+    for e, mentions in enumerate(entities):
+        if not (isinstance(mentions, list) and mentions):
+            problems.append(f"{where}: vertexSet[{e}]: expected one mention or more")
+            continue
+        for m, mention in enumerate(mentions):
+            problem = _mention_problem(mention, sents)
+            if problem:
+                problems.append(f"{where}: vertexSet[{e}][{m}]: {problem}")
+    labels = document.get("labels")
+    if labels is not None and not isinstance(labels, list):
+        return [*problems, f"{where}: labels: expected a list, found {type(labels).__name__}"]
+    for k, label in enumerate(labels or []):
+        problem = _label_problem(label, len(entities), len(sents), rel2id)
+        if problem:
+            problems.append(f"{where}: labels[{k}]: {problem}")
+    return problems
+
+
+def _short(value: Any) -> str:
+    """Show a value in a message, cut off where it is long."""
+    try:
+        text = repr(value)
+    except RecursionError:
+        return type(value).__name__
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+def _is_sentence(sent: Any) -> bool:
+    return isinstance(sent, list) and len(sent) > 0 and all(isinstance(word, str) for word in sent)
+
+
+def _is_text(value: Any) -> bool:
+    """Return whether this is text that can be written and tokenised: JSON can spell half a surrogate pair."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
+def _is_index(value: Any, n: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < n
+
+
+def _mention_problem(mention: Any, sents: Sequence[Sequence[str]]) -> str:
+    if not isinstance(mention, dict):
+        return f"expected an object, found {type(mention).__name__}"
+    if not _is_text(mention.get("name")):
+        return f"name: expected text, found {_short(mention.get('name'))}"
+    sent_id, pos = mention.get("sent_id"), mention.get("pos")
+    if not _is_index(sent_id, len(sents)):
+        return f"sent_id: expected 0 to {len(sents) - 1}, found {_short(sent_id)}"
+    words = len(sents[sent_id])  # type: ignore[index]
+    inside = isinstance(pos, (list, tuple)) and len(pos) == 2 and all(_is_index(p, words + 1) for p in pos)
+    if not inside or not pos[0] < pos[1]:  # type: ignore[index]
+        return f"pos: {_short(pos)} is no [start, end) inside sentence {sent_id} of {words} words"
+    return ""
+
+
+def _label_problem(label: Any, n_entities: int, n_sents: int, rel2id: Mapping[str, int] | None) -> str:
+    if not isinstance(label, dict):
+        return f"expected an object, found {type(label).__name__}"
+    head, tail, relation, evidence = (label.get(key) for key in ("h", "t", "r", "evidence"))
+    for name, entity in (("h", head), ("t", tail)):
+        if not _is_index(entity, n_entities):
+            return f"{name}: expected an entity from 0 to {n_entities - 1}, found {_short(entity)}"
+    if head == tail:
+        return f"h and t are the same entity {head}"
+    if rel2id is None and not _is_text(relation):
+        return f"r: expected a relation id, found {_short(relation)}"
+    if rel2id is not None and (not isinstance(relation, str) or rel2id.get(relation, 0) == 0):
+        return f"r: {_short(relation)} is no relation of rel2id.json"
+    if evidence is not None and not (isinstance(evidence, list) and all(_is_index(s, n_sents) for s in evidence)):
+        return f"evidence: expected sentences from 0 to {n_sents - 1}, found {_short(evidence)}"
+    return ""

@@ -1,0 +1,144 @@
+"""Files written whole or not at all, and read without pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+
+from segdre_plugin.errors import SegDREError
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON."""
+    write(path, lambda file: file.write((json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()))
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write arrays as npz."""
+    write(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
+
+
+def write(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
+    """Fill a temporary file and rename it to ``path``."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            fill(file)
+        # mkstemp makes files that only their owner may read
+        os.chmod(temporary, stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def check_output(option: str, path: Path, sources: Iterable[Path] = (), *, folder: bool = False) -> None:
+    """Refuse, before any work, an output that could not be written at its end.
+
+    Args:
+        option: the option that names it.
+        path: the output.
+        sources: files that are read, which it must not replace.
+        folder: whether it is a folder, not a file.
+
+    Raises:
+        SegDREError: if the folder that it lies in is missing, or something else stands in its place.
+    """
+    if not path.absolute().parent.is_dir():
+        raise SegDREError(f"{option} {path}: no folder {path.parent}", "make it first")
+    if path.resolve() in {source.resolve() for source in sources}:
+        raise SegDREError(f"{option} {path} is one of the files that are read", "give another path")
+    if path.exists() and path.is_dir() != folder:
+        raise SegDREError(f"{option} {path} is not a {'folder' if folder else 'file'}", "give another path")
+
+
+def read_json(path: Path, what: str) -> Any:
+    """Read JSON.
+
+    Args:
+        path: the file.
+        what: what it is, for messages.
+
+    Returns:
+        Its value.
+
+    Raises:
+        SegDREError: if it is missing or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SegDREError(f"{what}: cannot read {path}: {error.strerror}", "check the path") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise SegDREError(f"{what}: {path} is no JSON: {error}", "check that the file is whole") from None
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read arrays from npz.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The arrays by name.
+
+    Raises:
+        SegDREError: if it is missing or not a whole file of numeric arrays.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except OSError as error:
+        raise SegDREError(f"cannot read {path}: {error.strerror or error}", "check the path") from None
+    except (ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        raise SegDREError(f"{path} is no file of arrays: {_first_line(error)}", "make that stage again") from None
+
+
+def read_weights(path: Path, what: str) -> dict[str, torch.Tensor]:
+    """Read a state dict onto the CPU.
+
+    Args:
+        path: the file.
+        what: what it is, for messages.
+
+    Returns:
+        The state dict.
+
+    Raises:
+        SegDREError: if it is missing or not a file of tensors.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise SegDREError(f"{what}: cannot read {path}: {error.strerror}", "check the path") from None
+    except Exception as error:  # torch.load raises half a dozen types for a broken or foreign file
+        raise SegDREError(
+            f"{what}: {path} is no checkpoint of tensors: {_first_line(error)}", "train that stage again"
+        ) from None
+    if not (isinstance(state, dict) and all(isinstance(value, torch.Tensor) for value in state.values())):
+        raise SegDREError(f"{what}: {path} is no checkpoint of tensors", "give a saved state_dict")
+    return state
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def fingerprint(path: Path) -> str:
+    """Return the SHA-256 of a file, however large."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()

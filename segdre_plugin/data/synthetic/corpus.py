@@ -1,0 +1,254 @@
+"""The embedded corpus: a seeded generator of documents in DocRED's JSON.
+
+A document tells of one topic (a band, a company or a town), which takes part in about half of its relations, and of
+distractors. Which relation a sentence states may depend on what another sentence says of the topic; facts that follow
+by two hops (album by a band, band from a country) are labels too, with the evidence of both hops.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+from segdre_plugin.data.synthetic import vocabulary as words
+from segdre_plugin.data.synthetic.facts import Entity, Statement, Triple, World, build_world, closure
+from segdre_plugin.data.synthetic.vocabulary import RELATIONS
+from segdre_plugin.errors import SegDREError
+
+__all__ = ["RELATIONS", "generate", "rel2id", "write_corpus"]
+
+Document = dict[str, Any]
+NOMINAL_RATE = 0.4  # how often a noun stands for the topic: its facts then cross sentences
+REVISIT_RATE = 0.5  # how often two known entities meet again without a relation
+DECOY_RATE = 0.4  # how often the most mentioned entity may not be the most related one
+
+
+def rel2id() -> dict[str, int]:
+    """Number the relations.
+
+    Returns:
+        Relation id to class; "Na" is 0.
+    """
+    return {"Na": 0} | {relation: k for k, relation in enumerate(RELATIONS, start=1)}
+
+
+def generate(
+    n_documents: int, seed: int, *, sentences: tuple[int, int] = (5, 8), entities: tuple[int, int] = (6, 12)
+) -> list[Document]:
+    """Generate documents.
+
+    Args:
+        n_documents: how many.
+        seed: the same seed and sizes give the same documents on every machine.
+        sentences: fewest and most sentences a document.
+        entities: fewest and most entities a document.
+
+    Returns:
+        Documents in DocRED's JSON, with labels and evidence; no title stands twice.
+
+    Raises:
+        SegDREError: if a size makes no sense.
+    """
+    for name, (low, high), least in (("sentences", sentences, 2), ("entities", entities, 4)):
+        if not least <= low <= high:
+            raise SegDREError(f"{name} is ({low}, {high})", f"give (fewest, most) with {least} <= fewest <= most")
+    if n_documents < 0:
+        raise SegDREError(f"n_documents is {n_documents}", "give 0 or more")
+    rng = random.Random(seed)
+    titles: set[str] = set()
+    documents: list[Document] = []
+    while len(documents) < n_documents:
+        world = build_world(rng, rng.choice(sorted(words.CORE)), rng.randint(*entities))
+        document = _write(rng, world, rng.randint(*sentences))
+        if document["title"] not in titles and document["labels"]:
+            titles.add(document["title"])
+            documents.append(document)
+    return documents
+
+
+def write_corpus(
+    folder: str | Path, *, train: int = 300, dev: int = 80, test: int = 80, seed: int = 0, **sizes: tuple[int, int]
+) -> None:
+    """Write a corpus in DocRED's layout: train_annotated.json, dev.json, test.json, rel2id.json, rel_info.json.
+
+    Args:
+        folder: made if it is not there; files of these names are replaced.
+        train: number of training documents.
+        dev: number of development documents.
+        test: number of test documents.
+        seed: see :func:`generate`.
+        **sizes: ``sentences`` and ``entities``, see :func:`generate`.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    documents = generate(train + dev + test, seed, **sizes)  # all at once: no title stands in two splits
+    contents: dict[str, Any] = {
+        "train_annotated.json": documents[:train],
+        "dev.json": documents[train : train + dev],
+        "test.json": documents[train + dev :],
+        "rel2id.json": rel2id(),
+        "rel_info.json": RELATIONS,
+    }
+    for name, content in contents.items():
+        temporary = folder / f".{name}.{os.getpid()}.tmp"
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+        temporary.replace(folder / name)
+
+
+class _Writer:
+    """Turns statements into sentences and remembers where each entity is mentioned."""
+
+    def __init__(self, rng: random.Random, entities: list[Entity]) -> None:
+        self.rng = rng
+        self.entities = entities
+        self.sents: list[list[str]] = []
+        self.mentions: list[list[dict[str, Any]]] = [[] for _ in entities]
+        self.topic_is_known = False
+
+    def say(self, template: str, heads: list[int], tail: int | None, join: bool) -> int:
+        """Write one sentence, or with ``join`` add it to the last one, and return its index."""
+        if join:
+            self.sents[-1][-1:] = self.rng.choice(words.CONNECTIVES)  # in place of the full stop
+            template = template if template.startswith("{") else template[0].lower() + template[1:]
+        else:
+            self.sents.append([])
+        sentence = self.sents[-1]
+        opening = len(sentence)
+        for word in template.split(" "):
+            if word == "{h}":
+                for k, head in enumerate(heads):
+                    sentence += [] if k == 0 else ["and"] if k == len(heads) - 1 else [","]
+                    self._name(head)
+            elif word == "{t}" and tail is not None:
+                self._name(tail)
+            elif word == "{year}":
+                sentence.append(str(self.rng.randint(1980, 2009)))
+            elif word.startswith("{"):
+                sentence.append(self.rng.choice(words.FILLERS[word.strip("{}")]))
+            else:
+                sentence.append(word)
+        if opening == 0:
+            sentence[0] = sentence[0][0].upper() + sentence[0][1:]
+        return len(self.sents) - 1
+
+    def _name(self, index: int) -> None:
+        """Write an entity's name, or for a known topic now and then only the noun that stands for it."""
+        entity, sent_id, start = self.entities[index], len(self.sents) - 1, len(self.sents[-1])
+        if index == 0 and self.topic_is_known and self.rng.random() < NOMINAL_RATE:
+            self.sents[-1] += words.NOMINALS[entity.kind].split(" ")
+            return
+        known = bool(self.mentions[index])
+        form = self.rng.choice(entity.short) if known and entity.short and self.rng.random() < 0.6 else entity.name
+        self.sents[-1] += form
+        self.mentions[index].append({
+            "name": " ".join(form), "pos": [start, start + len(form)], "sent_id": sent_id,
+            "type": words.TYPES[entity.kind],
+        })  # fmt: skip
+
+    def near(self, index: int, sent_id: int) -> int:
+        """Find the sentence that names the entity, at or before ``sent_id`` if there is one."""
+        ids = [mention["sent_id"] for mention in self.mentions[index]]
+        return max((i for i in ids if i <= sent_id), default=ids[0])
+
+
+def _write(rng: random.Random, world: World, n_sentences: int) -> Document:
+    """Return what the world holds in about ``n_sentences`` sentences."""
+    topic = world.entities[0]
+    statements = _group(rng, world.statements)
+    if rng.random() < DECOY_RATE:  # an entity that the text comes back to, though little is said of it
+        decoy = rng.randrange(1, len(world.entities))
+        statements += [Statement("alone", [decoy], decoy) for _ in range(rng.randint(2, 3))]
+    if rng.random() < REVISIT_RATE:
+        statements.append(_idle(rng, world))
+    while len(statements) < n_sentences - 1:
+        statements.append(_idle(rng, world))
+    rng.shuffle(statements)
+    opening_at = 0 if rng.random() < 0.7 else 1
+    joins = max(len(statements) + 1 - n_sentences, 0)
+    joined = set(rng.sample(range(2, len(statements) + 1), min(joins, len(statements) - 1)))  # places in the text
+
+    writer = _Writer(rng, world.entities)
+    said_in: dict[Triple, int] = {}
+    for place in range(len(statements) + 1):
+        if place == opening_at:
+            writer.say(rng.choice(words.OPENINGS[topic.kind]), [0], None, join=False)
+            writer.topic_is_known = True
+            continue
+        statement = statements[place - (place > opening_at)]
+        template = _template(rng, world, statement)
+        sent_id = writer.say(template, statement.heads, statement.tail, join=place in joined)
+        for head in statement.heads:
+            said_in[head, statement.relation, statement.tail] = sent_id
+    return _assemble(world, writer, said_in)
+
+
+def _group(rng: random.Random, statements: list[Statement]) -> list[Statement]:
+    """Put facts of the same relation and tail that one sentence may state together into one statement."""
+    grouped: list[Statement] = []
+    for statement in statements:
+        same = [s for s in grouped if (s.relation, s.tail) == (statement.relation, statement.tail) and len(s.heads) < 3]
+        if same and statement.relation in ("P463", "P108", "P175", "P176") and rng.random() < 0.6:
+            same[0].heads.extend(statement.heads)
+        else:
+            grouped.append(Statement(statement.relation, list(statement.heads), statement.tail))
+    return grouped
+
+
+def _idle(rng: random.Random, world: World) -> Statement:
+    """Choose two entities that nothing is stated about, but could be; or only one."""
+    related = {(h, t) for h, _, t in closure(world.stated())}
+    kinds = {(head, tail) for head, tail, _ in words.IDLE}
+    pairs = [
+        (h, t)
+        for h, head in enumerate(world.entities)
+        for t, tail in enumerate(world.entities)
+        if h != t and (head.kind, tail.kind) in kinds and (h, t) not in related and (t, h) not in related
+    ]
+    if not pairs:
+        entity = rng.randrange(len(world.entities))
+        return Statement("alone", [entity], entity)
+    head, tail = rng.choice(pairs)
+    return Statement("idle", [head], tail)
+
+
+def _template(rng: random.Random, world: World, statement: Statement) -> str:
+    """Choose how to say a statement."""
+    kinds = world.entities[statement.heads[0]].kind, world.entities[statement.tail].kind
+    if statement.relation == "alone":
+        return rng.choice(words.ALONE[words.TYPES[kinds[0]]])
+    if statement.relation == "idle":
+        return rng.choice(next(templates for head, tail, templates in words.IDLE if (head, tail) == kinds))
+    wording = words.WORDINGS[statement.relation, kinds[0], kinds[1]]
+    about_topic = 0 in (*statement.heads, statement.tail)
+    if len(statement.heads) > 1:
+        return rng.choice([template for template in wording.shared if template in words.PLURAL])
+    return rng.choice(wording.clear + wording.shared * about_topic)
+
+
+def _assemble(world: World, writer: _Writer, said_in: dict[Triple, int]) -> Document:
+    """Number the entities by their first mention and label all facts, with the evidence of every hop."""
+    proofs = closure(world.stated())
+
+    def evidence(fact: Triple) -> set[int]:
+        proof = proofs[fact]
+        if proof is not None:
+            return evidence(proof[0]) | evidence(proof[1])
+        sent_id = said_in[fact]
+        return {sent_id, writer.near(fact[0], sent_id), writer.near(fact[2], sent_id)}
+
+    order = sorted(
+        range(len(world.entities)), key=lambda k: (writer.mentions[k][0]["sent_id"], writer.mentions[k][0]["pos"])
+    )
+    place = {old: new for new, old in enumerate(order)}
+    labels = [
+        {"h": place[h], "t": place[t], "r": r, "evidence": sorted(evidence((h, r, t)))} for h, r, t in sorted(proofs)
+    ]
+    return {
+        "title": " ".join(world.entities[0].name),
+        "sents": writer.sents,
+        "vertexSet": [writer.mentions[k] for k in order],
+        "labels": sorted(labels, key=lambda label: (label["h"], label["t"], label["r"])),
+    }

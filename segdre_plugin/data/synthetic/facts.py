@@ -1,0 +1,191 @@
+"""What an invented document tells: entities, stated facts, and the facts that follow from them by a rule."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from segdre_plugin.data.synthetic import vocabulary as words
+
+Triple = tuple[int, str, int]  # head, relation id, tail
+
+
+@dataclass
+class Entity:
+    """An invented entity.
+
+    Attributes:
+        kind: "person", "town", ...
+        name: its full name, in words.
+        short: other names, used once the full one has been read.
+    """
+
+    kind: str
+    name: list[str]
+    short: list[list[str]]
+
+
+@dataclass
+class Statement:
+    """One thing to say: a fact, or (relation "idle") something that is none.
+
+    Attributes:
+        relation: relation id, "idle", or "alone" for a sentence about the tail only.
+        heads: entities, more than one where one sentence states the fact for all of them.
+        tail: an entity.
+    """
+
+    relation: str
+    heads: list[int]
+    tail: int
+
+
+@dataclass
+class World:
+    """The entities of one document and what is said of them; entity 0 is the topic."""
+
+    entities: list[Entity] = field(default_factory=list)
+    statements: list[Statement] = field(default_factory=list)
+    used_words: set[str] = field(default_factory=set)
+
+    def stated(self) -> set[Triple]:
+        """List the stated facts."""
+        return {(h, s.relation, s.tail) for s in self.statements if s.relation in words.RELATIONS for h in s.heads}
+
+
+def closure(facts: Iterable[Triple]) -> dict[Triple, tuple[Triple, Triple] | None]:
+    """Add what follows from the facts by the rules, until nothing new follows.
+
+    Args:
+        facts: triples (head, relation, tail).
+
+    Returns:
+        Every fact with the two facts it follows from; None for the given ones.
+    """
+    known: dict[Triple, tuple[Triple, Triple] | None] = dict.fromkeys(sorted(facts))
+    while True:
+        new: dict[Triple, tuple[Triple, Triple] | None] = {}
+        for first, second, result in words.RULES:
+            for one in known:
+                for two in known:
+                    if one[1] == first and two[1] == second and one[2] == two[0] and one[0] != two[2]:
+                        fact = (one[0], result, two[2])
+                        if fact not in known:
+                            new.setdefault(fact, (one, two))
+        if not new:
+            return known
+        known.update(new)
+
+
+def two_hop_triples(document: dict[str, Any]) -> set[Triple]:
+    """Find the labels of a generated document that follow from two others and are not stated themselves.
+
+    Args:
+        document: a document of this corpus, with labels.
+
+    Returns:
+        Triples (head, relation, tail).
+    """
+    labels = {(label["h"], label["r"], label["t"]) for label in document["labels"]}
+    derived = set()
+    for first, second, result in words.RULES:
+        for one in labels:
+            derived |= {
+                (one[0], result, two[2]) for two in labels if (one[1], one[2], two[1]) == (first, two[0], second)
+            }
+    return derived & labels
+
+
+def build_world(rng: random.Random, kind: str, n_entities: int) -> World:
+    """Invent what a document tells.
+
+    Args:
+        rng: source of randomness.
+        kind: what the topic is: "band", "company" or "town".
+        n_entities: how many entities the document should have.
+
+    Returns:
+        Entities and statements, without a contradiction.
+    """
+    world = World()
+    world.entities.append(invent(rng, kind, world.used_words))
+    for chance, move in words.CORE[kind]:
+        if rng.random() < chance and len(world.entities) < n_entities:
+            _try(rng, world, move)
+    for _ in range(20 * n_entities):
+        missing = n_entities - len(world.entities)
+        if missing <= 0:
+            break
+        move = rng.choice(words.EXTRA[kind])
+        if sum(part.startswith("+") for part in move) <= missing:
+            _try(rng, world, move)
+    return world
+
+
+def _try(rng: random.Random, world: World, move: words.Move) -> None:
+    """Make a move unless an entity that it needs is not there or it contradicts what is known."""
+    relation, *roles = move
+    before = len(world.entities)
+    ends: list[int] = []
+    for role in roles:
+        candidates = [k for k, e in enumerate(world.entities) if e.kind == role and k not in ends]
+        if role == "topic":
+            ends.append(0)
+        elif role.startswith("+"):
+            world.entities.append(invent(rng, role[1:], world.used_words))
+            ends.append(len(world.entities) - 1)
+        elif candidates:
+            ends.append(rng.choice(candidates))
+        else:
+            del world.entities[before:]
+            return
+    statement = Statement(relation, [ends[0]], ends[1])
+    if relation == "idle":
+        world.statements.append(statement)
+        return
+    fact = (ends[0], relation, ends[1])
+    known = closure(world.stated())
+    extended = closure(world.stated() | {fact})
+    values = [(h, r) for h, r, _ in extended if r in words.FUNCTIONAL]
+    if fact in known or len(values) != len(set(values)):
+        del world.entities[before:]
+        return
+    world.statements.append(statement)
+
+
+def invent(rng: random.Random, kind: str, used_words: set[str]) -> Entity:
+    """Invent an entity whose name shares no invented word with ``used_words``; its words are added there.
+
+    Args:
+        rng: source of randomness.
+        kind: what it is.
+        used_words: invented words of the document so far.
+
+    Returns:
+        The entity.
+    """
+    main = _word(rng, used_words)
+    entity_type = words.TYPES[kind]
+    if entity_type == "PER":
+        return Entity(kind, [rng.choice(words.GIVEN_NAMES), main], [[main]])
+    if kind in ("country", "river") or rng.random() < 0.5:
+        return Entity(kind, [main], [])
+    second = rng.choice(words.SECOND_WORDS[entity_type])
+    initials = main[0] + second[0]
+    short = [[main]]
+    if entity_type == "ORG" and initials not in used_words:
+        used_words.add(initials)
+        short.append([initials])
+    return Entity(kind, [main, second], short)
+
+
+def _word(rng: random.Random, used_words: set[str]) -> str:
+    """Make a capitalised word that is not used yet."""
+    while True:
+        parts = (words.ONSETS, words.VOWELS, words.ONSETS, words.VOWELS, words.ENDINGS)
+        word = "".join(rng.choice(part) for part in parts).capitalize()
+        if word not in used_words:
+            used_words.add(word)
+            return word

@@ -1,0 +1,165 @@
+"""A backbone's model, reader and collate function, taken from a clone without leaving a trace in the interpreter.
+
+Clones have top-level modules called ``model``, ``utils`` and ``prepro`` and read ``meta/rel2id.json`` from the working
+directory when they are imported. So ``sys.path``, ``sys.modules`` and the working directory are theirs for the time of
+the import only; afterwards other clones, or modules of the same names, can be imported as if nothing had been.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segdre_plugin.backbones.backbone import Backbone
+from segdre_plugin.backbones.clones.patching import blob_hash
+from segdre_plugin.backbones.script import REL2ID, Script
+from segdre_plugin.data.files import write_json
+from segdre_plugin.errors import SegDREError, raise_all
+
+REFERENCE = "reference"
+MODULES = {"model": "DocREModel", "prepro": "read_docred", "utils": "collate_fn"}  # in all descendants of ATLOP
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a backbone's code gives to prediction.
+
+    Attributes:
+        backbone: what its model looks like.
+        script: what its train script looks like.
+        model: class of the model.
+        read: (file, tokenizer, arguments) -> features.
+        collate: features -> batch.
+    """
+
+    backbone: Backbone
+    script: Script
+    model: type[Any]
+    read: Callable[..., Any]
+    collate: Callable[..., Any]
+
+
+def load_parts(
+    adapter: str, clone: Path | None, rel2id: Mapping[str, int], modules: Mapping[str, str] | None = None
+) -> Parts:
+    """Get a backbone's code.
+
+    Args:
+        adapter: the backbone's name; the reference model needs no clone.
+        clone: the folder of its clone.
+        rel2id: the relations, which clones read when they are imported.
+        modules: file -> git blob hash of the modules that the models were trained with; others give a warning.
+
+    Returns:
+        The parts.
+
+    Raises:
+        SegDREError: if the adapter is unknown, or the clone is missing, incomplete or cannot be imported.
+    """
+    if adapter == REFERENCE:
+        from segdre_plugin.backbones.reference import ReferenceModel, collate_fn
+        from segdre_plugin.backbones.reference.spec import BACKBONE, SCRIPT
+        from segdre_plugin.backbones.reference.train import read_docred
+
+        return Parts(BACKBONE, SCRIPT, ReferenceModel, read_docred, collate_fn)
+    from segdre_plugin.adapters import BACKBONES, SCRIPTS
+
+    if adapter not in BACKBONES:
+        raise SegDREError(f"unknown adapter {adapter!r}", f"known adapters: {', '.join(sorted(BACKBONES))}")
+    backbone = BACKBONES[adapter]
+    get = f"git clone {backbone.repository}, and give its folder with --clone DIR (in Python: backbone_dir=DIR)"
+    if clone is None:
+        raise SegDREError(f"this is a model of {adapter}, whose code is needed to run it", get)
+    missing = [f"{name}.py, which has {part}" for name, part in MODULES.items() if not (clone / f"{name}.py").is_file()]
+    raise_all(missing, f"{clone}: not a clone of {adapter}; missing", get)
+    parts, imported = _import(clone.resolve(), rel2id)
+    _compare(clone, {name: known for name, known in (modules or {}).items() if name in imported})
+    return Parts(backbone, SCRIPTS[adapter], parts["DocREModel"], parts["read_docred"], parts["collate_fn"])
+
+
+def _import(clone: Path, rel2id: Mapping[str, int]) -> tuple[dict[str, Any], set[str]]:
+    """Return the parts, and the names of the clone's files that were imported for them."""
+    found, problems = {}, []
+    with isolated(clone, rel2id):
+        for name, part in MODULES.items():
+            try:
+                module = importlib.import_module(name)
+            except ImportError as error:
+                raise SegDREError(
+                    f"{clone / name}.py cannot be imported: {error}",
+                    f"pip install {error.name}" if error.name else "is the clone whole?",
+                ) from error
+            except Exception as error:  # it is foreign code
+                raise SegDREError(
+                    f"{clone / name}.py cannot be imported: {type(error).__name__}: {error}", "is the clone whole?"
+                ) from error
+            if hasattr(module, part):
+                found[part] = getattr(module, part)
+            else:
+                problems.append(f"{part} in {name}.py")
+        files = {path.name for module in list(sys.modules.values()) if clone in (path := _file(module)).parents}
+    raise_all(problems, f"{clone}: missing", "use an unchanged clone")
+    return found, files
+
+
+@contextmanager
+def isolated(clone: Path, rel2id: Mapping[str, int]) -> Iterator[None]:
+    """Make a clone's modules importable while the context lasts.
+
+    Args:
+        clone: its folder, absolute.
+        rel2id: the relations; they lie in ``meta/rel2id.json`` of the working directory meanwhile.
+
+    Yields:
+        Nothing.
+    """
+    hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if (clone / f"{name}.py").is_file()}
+    path, cwd, bytecode = list(sys.path), Path.cwd(), sys.dont_write_bytecode
+    ujson = "ujson" in sys.modules or importlib.util.find_spec("ujson") is not None
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / REL2ID
+        target.parent.mkdir()
+        write_json(target, dict(rel2id))
+        try:
+            sys.path.insert(0, str(clone))
+            sys.dont_write_bytecode = True  # the clone stays as it is
+            if not ujson:
+                sys.modules["ujson"] = json
+            os.chdir(folder)
+            importlib.invalidate_caches()
+            yield
+        finally:
+            os.chdir(cwd)
+            sys.path[:] = path
+            sys.dont_write_bytecode = bytecode
+            if not ujson:
+                del sys.modules["ujson"]
+            for name, module in list(sys.modules.items()):
+                if clone in _file(module).parents:
+                    del sys.modules[name]
+            sys.modules.update(hidden)
+
+
+def _file(module: Any) -> Path:
+    return Path(getattr(module, "__file__", None) or "/")
+
+
+def _compare(clone: Path, modules: Mapping[str, str]) -> None:
+    """Warn of modules that differ from those that the models were trained with."""
+    others = [
+        name
+        for name, known in modules.items()
+        if not (clone / name).is_file() or blob_hash((clone / name).read_bytes()) != known
+    ]
+    if others:
+        warnings.warn(f"{clone}: {', '.join(others)} differ from those that the model was trained with", stacklevel=4)

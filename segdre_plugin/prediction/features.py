@@ -1,0 +1,78 @@
+"""From documents to predict to the backbone's features; a document that cannot be read is named and left out."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from segdre_plugin.backbones.features import Feature
+from segdre_plugin.data.documents import Document
+from segdre_plugin.prediction.clone_code import Parts
+from segdre_plugin.seg.reader import count_tokens
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """Stands for a document that has no answer.
+
+    Attributes:
+        reasons: why, one line each.
+    """
+
+    reasons: list[str]
+
+
+def read_features(
+    documents: Sequence[Document], parts: Parts, tokenizer: Any, arguments: Mapping[str, Any]
+) -> list[Feature | Rejected]:
+    """Let the backbone's reader make the features of documents.
+
+    Labels are left out: they are no input, and they need not be of the bundle's relations.
+
+    Args:
+        documents: without problems.
+        parts: the backbone's code.
+        tokenizer: the encoder's.
+        arguments: the reader's, besides file and tokenizer.
+
+    Returns:
+        One feature a document, or why there is none.
+    """
+    try:
+        return list(_read(documents, parts, tokenizer, arguments))
+    except Exception as error:  # whatever a document makes foreign code do
+        if len(documents) == 1:
+            return [Rejected([_reason(documents[0], tokenizer, arguments, error)])]
+        return [read_features([document], parts, tokenizer, arguments)[0] for document in documents]
+
+
+def _read(documents: Sequence[Document], parts: Parts, tokenizer: Any, arguments: Mapping[str, Any]) -> list[Feature]:
+    plain = [
+        {
+            "title": str(i),  # readers look titles up, and two documents may have the same
+            "sents": document["sents"],
+            "vertexSet": [[{"type": ""} | mention for mention in entity] for entity in document["vertexSet"]],
+        }
+        for i, document in enumerate(documents)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "documents.json"
+        path.write_text(json.dumps(plain), encoding="utf-8")
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # their progress bars and counts
+            features: list[Feature] = parts.read(str(path), tokenizer, **arguments)
+    assert [feature["title"] for feature in features] == [document["title"] for document in plain]
+    return features
+
+
+def _reason(document: Document, tokenizer: Any, arguments: Mapping[str, Any], error: Exception) -> str:
+    limit = arguments.get("max_seq_length")
+    tokens = count_tokens(document, tokenizer)
+    if limit is not None and tokens >= limit:
+        return f"{tokens} tokens, fewer than {limit} are due: shorten it, or cut it into several documents"
+    return f"the backbone's reader stopped: {type(error).__name__}: {error}"

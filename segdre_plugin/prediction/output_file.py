@@ -1,0 +1,166 @@
+"""The files of ``segdre predict``: lines that only grow, and what a killed run left of them.
+
+Each input document becomes one line, of answers or of rejected documents; a line starts with the document's number.
+Lines are written in the input's order, so what a killed run left is a prefix: everything behind the first missing
+number, and an incomplete last line, is cut off before going on. Beside them lies what the output was made from.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from segdre_plugin.data.files import read_json, write, write_json
+from segdre_plugin.errors import SegDREError, raise_all
+from segdre_plugin.prediction.answers import official_rows
+from segdre_plugin.prediction.features import Rejected
+
+FORMATS = ("jsonl", "official")
+_NUMBER = re.compile(rb'\{"index": (\d+),')
+
+
+class Output:
+    """The output of a prediction.
+
+    Args:
+        path: the file that the user asked for.
+        form: ``jsonl`` (one answer a line) or ``official`` (DocRED's list of triples, made of the lines at the end).
+        source: what the output depends on; what a killed run left is only continued if it was made from the same.
+
+    Raises:
+        SegDREError: if the form is unknown.
+    """
+
+    def __init__(self, path: Path, form: str, source: Mapping[str, Any]) -> None:
+        if form not in FORMATS:
+            raise SegDREError(f"unknown format {form!r}", f"formats: {', '.join(FORMATS)}")
+        self.path, self.form, self.source = path, form, dict(source) | {"format": form}
+        self.lines = path if form == "jsonl" else path.with_name(f"{path.name}.lines")
+        self.rejected = path.with_name(f"{path.name}.rejected.jsonl")
+        self.state = path.with_name(f"{path.name}.run.json")
+        self.files: tuple[IO[bytes], IO[bytes]] | None = None
+
+    def start(self, resume: bool) -> int:
+        """Open the files.
+
+        Args:
+            resume: go on where a killed run stopped; starts anew where there was none.
+
+        Returns:
+            The number of the first document that is due; -1 if the output is complete.
+
+        Raises:
+            SegDREError: if there is an output that is not to be resumed, or was made from something else.
+        """
+        there = [path for path in (self.path, self.lines, self.rejected, self.state) if path.exists()]
+        if there and not resume:
+            raise SegDREError(f"{there[0]} is there", "go on with --resume, remove it, or give another --output")
+        if there and not self.state.exists():
+            raise SegDREError(f"{there[0]} is no output of segdre predict", "remove it, or give another --output")
+        first = 0
+        if there:
+            state = read_json(self.state, "state of the output")
+            raise_all(
+                [
+                    f"{name}: {state['source'].get(name)!r} there, {self.source.get(name)!r} now"
+                    for name in sorted(state["source"].keys() | self.source.keys())
+                    if state["source"].get(name) != self.source.get(name)
+                ],
+                f"{self.path} was made from something else",
+                "resume with the same input, bundle and options, or give another --output",
+            )
+            if state["done"]:
+                return -1
+            first = repair(self.lines, self.rejected)
+        write_json(self.state, {"done": False, "source": self.source})
+        self.files = self.lines.open("ab"), self.rejected.open("ab")
+        return first
+
+    def add(self, index: int, title: Any, result: dict[str, Any] | Rejected) -> None:
+        """Write a document's line."""
+        assert self.files is not None
+        if isinstance(result, Rejected):
+            file, line = self.files[1], {"index": index, "title": title, "reasons": result.reasons}
+        else:
+            file, line = self.files[0], {"index": index} | result
+        # surrogates in a rejected title are written as JSON spells them
+        file.write(json.dumps(line, ensure_ascii=isinstance(result, Rejected)).encode() + b"\n")
+
+    def flush(self) -> None:
+        """Hand what was written to the system, so that a killed process does not lose it."""
+        assert self.files is not None
+        for file in self.files:
+            file.flush()
+
+    def close(self) -> None:
+        """Close the files; what is in them stays."""
+        for file in self.files or ():
+            file.close()
+
+    def finish(self, report: Mapping[str, Any]) -> None:
+        """Mark the output complete; make the official list of the lines if that is asked for."""
+        self.close()
+        if not self.rejected.stat().st_size:
+            self.rejected.unlink()
+        if self.form == "official":
+            write(self.path, lambda file: _write_official(file, self.lines))
+        write_json(self.state, {"done": True, "source": self.source, "report": dict(report)})
+        if self.form == "official":
+            self.lines.unlink()
+
+
+def repair(lines: Path, rejected: Path) -> int:
+    """Cut two files of lines off behind the documents 0, 1, 2, ... that they hold together without a gap.
+
+    Args:
+        lines: answers, by rising number.
+        rejected: rejected documents, by rising number.
+
+    Returns:
+        How many documents they hold now.
+    """
+    files = [path for path in (lines, rejected) if path.exists()]
+    left = [_numbers(path) for path in files]
+    following = [next(part, None) for part in left]
+    kept = [0] * len(files)
+    n = 0
+    while True:
+        place = next((k for k, line in enumerate(following) if line is not None and line[0] == n), None)
+        if place is None:
+            break
+        line = following[place]
+        assert line is not None
+        kept[place] = line[1]
+        following[place] = next(left[place], None)
+        n += 1
+    for part in left:
+        part.close()
+    for path, size in zip(files, kept, strict=True):
+        with path.open("r+b") as file:
+            file.truncate(size)
+    return n
+
+
+def _numbers(path: Path) -> Generator[tuple[int, int], None, None]:
+    """Return each whole line's number and the place of its end; stop at a line that is none of ours."""
+    end = 0
+    with path.open("rb") as file:
+        for line in file:
+            match = _NUMBER.match(line)
+            if match is None or not line.endswith(b"}\n"):
+                return
+            end += len(line)
+            yield int(match[1]), end
+
+
+def _write_official(file: IO[bytes], lines: Path) -> None:
+    separator = b"[\n"
+    with lines.open("rb") as source:
+        for line in source:
+            for row in official_rows([json.loads(line)]):
+                file.write(separator + json.dumps(row, ensure_ascii=False).encode())
+                separator = b",\n"
+    file.write(b"\n]\n" if separator == b",\n" else b"[]\n")

@@ -1,0 +1,257 @@
+"""Use a trained SegDRE: documents in, triples out (sections 3.2 to 3.6 without training).
+
+base -> identify (the salient entity) -> dense (its pairs) -> sparse (the others, dense triples injected) -> thresholds;
+the same functions as in a ``--seg`` run, on models from a bundle.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+
+from segdre_plugin.backbones.features import visible_entities
+from segdre_plugin.data.documents import Document, find_problems
+from segdre_plugin.data.splits import Split
+from segdre_plugin.errors import SegDREError, raise_all
+from segdre_plugin.prediction.answers import build_answers
+from segdre_plugin.prediction.clone_code import Parts, load_parts
+from segdre_plugin.prediction.features import Rejected, read_features
+from segdre_plugin.prediction.models import build_model, load_encoder
+from segdre_plugin.salient import Chain
+from segdre_plugin.seg.bundle import Description, read_bundle, read_encoder, read_stage, write_bundle
+from segdre_plugin.seg.checkpoints import ENCODER
+from segdre_plugin.seg.fuse import Scored
+from segdre_plugin.stages.branches import Verbaliser
+from segdre_plugin.stages.config import STAGES
+from segdre_plugin.stages.margins import Margins
+from segdre_plugin.stages.stage import Stage
+from segdre_plugin.stages.strategies import choose_salient
+from segdre_plugin.stages.wrap import wrap_collate
+
+SPLIT = "predict"
+
+
+class SegPipeline:
+    """All models of a run, ready to predict; made by :meth:`from_pretrained`.
+
+    Attributes:
+        description: what the bundle says.
+        models: stage -> wrapped model, in eval mode.
+        tokenizer: the encoder's.
+        parts: the backbone's code.
+        encoder_files: the encoder's configuration and the tokenizer as files, name -> content.
+        device: where the models are.
+    """
+
+    def __init__(
+        self,
+        description: Description,
+        models: Mapping[str, Any],
+        tokenizer: Any,
+        parts: Parts,
+        encoder_files: Mapping[str, bytes],
+        device: torch.device,
+    ) -> None:
+        self.description, self.models, self.tokenizer, self.parts = description, models, tokenizer, parts
+        self.encoder_files, self.device = encoder_files, device
+        self._collate = wrap_collate(parts.collate, adapter=parts.backbone)
+        self._progress: Callable[[float], Any] | None = None
+        self._words = Verbaliser(tokenizer, description.relation_names, description.config)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        backbone_dir: str | Path | None = None,
+        device: str | torch.device | None = None,
+        parts: Parts | None = None,
+    ) -> SegPipeline:
+        """Load a bundle.
+
+        Args:
+            path: its folder.
+            backbone_dir: a clone of the backbone; the reference model needs none.
+            device: where to compute; None takes a GPU if there is one.
+            parts: the code of a backbone of your own, in place of a clone.
+
+        Returns:
+            The pipeline.
+
+        Raises:
+            SegDREError: if the bundle is damaged, or the clone is missing or not the right one.
+        """
+        folder = Path(path)
+        description = read_bundle(folder)
+        clone = Path(backbone_dir) if backbone_dir is not None else None
+        try:
+            parts = parts or load_parts(description.adapter, clone, description.rel2id, description.modules)
+        except SegDREError as error:
+            raise SegDREError(f"{folder}: {error}") from None
+        config, tokenizer = load_encoder(folder / ENCODER)
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        models = {}
+        for stage in description.config.models:
+            state = read_stage(folder, stage)
+            model = build_model(parts, copy.deepcopy(config), tokenizer, description, stage, state)
+            try:
+                model.load_state_dict(state)
+            except RuntimeError as error:
+                raise SegDREError(
+                    f"{folder}: the weights of stage {stage} do not fit: {' '.join(str(error).split())[:300]}",
+                    f"use the clone of {parts.backbone.name} that the models were trained with",
+                ) from None
+            models[stage] = model.to(where).eval()
+        return cls(description, models, tokenizer, parts, read_encoder(folder), where)
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write a bundle; one that is there already is replaced.
+
+        Args:
+            path: its folder.
+        """
+
+        def write_encoder(folder: Path) -> None:
+            for name, content in self.encoder_files.items():
+                (folder / name).write_bytes(content)
+
+        write_bundle(Path(path), self.description, lambda stage: self.models[stage].state_dict(), write_encoder)
+
+    @overload
+    def __call__(self, documents: Document, batch_size: int = 8) -> dict[str, Any]: ...
+
+    @overload
+    def __call__(self, documents: Iterable[Document], batch_size: int = 8) -> list[dict[str, Any]]: ...
+
+    def __call__(self, documents: Document | Iterable[Document], batch_size: int = 8) -> Any:
+        """Predict one document or several.
+
+        Args:
+            documents: a DocRED document, or any number of them; labels and evidence are not needed and not read (but
+                the oracle strategy ``gold`` reads labels).
+            batch_size: how many go through the models at once; it changes time and memory, not the numbers.
+
+        Returns:
+            One answer a document, see :mod:`segdre_plugin.prediction.answers`; a list if a list was given.
+
+        Raises:
+            SegDREError: with what is wrong with all documents that cannot be predicted.
+        """
+        if isinstance(documents, Mapping):
+            return self([dict(documents)], batch_size)[0]
+        answers = self.answer(list(documents), batch_size)
+        problems = [line for answer in answers if isinstance(answer, Rejected) for line in answer.reasons]
+        raise_all(problems, "documents that cannot be predicted", "mend or leave them out")
+        return answers
+
+    def answer(
+        self,
+        documents: Sequence[Any],
+        batch_size: int = 8,
+        first: int = 0,
+        progress: Callable[[float], Any] | None = None,
+    ) -> list[dict[str, Any] | Rejected]:
+        """Predict those documents that can be, and say why others cannot.
+
+        Args:
+            documents: anything; documents without problems are predicted.
+            batch_size: how many go through the models at once.
+            first: the number of the first one, for messages.
+            progress: called after each batch of each stage with the share of a document's work times documents.
+
+        Returns:
+            An answer for each, or why there is none.
+
+        Raises:
+            SegDREError: if ``batch_size`` is below 1.
+        """
+        if batch_size < 1:
+            raise SegDREError(f"batch_size is {batch_size}", "give 1 or more")
+        self._progress = progress
+        results: list[Any] = [None] * len(documents)
+        unread = () if self.description.config.strategy.needs_gold else ("labels",)
+        for i, document in enumerate(documents):
+            plain = {k: v for k, v in document.items() if k not in unread} if isinstance(document, dict) else document
+            problems = find_problems(plain, first + i) or self._too_many_sentences(document, first + i)
+            results[i] = Rejected(problems) if problems else None
+        whole = [i for i, result in enumerate(results) if result is None]
+        reading = self.description.reading
+        features = read_features([documents[i] for i in whole], self.parts, self.tokenizer, reading)
+        readable = []
+        for i, feature in zip(whole, features, strict=True):
+            if isinstance(feature, Rejected):
+                results[i] = _placed(feature, first + i, documents[i])
+            else:
+                readable.append((i, feature))
+        split = Split(SPLIT, Path(), [documents[i] for i, _ in readable], [feature for _, feature in readable])
+        for (i, _), answer in zip(readable, self._predict_each(split, batch_size), strict=True):
+            results[i] = _placed(answer, first + i, documents[i]) if isinstance(answer, Rejected) else answer
+        return results
+
+    def _predict_each(self, split: Split, batch_size: int) -> Sequence[dict[str, Any] | Rejected]:
+        """Predict a split, and document by document if one of them cannot be."""
+        try:
+            return self._predict(split, batch_size)
+        except SegDREError as error:
+            if len(split.documents) == 1:
+                return [Rejected([" ".join(str(error).split())])]
+        singles = zip(split.documents, split.features, strict=True)
+        return [self._predict_each(Split(SPLIT, split.path, [d], [f]), batch_size)[0] for d, f in singles]
+
+    def _too_many_sentences(self, document: Document, index: int) -> list[str]:
+        name = self.parts.script.max_sentences
+        most = self.description.arguments.get(name) if name else None
+        if most is None or len(document["sents"]) <= most:
+            return []
+        found = f"{len(document['sents'])} sentences, the model has evidence for {most}"
+        return [f"document {index} {document['title']!r}: sents: {found}"]
+
+    def _predict(self, split: Split, batch_size: int) -> list[dict[str, Any]]:
+        """Run all stages on readable documents."""
+        kind = self.models["base"].config.transformer_type
+        seen = [visible_entities(feature, self.parts.backbone, kind) for feature in split.features]
+        rest = Split(SPLIT, split.path, [], [])
+        for document, feature, visible in zip(split.documents, split.features, seen, strict=True):
+            if sum(visible) > 1:  # the others have no pair, and backbones stumble over them
+                rest.documents.append(document)
+                rest.features.append(feature)
+        tables: dict[str, Margins] = {}
+        config = self.description.config
+        counts: dict[str, Any] | None = None
+        salient: list[Chain] = []
+        injected: list[Any] = []
+        for name in STAGES:
+            stage = Stage(name, self.description.rel2id, {SPLIT: rest}, config=config, seed=self.description.seed)
+            if name in ("dense", "sparse"):
+                stage.salient = {SPLIT: salient}
+            if name == "sparse":
+                stage.dense, stage.verbaliser = {SPLIT: tables["dense"]}, self._words
+            how: dict[str, Any] = {
+                "batch_size": batch_size,
+                "device": self.device,
+                "label": "",
+                "progress": self._advance,
+            }
+            if name not in config.models:
+                how = {"k": config.salient_k, "seed": self.description.seed, "base": tables["base"]}
+                salient = choose_salient(config.strategy, rest.documents, **how)
+            elif name == "identify":
+                found = stage.count(self.models[name], rest, self._collate, **how)
+                counts, salient = found.arrays, found.salient
+            else:
+                tables[name] = stage.score(self.models[name], rest, self._collate, **how)
+                injected = stage.injected[SPLIT]["triples"]
+        fusion = self.description.thresholds.fusion
+        scored = Scored(rest, tables, salient, self.description.rel2id, [], fusion)
+        return build_answers(split.documents, seen, scored, counts, injected, self.description)
+
+    def _advance(self, documents: int) -> None:
+        if self._progress:
+            self._progress(documents / len(self.models))
+
+
+def _placed(rejected: Rejected, index: int, document: Document) -> Rejected:
+    return Rejected([f"document {index} {document['title']!r}: {reason}" for reason in rejected.reasons])

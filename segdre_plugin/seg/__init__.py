@@ -1,0 +1,1 @@
+"""One ``--seg`` run: its options, its folder, and upstream's ``main()`` once a stage."""

@@ -1,0 +1,292 @@
+"""A bundle: one folder with all that prediction needs of a finished run, the code of the backbone excepted.
+
+==========================  ==========================================================================================
+``bundle.json``             adapter, thresholds, settings, arguments, versions, size and SHA-256 of the other files
+``STAGE.safetensors``       the weights of base, dense and sparse, and of identify if it trains a count head
+``encoder/``                the encoder's configuration and the tokenizer, as transformers saves them
+``rel2id.json``             relation id -> class, in DocRED's form
+``rel_info.json``           relation id -> name, in DocRED's form
+``metrics.json``            the run's metrics
+==========================  ==========================================================================================
+
+Nothing in it is code and nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from segdre_plugin.data.files import fingerprint, read_json, read_weights, write_json
+from segdre_plugin.errors import SegDREError, raise_all
+from segdre_plugin.fusion import FusionResult
+from segdre_plugin.seg.checkpoints import ENCODER, read_model
+from segdre_plugin.seg.store import MARK, Store, replacing
+from segdre_plugin.stages.config import STAGES, SegConfig
+
+FORMAT = 1
+DESCRIPTION = "bundle.json"
+WEIGHTS = "{stage}.safetensors"
+State = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a bundle says besides weights, tokenizer and encoder.
+
+    Attributes:
+        adapter: the backbone's name.
+        repository: where its code is.
+        encoder: the name or path that the encoder was loaded from.
+        arguments: of the model's constructor.
+        reading: arguments of the backbone's reader.
+        modules: file -> git blob hash of the clone's modules that made the model.
+        config: the settings of the stages.
+        thresholds: the fused ones, chosen on dev.
+        versions: of the libraries that made the bundle.
+        rel2id: relation id -> class.
+        relation_names: relation id -> name.
+        metrics: of the run.
+        seed: of the run, for strategies that choose salient entities by chance.
+    """
+
+    adapter: str
+    repository: str
+    encoder: str
+    arguments: dict[str, Any]
+    reading: dict[str, Any]
+    modules: dict[str, str]
+    config: SegConfig
+    thresholds: FusionResult
+    versions: dict[str, str]
+    rel2id: dict[str, int]
+    relation_names: dict[str, str]
+    metrics: dict[str, Any]
+    seed: int = 0
+
+
+# Fields that are files of their own.
+FILES = {"rel2id": "rel2id.json", "relation_names": "rel_info.json", "metrics": "metrics.json"}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computes here."""
+    from segdre_plugin import __version__
+
+    return {
+        "segdre_plugin": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def write_bundle(
+    folder: Path, description: Description, weights: Callable[[str], State], encoder: Callable[[Path], Any]
+) -> None:
+    """Write a bundle, whole or not at all; a bundle that is there already is replaced.
+
+    Args:
+        folder: where it goes.
+        description: what it says.
+        weights: stage -> state dict; asked for one after the other.
+        encoder: writes the encoder's configuration and the tokenizer into a folder.
+
+    Raises:
+        SegDREError: if the folder holds something else.
+    """
+    check_target(folder)
+    with replacing(folder) as partial:
+        (partial / ENCODER).mkdir()
+        encoder(partial / ENCODER)
+        for stage in description.config.models:
+            path = partial / WEIGHTS.format(stage=stage)
+            save_file(_separate(weights(stage)), path)
+            path.chmod(0o644)  # safetensors makes files that only their owner may read
+        for name, file in FILES.items():
+            write_json(partial / file, getattr(description, name))
+        files = sorted(path for path in partial.rglob("*") if path.is_file())
+        own = {f.name: getattr(description, f.name) for f in fields(Description) if f.name not in FILES}
+        own |= {name: vars(own[name]) for name in ("config", "thresholds")}
+        hashes = {
+            str(path.relative_to(partial)): {"bytes": path.stat().st_size, "sha256": fingerprint(path)}
+            for path in files
+        }
+        write_json(partial / DESCRIPTION, {"format": FORMAT} | own | {"files": hashes})
+
+
+def check_target(folder: Path) -> None:
+    """Refuse to write a bundle over something else.
+
+    Args:
+        folder: where it is to go.
+
+    Raises:
+        SegDREError: if the folder is there and is no bundle.
+    """
+    if folder.exists() and not (folder / DESCRIPTION).is_file():
+        raise SegDREError(f"{folder} is there and is no bundle", "give another folder, or remove it")
+
+
+def _separate(state: State) -> dict[str, torch.Tensor]:
+    """Return each tensor memory of its own, which safetensors asks for."""
+    seen: set[int] = set()
+    apart = {}
+    for name, tensor in state.items():
+        place = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.detach().clone() if place in seen else tensor.detach()
+        apart[name] = apart[name].to("cpu", memory_format=torch.contiguous_format).contiguous()
+        seen.add(place)
+    return apart
+
+
+def read_bundle(folder: Path) -> Description:
+    """Read and check what a bundle says; weights are read later, by :func:`read_stage`.
+
+    Args:
+        folder: the bundle.
+
+    Returns:
+        The description.
+
+    Raises:
+        SegDREError: if it is no bundle, of a later format, or files are missing or have another size.
+    """
+    bundle_fingerprint(folder)
+    found = read_json(folder / DESCRIPTION, "bundle")
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        form = found.get("format") if isinstance(found, dict) else None
+        raise SegDREError(f"{folder}: a bundle of format {form!r}, this version reads {FORMAT}", "update segdre-plugin")
+    try:
+        raise_all(
+            [
+                f"{name}: {_size(folder / name)}, expected {known['bytes']} bytes"
+                for name, known in found["files"].items()
+                if _size(folder / name) != f"{known['bytes']} bytes"
+            ],
+            f"{folder}: a damaged bundle",
+            "copy it again, or make it again",
+        )
+        found.setdefault("seed", Description.seed)  # bundles made before have none
+        own = {f.name: found[f.name] for f in fields(Description) if f.name not in FILES}
+        own["config"], own["thresholds"] = SegConfig(**own["config"]), FusionResult(**own["thresholds"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise SegDREError(f"{folder / DESCRIPTION}: lacks or does not know {error}", "make the bundle again") from None
+    return Description(**own, **{name: read_json(folder / file, name) for name, file in FILES.items()})
+
+
+def bundle_fingerprint(folder: Path) -> str:
+    """Return a hash of all that a bundle holds: that of its list of files and their hashes.
+
+    Args:
+        folder: the bundle.
+
+    Returns:
+        SHA-256.
+
+    Raises:
+        SegDREError: if it is no bundle.
+    """
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise SegDREError(f"{folder}: no bundle ({path.name} not found)", "make one: segdre bundle SEG_DIR OUTPUT")
+    return fingerprint(path)
+
+
+def _size(path: Path) -> str:
+    return f"{path.stat().st_size} bytes" if path.is_file() else "missing"
+
+
+def read_encoder(folder: Path) -> dict[str, bytes]:
+    """Read the encoder's configuration and the tokenizer as they are, for another bundle."""
+    names = read_json(folder / DESCRIPTION, "bundle")["files"]
+    return {Path(name).name: (folder / name).read_bytes() for name in names if Path(name).parent == Path(ENCODER)}
+
+
+def read_stage(folder: Path, stage: str) -> dict[str, torch.Tensor]:
+    """Read the weights of a stage.
+
+    Args:
+        folder: the bundle.
+        stage: its name.
+
+    Returns:
+        The state dict, on the CPU.
+
+    Raises:
+        SegDREError: if the file is broken.
+    """
+    path = folder / WEIGHTS.format(stage=stage)
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise SegDREError(f"{path}: cannot be read: {error}", "copy the bundle again, or make it again") from None
+
+
+def bundle_run(run: Path, output: Path) -> Path:
+    """Make a bundle of a finished ``--seg`` run.
+
+    Args:
+        run: its folder.
+        output: the bundle's folder.
+
+    Returns:
+        The bundle's folder.
+
+    Raises:
+        SegDREError: if the run is not finished, or older than bundles.
+    """
+    store = Store(run)
+    missing = [f"stage {stage}" for stage in STAGES if not store.is_done(stage)]
+    missing += [name for name in ("metrics.json", "run.json") if not (run / name).is_file()]
+    raise_all(missing, f"{run}: not a finished run; missing", "run all stages with --seg, to the end")
+    sources = read_json(run / "run.json", "run")
+    model = read_model(store.folder("base"))
+    if "checkpoint" not in sources:
+        raise SegDREError(f"{run}: made by a version before bundles", "run the same command again: stages are kept")
+    settings = {stage: read_json(store.folder(stage) / MARK, f"stage {stage}") for stage in STAGES}
+    metrics = read_json(run / "metrics.json", "metrics")
+    options = settings["identify"]["options"] | settings["sparse"]["options"]
+    arguments = settings["base"]["arguments"]
+    description = Description(
+        adapter=sources["adapter"],
+        repository=model["repository"],
+        encoder=str(arguments.get("model_name_or_path", "")),
+        arguments=model["arguments"],
+        reading=model["reading"],
+        modules=model["modules"],
+        config=SegConfig.of(options),
+        thresholds=FusionResult.of(metrics["thresholds"]),
+        versions=versions(),
+        rel2id=sources["rel2id"],
+        relation_names=sources["relation_names"],
+        metrics=metrics,
+        seed=int(arguments.get("seed", Description.seed)),
+    )
+    checkpoint = sources["checkpoint"]
+    write_bundle(
+        output,
+        description,
+        lambda stage: read_weights(Path(checkpoint.format(folder=store.folder(stage))), f"stage {stage}"),
+        lambda folder: shutil.copytree(store.folder("base") / ENCODER, folder, dirs_exist_ok=True),
+    )
+    return output
+
+
+def offer(run: Path, target: Path | None) -> None:
+    """Make a bundle of a finished run where one is asked for, else say how to make one."""
+    if target is None:
+        print(f"for new documents: segdre bundle {run} BUNDLE, then segdre predict BUNDLE")
+    else:
+        print(f"bundle for segdre predict: {bundle_run(run, target)}")

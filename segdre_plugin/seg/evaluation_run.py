@@ -1,0 +1,237 @@
+"""Evaluation of a finished ``--seg`` run on any split, with its thresholds; nothing is trained and nothing re-tuned.
+
+The run's own folder says with which arguments the models were made, so only the data need to be given. The one thing
+that evaluation tunes is inference-stage fusion (:mod:`segdre_plugin.stages.isf`), and only on the run's dev file.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from segdre_plugin.backbones.losses import UPSTREAM
+from segdre_plugin.data.files import fingerprint, read_json, write_json
+from segdre_plugin.errors import SegDREError, raise_all
+from segdre_plugin.fusion import FusionResult
+from segdre_plugin.salient import Chain, saliency
+from segdre_plugin.seg.bundle import offer
+from segdre_plugin.seg.fuse import Scored
+from segdre_plugin.seg.options import parse
+from segdre_plugin.seg.score_table import print_scores
+from segdre_plugin.seg.script_run import Driver
+from segdre_plugin.seg.stage_training import load_all
+from segdre_plugin.seg.store import MARK, digest, replacing
+from segdre_plugin.stages.branches import Verbaliser
+from segdre_plugin.stages.candidates import count_entities, fusible, gold_flags
+from segdre_plugin.stages.config import STAGES, SegConfig
+from segdre_plugin.stages.isf import PENALTY, add_margins, best_cut, pseudo_features
+from segdre_plugin.stages.margins import Margins
+from segdre_plugin.stages.scoring import score_relations
+from segdre_plugin.stages.stage import Stage
+from segdre_plugin.stages.strategies import check_labels, choose_salient
+from segdre_plugin.stages.wrap import unwrap_model, wrap_model
+
+SEARCH = ("grid", "objective")  # the options of the threshold search
+ISF = "isf.json"  # tau and the thresholds around it
+
+
+class SavedRun(Driver):
+    """An evaluation.
+
+    Raises:
+        SegDREError: if the run is not finished, was made with other settings than those given, or the data are amiss.
+    """
+
+    def __init__(self, *how: Any) -> None:
+        super().__init__(*how)
+        if not self.args.test_file:
+            raise SegDREError(
+                f"--{self.script.trains} and --test_file are both missing",
+                f"train the stages with --{self.script.trains}, or name a file of a finished run's to evaluate",
+            )
+        if self.args.load_path:
+            raise SegDREError(
+                "--load_path with --seg: what is evaluated is the run in --seg-dir", "leave --load_path out, or --seg"
+            )
+        if self.options.stage != "all":
+            raise SegDREError(f"--seg-stage {self.options.stage} needs --{self.script.trains}", "add it")
+        missing = [stage for stage in STAGES if not self.store.is_done(stage)]
+        if missing:
+            raise SegDREError(
+                f"{self.store.root} has no stage {' and no stage '.join(missing)}",
+                f"train them first, with --{self.script.trains}",
+            )
+        self.metrics = read_json(self.store.root / "metrics.json", "metrics of the run")
+        self.settings = {stage: read_json(self.store.folder(stage) / MARK, f"stage {stage}") for stage in STAGES}
+        self._take_settings()
+        path = Path(self.args.data_dir) / self.args.test_file
+        dev = self.settings["base"]["data"]["dev"]
+        self.name = "dev" if path.is_file() and fingerprint(path) == dev else "test"
+        skip = self.options.skip_unusable or self.settings["base"]["skip_unusable"]
+        self.load({self.name: self.args.test_file, "train": self.args.train_file}, skip)
+        self._check_files()
+        self.split = self.splits[self.name]
+        check_labels(self.config.strategy, self.split.documents, str(self.split.path))
+        self.tables: dict[str, Margins] = {}
+        self.salient: list[Chain] = []
+        self.left_out = 0
+        self.pseudo: Margins | None = None
+
+    def _take_settings(self) -> None:
+        """Take the run's arguments and settings; refuse those that were given and differ."""
+        arguments = self.settings["base"]["arguments"]
+        self.config = SegConfig.of(self.settings["identify"]["options"] | self.settings["sparse"]["options"])
+        paper, asked = SegConfig(), self.options.config
+        search = {name: self.metrics["thresholds"][name] for name in SEARCH}
+        problems = [
+            f"--{name}: {arguments[name]!r} there, {getattr(self.args, name)!r} now"
+            for name in sorted(self.given & arguments.keys())
+            if getattr(self.args, name) != arguments[name]
+        ] + [
+            f"--seg-{name.replace('_', '-')}: {known!r} there, {getattr(asked, name)!r} now"
+            for name, known in vars(self.config).items()
+            if getattr(asked, name) not in (getattr(paper, name), known)
+        ]
+        problems += [
+            f"--seg-{name}: {known!r} there, {getattr(self.options, name)!r} now"
+            for name, known in search.items()
+            if getattr(self.options, name) not in (getattr(parse([])[0], name), known)
+        ]
+        raise_all(problems, f"{self.store.root} was made with other settings", "leave these options out")
+        self.arguments = arguments
+        vars(self.args).update(arguments)
+
+    def _check_files(self) -> None:
+        data = self.settings["base"]["data"]
+        due = {
+            self.splits["train"].path: data["train"],
+            self.rel2id_file: data["rel2id"],
+            self.rel_info: self.settings["sparse"]["options"]["rel_info"],
+        }
+        raise_all(
+            [str(path) for path, known in due.items() if fingerprint(path) != known],
+            f"not the files that {self.store.root} was made with",
+            "give the same ones",
+        )
+
+    @property
+    def fuses(self) -> bool:
+        """Return whether inference-stage fusion is asked for."""
+        return self.script.fuses is not None and self.script.fuses(self.args)
+
+    def run(self) -> None:
+        """Predict the split with every stage, fuse, evaluate and write."""
+        with self.store.locked():
+            tuned = self._load_isf() if self.fuses and self.name != "dev" else None
+            names = {"evaluate": self._predict, "collate_fn": self.collate()}
+            self.run_main(self.arguments | dict(self.script.predicts), names)
+            self._finish(tuned)
+            if self.options.bundle:
+                offer(self.store.root, self.options.bundle)
+
+    def _predict(self, args: Namespace, model: Any, *_: Any, **__: Any) -> Any:
+        """Stand in for the script's ``evaluate``: every stage in turn, with its checkpoint, in the one model."""
+        how = {"batch_size": args.test_batch_size, "device": args.device}
+        speed = self.options.speed
+        collate = self.names["collate_fn"]
+        for name in STAGES:
+            stage = Stage(name, self.rel2id, {self.name: self.split}, config=self.config, seed=self.args.seed)
+            if name not in self.config.models:
+                self.salient = choose_salient(
+                    self.config.strategy,
+                    self.split.documents,
+                    k=self.config.salient_k,
+                    seed=self.args.seed,
+                    base=self.tables["base"],
+                )
+                continue
+            if name in ("dense", "sparse"):
+                stage.salient = {self.name: self.salient}
+            if name == "sparse":
+                stage.dense = {self.name: self.tables["dense"]}
+                stage.verbaliser = Verbaliser(self.reader.tokenizer, self.relation_names, self.config)
+            label = f"{name}: {self.split.path.name}"
+            # no loss is asked for: one of the user's own need not be registered
+            wrap_model(model, stage=name, adapter=self.backbone, config=replace(self.config, loss=UPSTREAM), **speed)
+            load_all(model, Path(self.script.checkpoint.format(folder=self.store.folder(name))))
+            if name == "identify":
+                self.salient = stage.count(model, self.split, collate, label=label, **how).salient
+            else:
+                self.tables[name] = stage.score(model, self.split, collate, label=label, **how)
+            if name == "base" and self.fuses:
+                base = self.tables["base"]
+                features, places = pseudo_features(self.split.features, base.take(base.margin > 0))
+                label = f"pseudo-documents: {self.split.path.name}"
+                self.pseudo = score_relations(model, features, places, collate, label=label, **how)
+            if name == "sparse":
+                self.left_out = stage.injected[self.name]["left_out"]
+            unwrap_model(model)
+        return self.script.scores(0.0, {})
+
+    def _finish(self, tuned: dict[str, Any] | None) -> None:
+        thresholds = self.metrics["thresholds"]
+        known, fusion = self.splits["train"].documents, FusionResult.of(thresholds).fusion
+        scored = Scored(self.split, self.tables, self.salient, self.rel2id, known, fusion)
+        predictions = scored.predict(scored.cells(), FusionResult.of(thresholds))
+        rows = scored.rows(predictions, thresholds["tau_base_alone"])
+        report: dict[str, Any] = {
+            "salient_k": self.config.salient_k,
+            "file": self.split.path.name,
+            "evidence": scored.has_evidence,
+        }
+        if self.pseudo is not None:
+            n_entities = count_entities(self.split)
+            sums = add_margins(self.tables["base"], self.pseudo, n_entities)
+            tables = fusible(self.tables, n_entities, fusion) | {"base": sums}
+            with_isf = replace(scored, tables=tables, fusion="union")
+            tuned = tuned or self._tune(with_isf, sums)
+            report["isf"] = tuned
+            predictions = with_isf.predict(with_isf.cells(), FusionResult.of(tuned["thresholds"]))
+            if rows["gold"]:
+                rows["base_isf"] = scored.evaluate(scored.official(sums.take(sums.margin > tuned["tau"])))
+                rows["fused_isf"] = scored.evaluate(predictions)
+        rows["salient"] = {}
+        if rows["gold"]:
+            rows["salient"] = saliency(self.split.documents, self.salient, self.config.salient_k)
+            rows["strategies"] = scored.strategies(self.config, self.args.seed)
+        report |= {self.name: rows, "thresholds": thresholds, "branches_left_out": {self.name: self.left_out}}
+        target = self.store.root / "eval" / (self.split.path.stem + ("_isf" if self.fuses else ""))
+        with replacing(target) as folder:
+            write_json(folder / "result.json", predictions)
+            write_json(folder / "metrics.json", report)
+        print_scores(report, target)
+
+    def _tune(self, scored: Scored, sums: Margins) -> dict[str, Any]:
+        """Find tau, and the thresholds around it, on dev; keep them for the other splits."""
+        gold, _, n_gold = gold_flags(sums, self.split, self.rel2id, [])
+        tau = best_cut(sums.margin, gold, n_gold)
+        how = {name: self.metrics["thresholds"][name] for name in SEARCH}
+        found = scored.search(scored.cells(), **how, anchor=(tau, 0.0, 0.0))
+        tuned = {"tau": tau, "thresholds": asdict(found) | how, "penalty": PENALTY, "stages": self._digest()}
+        write_json(self.store.root / ISF, tuned)
+        return tuned
+
+    def _load_isf(self) -> dict[str, Any]:
+        """Return what was tuned on dev.
+
+        Returns:
+            tau and the thresholds.
+
+        Raises:
+            SegDREError: if that is not there, or is of other stages.
+        """
+        hint = "evaluate the run's dev file in the same way first: --test_file DEV.json; tau is tuned there"
+        path = self.store.root / ISF
+        if not path.is_file():
+            raise SegDREError(f"{path} not found: no tau for inference-stage fusion", hint)
+        tuned: dict[str, Any] = read_json(path, "inference-stage fusion")
+        if tuned.get("stages") != self._digest():
+            raise SegDREError(f"{path} was tuned for other stages than those in {self.store.root}", hint)
+        return tuned
+
+    def _digest(self) -> str:
+        """Identify the stages, and what thresholds are searched for."""
+        how = {name: self.metrics["thresholds"][name] for name in SEARCH}
+        return digest({"stages": self.settings, "search": how, "penalty": PENALTY})

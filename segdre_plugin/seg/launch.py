@@ -1,0 +1,143 @@
+"""Where a backbone's train script meets the plugin.
+
+The patched script calls :func:`prepare` before its imports and puts :func:`entry` around its ``main``; ``segdre run``
+does the same for a script that is not patched.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from segdre_plugin.backbones.backbone import Backbone, get_backbone
+from segdre_plugin.backbones.clones.compat import adapt_names, supply_modules
+from segdre_plugin.backbones.script import REL2ID, Script
+from segdre_plugin.errors import SegDREError
+from segdre_plugin.seg.options import build_parser, parse
+from segdre_plugin.stages.wrap import wrap_model
+
+
+def prepare(adapter: str = "atlop") -> None:
+    """Supply what the script is about to import and today's libraries lack; end with a message if something is missing.
+
+    Args:
+        adapter: the backbone's name.
+
+    Raises:
+        SegDREError: never out of here: its message is printed, and the process ends.
+    """
+    from segdre_plugin.adapters import SCRIPTS
+
+    with messages():
+        script = SCRIPTS[adapter]
+        missing = [name for name in script.required if importlib.util.find_spec(name) is None]
+        if missing:
+            raise SegDREError(f"{script.file} imports {', '.join(missing)}", f"pip install {' '.join(missing)}")
+        if not Path(REL2ID).is_file():
+            raise SegDREError(
+                f"{REL2ID} not found in {Path.cwd()}: the backbone reads it when it is imported",
+                "run from the clone's folder, and put DocRED's rel2id.json into its folder meta/",
+            )
+        supplied = supply_modules()
+        if supplied:
+            print(f"segdre: standing in for {', '.join(supplied)}", file=sys.stderr)
+
+
+def entry(names: MutableMapping[str, Any], adapter: str | Backbone, script: Script | None = None) -> Callable[[], None]:
+    """Make the ``main`` that the patched script calls.
+
+    Without ``--seg`` it is the script's own, on today's libraries; with it, all stages of SegDRE.
+
+    Args:
+        names: the script's globals, its own ``main`` among them.
+        adapter: the backbone's name, or the spec of one of your own.
+        script: what its script looks like; None takes the one of that name.
+
+    Returns:
+        The new ``main``.
+    """
+    from segdre_plugin.adapters import SCRIPTS
+    from segdre_plugin.seg.evaluation_run import SavedRun
+    from segdre_plugin.seg.script_run import peek
+    from segdre_plugin.seg.training_run import Session
+
+    backbone = get_backbone(adapter)
+    spec = script or SCRIPTS[backbone.name]
+    upstream = names["main"]
+    adapt_names(names, spec)
+
+    def main() -> None:
+        with messages():
+            if {"-h", "--help"} & set(sys.argv[1:]):
+                print(build_parser().format_help())
+                upstream()
+            options, rest = parse(sys.argv[1:])
+            sys.argv[1:] = rest
+            if options.seg:
+                args, _ = peek(names, upstream, spec)
+                trains = spec.trains is None or getattr(args, spec.trains)
+                (Session if trains else SavedRun)(names, upstream, backbone, spec, options).run()
+                return
+            model = names["DocREModel"]
+            plain: dict[str, Any] = {"adapter": adapter, "fast": False}  # to the last bit what the script computes
+            names["DocREModel"] = lambda *args, **kwargs: wrap_model(model(*args, **kwargs), **plain)
+            upstream()
+
+    main.segdre = (upstream, backbone, spec)  # type: ignore[attr-defined]
+    return main
+
+
+def run_script(path: Path, arguments: list[str]) -> None:
+    """Run a train script that is not patched.
+
+    Args:
+        path: the script.
+        arguments: its command line, options of ours included.
+    """
+    load_script(path, arguments)()
+
+
+def load_script(path: Path, arguments: list[str]) -> Callable[[], None]:
+    """Import a train script, patched or not, and give it its command line.
+
+    Args:
+        path: the script.
+        arguments: its command line, options of ours included.
+
+    Returns:
+        What :func:`entry` made of its ``main``.
+
+    Raises:
+        SegDREError: if it is not there, or no script of a known backbone.
+    """
+    from segdre_plugin.backbones.clones.patching import recognise
+
+    if not path.is_file():
+        raise SegDREError(f"{path} not found", "give the train script of a clone")
+    adapter = recognise(path)
+    prepare(adapter)
+    sys.argv = [str(path), *arguments]
+    sys.path.insert(0, str(path.resolve().parent))
+    spec = importlib.util.spec_from_file_location("segdre_upstream", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    names = vars(module)
+    main: Callable[[], None] = names["main"]
+    return main if hasattr(main, "segdre") else entry(names, adapter)
+
+
+@contextmanager
+def messages() -> Iterator[None]:
+    """Turn our errors into a message and exit status 2."""
+    try:
+        yield
+    except SegDREError as error:
+        print(f"segdre: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

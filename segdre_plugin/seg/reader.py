@@ -1,0 +1,127 @@
+"""The backbone's reader between checked documents and the features of every stage."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from segdre_plugin.backbones.backbone import Backbone
+from segdre_plugin.backbones.script import Script
+from segdre_plugin.data import splits as data
+from segdre_plugin.data.splits import Split
+from segdre_plugin.errors import SegDREError, raise_all
+
+
+class Reader:
+    """What stands in for the script's ``read_docred``; it keeps the features for the stages to come.
+
+    Args:
+        read: the script's own.
+        splits: the checked data.
+        backbone: what its features look like.
+        script: what its reader takes.
+        args: the script's arguments.
+        skip_unusable: accept entities that the encoder does not see.
+    """
+
+    def __init__(
+        self,
+        read: Callable[..., Any],
+        splits: Mapping[str, Split],
+        backbone: Backbone,
+        script: Script,
+        args: Namespace,
+        skip_unusable: bool,
+    ) -> None:
+        self.read, self.splits, self.backbone, self.script = read, splits, backbone, script
+        self.args, self.skip_unusable = args, skip_unusable
+        self.tokenizer: Any = None
+        self.arguments: dict[str, Any] = {}  # of the last call, those for train only left out
+
+    def __call__(self, path: Any, tokenizer: Any, **arguments: Any) -> Any:
+        """Read a split, or another file as the script would."""
+        self.tokenizer = tokenizer
+        self.arguments = {k: v for k, v in arguments.items() if k not in self.script.train_only}
+        split = next((s for s in self.splits.values() if s.path == Path(path)), None)
+        if split is None:
+            return self.read(path, tokenizer, **arguments)
+        if not split.features:
+            self._fill(split, arguments)
+        return split.features
+
+    def fill_missing(self) -> None:
+        """Read the splits that the script did not ask for, as it read the others."""
+        for split in self.splits.values():
+            if not split.features:
+                self._fill(split, self.arguments)
+
+    def _fill(self, split: Split, arguments: dict[str, Any]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = data.readable(split, Path(folder))
+            try:
+                features = self.read(str(path), self.tokenizer, **arguments)
+            except SegDREError:
+                raise
+            except Exception as error:  # whatever bad data make the backbone's reader do
+                self._explain(split, arguments, error)
+                raise SegDREError(
+                    f"{split.path}: the backbone's reader stopped: {_name(error)}",
+                    f"is it the original one of {self.backbone.repository}?",
+                ) from error
+        labels = self.backbone.evidence_labels
+        if split.name == "train" and labels and not _has_evidence(split):
+            print("segdre: no label of train has evidence: training without the evidence loss")
+            features = [feature | {labels: None} for feature in features]
+        data.attach_features(split, features, self.backbone, self.args.transformer_type, self.skip_unusable)
+
+    def _explain(self, split: Split, arguments: dict[str, Any], error: Exception) -> None:
+        """Read document by document to find those that the reader stumbles over, and raise."""
+        problems = []
+        with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            for i, document in enumerate(split.documents):
+                single = Split(split.name, Path(folder) / split.path.name, [document])
+                single.path.write_text(json.dumps([document]), encoding="utf-8")
+                try:
+                    self.read(str(data.readable(single, Path(folder))), self.tokenizer, **self.arguments)
+                except Exception as cause:
+                    problems.append(f"document {i} {document['title']!r}: {self._reason(document, cause)}")
+        raise_all(
+            problems,
+            f"{split.path}: documents that the backbone's reader cannot read",
+            "mend, shorten or remove these documents",
+        )
+        if set(arguments) & set(self.script.train_only):
+            files = self.script.inputs(self.args, split.path)
+            raise_all(
+                self.script.explain(files, split.documents),
+                f"{split.path}: the backbone's reader stopped ({_name(error)})",
+                "make these files again, from these very documents",
+            )
+
+    def _reason(self, document: Mapping[str, Any], error: Exception) -> str:
+        limit = self.arguments.get("max_seq_length")
+        tokens = count_tokens(document, self.tokenizer)
+        if limit is not None and tokens >= limit:
+            return f"{tokens} tokens, fewer than --max_seq_length {limit} are due"
+        return _name(error)
+
+
+def _name(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _has_evidence(split: Split) -> bool:
+    return any(label.get("evidence") for document in split.documents for label in document.get("labels") or [])
+
+
+def count_tokens(document: Mapping[str, Any], tokenizer: Any) -> int:
+    """Count a document's tokens as the backbones do: word pieces, and a marker before and after each mention."""
+    mentions = [mention for mentions in document["vertexSet"] for mention in mentions]
+    markers = {(m["sent_id"], m["pos"][0], "*") for m in mentions} | {(m["sent_id"], m["pos"][1]) for m in mentions}
+    return len(markers) + sum(len(tokenizer.tokenize(word)) for sent in document["sents"] for word in sent)

@@ -1,0 +1,132 @@
+"""What training and evaluation share: the backbone's script with its arguments, the data, and each stage's inputs."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable, Mapping, MutableMapping
+from pathlib import Path
+from typing import Any
+
+from segdre_plugin.backbones.backbone import Backbone
+from segdre_plugin.backbones.clones.stand_ins import ArgparseProxy, Parsed, swapped
+from segdre_plugin.backbones.script import Script
+from segdre_plugin.data import splits as data
+from segdre_plugin.data.splits import Split
+from segdre_plugin.errors import SegDREError
+from segdre_plugin.seg.options import Options
+from segdre_plugin.seg.reader import Reader
+from segdre_plugin.seg.store import Store
+from segdre_plugin.stages.wrap import wrap_collate
+
+# Arguments that say where things are, not what is computed; the data are known by their hashes.
+PLACES = frozenset(
+    {
+        "test_batch_size",
+        "data_dir",
+        "train_file",
+        "dev_file",
+        "test_file",
+        "save_path",
+        "load_path",
+        "display_name",
+        "pred_file",
+    }
+)
+
+
+class Driver:
+    """A train script in our hands.
+
+    Args:
+        names: the globals of the script.
+        main: its ``main``.
+        backbone: what its model looks like.
+        script: what the script looks like.
+        options: what the user asked for.
+    """
+
+    splits: dict[str, Split]
+    rel2id_file: Path
+    rel2id: dict[str, int]
+    rel_info: Path
+    relation_names: dict[str, str]
+    reader: Reader
+
+    def __init__(
+        self,
+        names: MutableMapping[str, Any],
+        main: Callable[[], Any],
+        backbone: Backbone,
+        script: Script,
+        options: Options,
+    ) -> None:
+        self.names, self.main = names, main
+        self.backbone, self.script, self.options = backbone, script, options
+        self.store = Store(options.directory)
+        self.places = PLACES | script.places
+        self.args, self.given = peek(names, main, script)
+        for name, hint in script.refused.items():
+            if getattr(self.args, name):
+                raise SegDREError(f"--{name} does not go with --seg", hint)
+
+    def load(self, files: Mapping[str, str], skip_unusable: bool) -> None:
+        """Read and check the data.
+
+        Args:
+            files: split -> file name in the script's data folder; where it is empty, there is no such split.
+            skip_unusable: accept documents and entities without pairs or mentions.
+
+        Raises:
+            SegDREError: if something is wrong with the data.
+        """
+        folder = Path(self.args.data_dir)
+        self.rel2id_file = Path(self.script.rel2id.format(data_dir=folder))
+        self.rel2id = data.load_rel2id(self.rel2id_file, self.args.num_class)
+        paths = {name: folder / file for name, file in files.items() if file}
+        given = self.options.rel_info
+        candidates = [given] if given else [Path("meta/rel_info.json"), folder / "rel_info.json"]
+        self.rel_info, self.relation_names = data.load_relation_names(candidates, self.rel2id)
+        self.splits = data.load_splits(paths, self.rel2id, skip_unusable)
+        if self.script.max_sentences:
+            most = getattr(self.args, self.script.max_sentences)
+            data.check_sentences(self.splits, most, self.script.max_sentences)
+        self.reader = Reader(
+            self.names["read_docred"], self.splits, self.backbone, self.script, self.args, skip_unusable
+        )
+
+    def collate(self) -> Any:
+        """Return the script's collate function, wrapped."""
+        return wrap_collate(self.names["collate_fn"], adapter=self.backbone)
+
+    def run_main(self, overrides: Mapping[str, Any], names: Mapping[str, Any]) -> None:
+        """Run the script's ``main()`` with other arguments and other names, and its own files unwritten."""
+        silent = dict.fromkeys(self.script.silent, _nothing)
+        ours = {"argparse": ArgparseProxy(overrides), "read_docred": self.reader}
+        with swapped(self.names, silent | ours | dict(names)):
+            self.main()
+
+
+def peek(names: MutableMapping[str, Any], main: Callable[[], Any], script: Script) -> tuple[Namespace, frozenset[str]]:
+    """Parse the command line with the script's own parser, and stop its ``main()`` there.
+
+    Args:
+        names: the globals of the script.
+        main: its ``main``.
+        script: what it looks like.
+
+    Returns:
+        The arguments, and the names of those that the command line has.
+
+    Raises:
+        SegDREError: if ``main`` parses none.
+    """
+    with swapped(names, {"argparse": ArgparseProxy(stop=True)}):
+        try:
+            main()
+        except Parsed as parsed:
+            return parsed.arguments, parsed.given
+    raise SegDREError(f"{script.file}: main() parsed no arguments", "is it the original script?")
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """Stand in for a function that writes files."""

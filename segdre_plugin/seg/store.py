@@ -1,0 +1,170 @@
+"""The folder of a ``--seg`` run: one finished subfolder a stage, or none."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from segdre_plugin.data.files import read_json, write_json
+from segdre_plugin.errors import SegDREError, raise_all
+
+MARK = "settings.json"  # a stage's folder is made under another name and renamed when this is in it
+
+
+class Store:
+    """The folder ``--seg-dir``.
+
+    Args:
+        root: the folder; made when a stage is first written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs out of the folder; the lock goes with the process, also when it is killed.
+
+        Raises:
+            SegDREError: if another run is in it, or it cannot be made.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SegDREError(f"--seg-dir {self.root}: {error.strerror}", "give a folder that can be made") from None
+        lock = FileLock(self.root / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise SegDREError(
+                f"--seg-dir {self.root}: another run is using it", "wait for it, or take another"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def folder(self, stage: str) -> Path:
+        """Return the folder of a stage."""
+        return self.root / stage
+
+    def is_done(self, stage: str) -> bool:
+        """Return whether a stage is there."""
+        return (self.folder(stage) / MARK).is_file()
+
+    def check(self, stage: str, settings: Mapping[str, Any]) -> None:
+        """Refuse a finished stage that was made with other settings.
+
+        Args:
+            stage: its name.
+            settings: those of this run.
+
+        Raises:
+            SegDREError: with all the settings that differ.
+        """
+        path = self.folder(stage) / MARK
+        before, now = _flat(read_json(path, f"stage {stage}")), _flat(json.loads(json.dumps(settings)))
+        raise_all(
+            [
+                f"{name}: {before.get(name, 'not set')!r} there, {now.get(name, 'not set')!r} now"
+                for name in sorted(before.keys() | now.keys())
+                if before.get(name) != now.get(name)
+            ],
+            f"{self.folder(stage)} was made with other settings",
+            "use the same settings, another --seg-dir, or remove that folder and those of later stages",
+        )
+
+    def matches(self, stage: str, settings: Mapping[str, Any]) -> bool:
+        """Return whether a stage is there, made with just these settings."""
+        if not self.is_done(stage):
+            return False
+        before: object = read_json(self.folder(stage) / MARK, f"stage {stage}")
+        return before == json.loads(json.dumps(settings))
+
+    def adopt(self, stage: str, source: Store) -> None:
+        """Take a finished stage of another run; its files are linked where that can be done."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with replacing(self.folder(stage)) as folder:
+            shutil.copytree(source.folder(stage), folder, copy_function=_link, dirs_exist_ok=True)
+
+    @contextmanager
+    def building(self, stage: str, settings: Mapping[str, Any]) -> Iterator[Path]:
+        """Make a stage's folder: it appears whole when the context ends, and not at all if it fails.
+
+        Args:
+            stage: its name.
+            settings: what it is made with.
+
+        Yields:
+            A folder to write into.
+
+        Raises:
+            SegDREError: if a folder of that name is there already.
+        """
+        if self.folder(stage).exists():
+            raise SegDREError(f"{self.folder(stage)} is there, but is no finished stage", "remove or rename it")
+        partial = self.root / f".{stage}.partial"
+        shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+        partial.mkdir()
+        try:
+            yield partial
+            write_json(partial / MARK, settings)
+            partial.rename(self.folder(stage))
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """Make a folder anew: what was there stays until the new one is whole.
+
+    Args:
+        folder: where it goes; its parent is made.
+
+    Yields:
+        A folder to write into.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial, old = (folder.with_name(f".{folder.name}.{end}") for end in ("partial", "old"))
+    for left in (partial, old):
+        shutil.rmtree(left, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        if folder.exists():
+            folder.rename(old)
+        partial.rename(folder)
+    finally:
+        for left in (partial, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def digest(settings: Mapping[str, Any]) -> str:
+    """Return a short hash of settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _link(source: str, target: str) -> None:
+    """Let a file appear in a second place without taking space twice; finished stages never change."""
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Flatten nested settings to dotted names."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {
+        k: v for name, part in value.items() for k, v in _flat(part, f"{prefix}.{name}" if prefix else name).items()
+    }

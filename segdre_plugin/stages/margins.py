@@ -1,0 +1,153 @@
+"""Margins: how far a relation's logit lies above the threshold class's, for the top classes of each pair.
+
+A *cell* is a candidate (document, head, tail, relation). A stage's margins are a flat table of cells; a cell that a
+stage did not score has the margin -inf there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from segdre_plugin.data.files import read_arrays, write_arrays
+from segdre_plugin.injection import BoolArray
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+CELL = ("document", "head", "tail", "relation")  # what says which cell it is
+
+
+@dataclass(frozen=True)
+class Margins:
+    """The margins of one stage on one split, as parallel arrays over cells.
+
+    Attributes:
+        document: index of the document in its file.
+        head: head entity.
+        tail: tail entity.
+        relation: class of the relation (rel2id), never 0.
+        margin: its margin.
+        evidence: predicted evidence of the cell's pair, bool [cells, sentences]; no column where the backbone has none.
+    """
+
+    document: IntArray
+    head: IntArray
+    tail: IntArray
+    relation: IntArray
+    margin: FloatArray
+    evidence: BoolArray
+
+    def __len__(self) -> int:
+        return len(self.margin)
+
+    def take(self, keep: npt.NDArray[Any]) -> Margins:
+        """Return the cells at ``keep`` (a mask or indices)."""
+        return Margins(*(getattr(self, f.name)[keep] for f in fields(self)))
+
+    def pairs(self, n_entities: int) -> IntArray:
+        """Return each pair a number of its own, equal across stages; ``n_entities`` exceeds any entity's index."""
+        return (self.document * n_entities + self.head) * n_entities + self.tail
+
+    def keys(self, n_entities: int, n_classes: int) -> IntArray:
+        """Return each cell a number of its own, equal across stages.
+
+        Args:
+            n_entities: more than any entity's index.
+            n_classes: more than any class.
+
+        Returns:
+            int [cells].
+        """
+        return self.pairs(n_entities) * n_classes + self.relation
+
+    def save(self, path: Path) -> None:
+        """Write the table as npz, integers and margins as 32 bits, evidence only if the backbone has any."""
+        arrays = {name: getattr(self, name).astype(np.int32) for name in CELL}
+        arrays["margin"] = self.margin.astype(np.float32)
+        if self.evidence.shape[1]:
+            arrays["evidence"] = self.evidence
+        write_arrays(path, arrays)
+
+    @staticmethod
+    def load(path: Path) -> Margins:
+        """Read a table that :meth:`save` wrote."""
+        arrays = read_arrays(path)
+        margin = arrays["margin"].astype(np.float64)
+        evidence = arrays.get("evidence", np.zeros((len(margin), 0), dtype=bool))
+        document, head, tail, relation = (arrays[name].astype(np.int64) for name in CELL)
+        return Margins(document, head, tail, relation, margin, evidence)
+
+
+def concatenate(tables: Sequence[Margins]) -> Margins:
+    """Put the cells of several tables one after the other; an empty list gives an empty table.
+
+    Args:
+        tables: any number of tables; one without evidence among others has none in each sentence.
+
+    Returns:
+        All their cells.
+    """
+    width = max((table.evidence.shape[1] for table in tables), default=0)
+    evidence = [np.zeros((0, width), dtype=bool)]
+    evidence += [np.pad(table.evidence, ((0, 0), (0, width - table.evidence.shape[1]))) for table in tables]
+    nothing = np.empty(0, dtype=np.int64)
+    document, head, tail, relation = (
+        np.concatenate([nothing, *(getattr(table, name) for table in tables)]) for name in CELL
+    )
+    margins = np.concatenate([np.empty(0), *(table.margin for table in tables)])
+    return Margins(document, head, tail, relation, margins, np.concatenate(evidence))
+
+
+def top_margins(
+    logits: torch.Tensor, num_labels: int, threshold_class: int = 0
+) -> tuple[IntArray, IntArray, FloatArray]:
+    """Return the margins of the top classes of each pair.
+
+    Args:
+        logits: [pairs, classes].
+        num_labels: how many classes a pair may have at most, the threshold class among them; not positive: all.
+        threshold_class: the class whose logit is the threshold.
+
+    Returns:
+        Pair index, relation class and margin of each cell; int, int and float [cells], cells of a pair by falling
+        margin.
+    """
+    classes = logits.shape[1]
+    k = min(num_labels, classes) if num_labels > 0 else classes
+    values, relations = logits.float().topk(k, dim=1)
+    margins = (values - logits[:, threshold_class : threshold_class + 1].float()).double().cpu().numpy()
+    relations_np = relations.cpu().numpy()
+    rows = np.broadcast_to(np.arange(len(margins))[:, None], relations_np.shape)
+    keep = relations_np != threshold_class
+    return rows[keep].astype(np.int64), relations_np[keep].astype(np.int64), margins[keep]
+
+
+def official(cells: Margins, documents: Sequence[Mapping[str, Any]], id2rel: Mapping[int, str]) -> list[dict[str, Any]]:
+    """Write cells as predictions in DocRED's official format.
+
+    Args:
+        cells: the predicted cells.
+        documents: the split's documents.
+        id2rel: relation class -> relation id.
+
+    Returns:
+        Dictionaries with title, h_idx, t_idx and r, in the order of documents, heads, tails and relations; and with
+        evidence (sentences) if the backbone predicts any.
+    """
+    cells = cells.take(np.lexsort((cells.relation, cells.tail, cells.head, cells.document)))
+    columns = (getattr(cells, name).tolist() for name in CELL)
+    rows: list[dict[str, Any]] = [
+        {"title": documents[d]["title"], "h_idx": h, "t_idx": t, "r": id2rel[r]}
+        for d, h, t, r in zip(*columns, strict=True)
+    ]
+    if cells.evidence.shape[1]:
+        for row, d, sentences in zip(rows, cells.document.tolist(), cells.evidence, strict=True):
+            row["evidence"] = np.flatnonzero(sentences[: len(documents[d]["sents"])]).tolist()
+    return rows

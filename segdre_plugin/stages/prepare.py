@@ -1,0 +1,112 @@
+"""From the backbone's features to those of a wrapped model's stage; what a training loop calls before it collates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from segdre_plugin.backbones.attention import position_range
+from segdre_plugin.backbones.features import Feature, add_branches, keep_pairs, stage_pairs, visible_entities
+from segdre_plugin.backbones.hooks import STATE, Wrapped
+from segdre_plugin.errors import SegDREError
+from segdre_plugin.salient import Salient, as_chain
+from segdre_plugin.stages.branches import Triple, Verbaliser
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The features of a stage.
+
+    Attributes:
+        features: those with one pair or more.
+        documents: for each feature, the index of its document.
+        injected: document index -> the triples that were injected into it (stage sparse).
+        left_out: how many triples exceeded the token budget (stage sparse).
+    """
+
+    features: list[Feature]
+    documents: list[int]
+    injected: dict[int, list[Triple]]
+    left_out: int
+
+
+def prepare_features(
+    features: Sequence[Feature],
+    documents: Sequence[Mapping[str, Any]],
+    model: nn.Module,
+    *,
+    salient: Sequence[Salient] | None = None,
+    triples: Sequence[Sequence[Triple]] | None = None,
+    verbaliser: Verbaliser | None = None,
+) -> Prepared:
+    """Return a wrapped model's stage its pairs, and in stage sparse its branches.
+
+    Pairs of an entity without any mention that the encoder sees are left out, and so are documents without a pair.
+
+    Args:
+        features: the backbone's features, one a document.
+        documents: the DocRED documents.
+        model: the wrapped model; its stage decides.
+        salient: the salient entity of each document, or its salient entities (stages dense and sparse).
+        triples: the dense triples to inject into each document, best-scored first (stage sparse).
+        verbaliser: turns them into branches (stage sparse).
+
+    Returns:
+        New features; those given are not changed.
+
+    Raises:
+        SegDREError: if the model is not wrapped, the lengths differ, or the stage needs what is not given.
+    """
+    wrapped: Wrapped | None = vars(model).get(STATE)
+    if wrapped is None:
+        raise SegDREError(f"this {type(model).__name__} is not wrapped", "call wrap_model(model, stage=...) first")
+    stage, backbone = wrapped.stage, wrapped.backbone
+    needed = {"dense": ("salient",), "sparse": ("salient", "triples", "verbaliser")}.get(stage, ())
+    passed = {"salient": salient, "triples": triples, "verbaliser": verbaliser}
+    missing = [name for name in needed if passed[name] is None]
+    if missing:
+        raise SegDREError(f"prepare_features: stage {stage} needs {' and '.join(missing)}", "pass them")
+    for name, parts in (("documents", documents), ("salient", salient), ("triples", triples)):
+        if parts is not None and len(parts) != len(features):
+            raise SegDREError(f"prepare_features: {len(parts)} {name} for {len(features)} features", "pass one of each")
+
+    config: Any = model.config
+    kind = config.transformer_type
+    max_positions, offset = position_range(getattr(model, backbone.encoder), kind)
+    chosen: list[Feature] = []
+    places: list[int] = []
+    injected: dict[int, list[Triple]] = {}
+    left_out = 0
+    for i, feature in enumerate(features):
+        chain = as_chain(salient[i]) if salient is not None else ()
+        pairs = np.asarray(feature["hts"], dtype=np.int64).reshape(-1, 2)
+        visible = np.asarray(visible_entities(feature, backbone, kind), dtype=bool)
+        keep = stage_pairs(feature, stage, chain) & visible[pairs].all(axis=1)
+        if not keep.any():
+            continue
+        made = keep_pairs(feature, keep, backbone)
+        if stage == "sparse":
+            assert triples is not None
+            assert verbaliser is not None
+            words = verbaliser(documents[i], chain, triples[i] if chain else [])
+            if chain:
+                injected[i] = words.triples
+            left_out += words.left_out
+            made = add_branches(
+                made,
+                chain,
+                words.branches,
+                words.owners,
+                backbone=backbone,
+                transformer_type=kind,
+                max_positions=max_positions,
+                position_offset=offset,
+                link=verbaliser.config.link,
+            )
+        chosen.append(made)
+        places.append(i)
+    return Prepared(chosen, places, injected, left_out)

@@ -1,0 +1,142 @@
+"""Run a model of any stage over features and collect what it says of each pair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from segdre_plugin.backbones.backbone import Backbone
+from segdre_plugin.backbones.batching import batches
+from segdre_plugin.backbones.features import Feature
+from segdre_plugin.backbones.hooks import STATE, Wrapped
+from segdre_plugin.stages.margins import Margins, concatenate, top_margins
+
+PAIR_MEMORY = 512 << 20  # bytes that the bilinear features of a batch's pairs would take
+
+
+@contextmanager
+def captured_logits(model: nn.Module, backbone: Backbone) -> Iterator[list[Tensor]]:
+    """Collect what the model's classifier puts out, call by call, while the context lasts."""
+    seen: list[Tensor] = []
+    handle = getattr(model, backbone.classifier).register_forward_hook(
+        lambda module, args, output: seen.append(output.detach())
+    )
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+@torch.no_grad()
+def outputs(
+    model: nn.Module,
+    features: Sequence[Feature],
+    collate_fn: Any,
+    *,
+    batch_size: int,
+    device: Any,
+    label: str,
+    progress: Callable[[int], Any] | None = None,
+) -> Iterator[tuple[list[Feature], list[int], Tensor, Any]]:
+    """Predict features in batches of like length, with a progress bar.
+
+    Args:
+        model: a wrapped model; in eval mode meanwhile.
+        features: features with one pair or more.
+        collate_fn: a wrapped collate function.
+        batch_size: most documents of a batch.
+        device: where the model is.
+        label: of the progress bar; empty for none.
+        progress: called after each batch with its number of documents.
+
+    Yields:
+        The features of a batch, the index of each in ``features`` (one with very many pairs comes in parts, in order),
+        the classifier's output for all their pairs, [pairs, outputs], and the model's output.
+    """
+    wrapped: Wrapped = vars(model)[STATE]
+    training = model.training
+    model.eval()
+    width = getattr(model, wrapped.backbone.classifier).in_features
+    most = max(1, PAIR_MEMORY // (4 * width))
+    loader: DataLoader[Any] = DataLoader(
+        list(batches(features, wrapped.backbone, batch_size, most)),  # type: ignore[arg-type]
+        batch_size=None,
+        collate_fn=lambda batch: (*batch, collate_fn(batch[0])),
+    )
+    try:
+        for batch, places, collated in tqdm(loader, desc=label, leave=False, dynamic_ncols=True, disable=not label):
+            with captured_logits(model, wrapped.backbone) as seen:
+                output = model(**wrapped.backbone.inputs(collated, device))
+            yield batch, places, torch.cat(seen), output
+            if progress:
+                progress(len(batch))
+    finally:
+        model.train(training)
+
+
+def score_relations(
+    model: nn.Module, features: Sequence[Feature], documents: Sequence[int], collate_fn: Any, **how: Any
+) -> Margins:
+    """Return the margins of all pairs of ``features``.
+
+    Args:
+        model: a wrapped model of stage base, dense or sparse.
+        features: the stage's features; those with an ``entity_map`` number only some of their document's entities.
+        documents: for each feature, the index of its document.
+        collate_fn: a wrapped collate function.
+        how: batch_size, device, label and progress of :func:`outputs`.
+
+    Returns:
+        The margins of the top ``model.num_labels`` classes of each pair, document by document, with its evidence if the
+        model predicts any.
+    """
+    backbone: Backbone = vars(model)[STATE].backbone
+    parts = []
+    for batch, places, logits, output in outputs(model, features, collate_fn, **how):
+        pairs = np.concatenate([_document_pairs(feature) for feature in batch])
+        owner = np.repeat([documents[i] for i in places], [len(feature["hts"]) for feature in batch])
+        rows, relations, margins = top_margins(logits, int(model.num_labels))  # type: ignore[arg-type]
+        evidence = np.zeros((len(pairs), 0), dtype=bool)
+        if backbone.evidence and backbone.evidence in output:
+            evidence = output[backbone.evidence].bool().cpu().numpy()
+        parts.append(Margins(owner[rows], pairs[rows, 0], pairs[rows, 1], relations, margins, evidence[rows]))
+    scored = concatenate(parts)
+    return scored.take(np.argsort(scored.document, kind="stable"))
+
+
+def _document_pairs(feature: Feature) -> np.ndarray:
+    """Return a feature's pairs by the document's entities, [pairs, 2]."""
+    pairs = np.asarray(feature["hts"], dtype=np.int64)
+    if "entity_map" not in feature:
+        return pairs
+    entities = feature["entity_map"]
+    return np.asarray([entities[i] for i in range(len(entities))], dtype=np.int64)[pairs]
+
+
+def score_counts(model: nn.Module, features: Sequence[Feature], collate_fn: Any, **how: Any) -> list[np.ndarray]:
+    """Return the expected count of each pair (eq. 7).
+
+    Args:
+        model: a wrapped model of stage identify.
+        features: features with all pairs.
+        collate_fn: a wrapped collate function.
+        how: batch_size, device, label and progress of :func:`outputs`.
+
+    Returns:
+        For each feature, float [pairs].
+    """
+    counts: list[list[np.ndarray]] = [[] for _ in features]
+    loss: Any = getattr(model, vars(model)[STATE].backbone.loss)  # that of the count head
+    for batch, places, logits, _ in outputs(model, features, collate_fn, **how):
+        expected = loss.get_label(logits).float().cpu().numpy()
+        ends = np.cumsum([len(feature["hts"]) for feature in batch])[:-1]
+        for i, part in zip(places, np.split(expected, ends), strict=True):
+            counts[i].append(part)
+    return [np.concatenate(parts) for parts in counts]

@@ -1,0 +1,259 @@
+"""How salient entities are chosen (paper section 6.1, table 5), by name; users add strategies of their own.
+
+A strategy declares what it needs besides the document: a head to train in stage identify, the base model's margins, or
+gold labels. One without a head makes stage identify a matter of seconds.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rapidfuzz.distance import Levenshtein
+from torch import nn
+
+from segdre_plugin.errors import SegDREError, raise_all
+from segdre_plugin.salient import Chain, Document, as_chain, gold_chain, select_chain
+from segdre_plugin.stages.linear_head import SquaredCountLoss
+from segdre_plugin.stages.margins import Margins
+from segdre_plugin.zip_head import CountHead, CountLoss
+
+
+@dataclass(frozen=True)
+class Case:
+    """One document to choose for, and what was found of it.
+
+    Attributes:
+        document: the DocRED document; of two entities or more.
+        seed: the run's.
+        pairs: entity pairs (h, t) that the strategy's head counted, [n_pairs, 2].
+        counts: how many relations it expects of each, [n_pairs].
+        base: the cells that the base model scored; None unless the strategy needs them.
+    """
+
+    document: Document
+    seed: int = 0
+    pairs: NDArray[np.integer[Any]] = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
+    counts: NDArray[np.floating[Any]] = field(default_factory=lambda: np.zeros(0))
+    base: Margins | None = None
+
+
+@dataclass(frozen=True)
+class Head:
+    """What stage identify trains.
+
+    Attributes:
+        module: (size of the bilinear features, hidden size) -> what takes the place of the backbone's classifier.
+        loss: makes what takes the place of its loss; ``get_label`` gives the expected count of each pair, [pairs].
+    """
+
+    module: Callable[[int, int], nn.Module]
+    loss: Callable[[], nn.Module]
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A way to choose salient entities.
+
+    Attributes:
+        name: what users call it.
+        choose: (case, k) -> indices of k different entities or less, the most salient one first.
+        head: what stage identify trains for it; None: nothing.
+        needs_base: whether it reads the base model's margins.
+        needs_gold: whether it reads labels.
+    """
+
+    name: str
+    choose: Callable[[Case, int], Sequence[int]]
+    head: Head | None = None
+    needs_base: bool = False
+    needs_gold: bool = False
+
+    @property
+    def predicts(self) -> bool:
+        """Return whether it rests on what a model says of a document."""
+        return self.head is not None or self.needs_base
+
+
+_strategies: dict[str, Strategy] = {}
+
+
+def register(strategy: Strategy) -> Strategy:
+    """Make a strategy known by its name; do it before the options are read.
+
+    Args:
+        strategy: the strategy.
+
+    Returns:
+        The same.
+
+    Raises:
+        SegDREError: if its name is empty or taken, or it wants a head and the base model's margins.
+    """
+    if not strategy.name or strategy.name in _strategies:
+        known = f"known ones: {', '.join(_strategies)}"
+        raise SegDREError(f"the strategy's name {strategy.name!r} is empty or taken ({known})", "give it another name")
+    if strategy.head and strategy.needs_base:
+        raise SegDREError(f"strategy {strategy.name}: has a head and needs_base", "choose by one of the two")
+    _strategies[strategy.name] = strategy
+    return strategy
+
+
+def get_strategy(name: str) -> Strategy:
+    """Look a strategy up.
+
+    Args:
+        name: its name.
+
+    Returns:
+        The strategy.
+
+    Raises:
+        SegDREError: if there is none of that name.
+    """
+    if name not in _strategies:
+        hint = f"strategies: {', '.join(_strategies)}; one of your own has to be registered first"
+        raise SegDREError(f"unknown strategy {name!r} for salient entities", hint)
+    return _strategies[name]
+
+
+def strategy_names() -> list[str]:
+    """Return the names of all strategies, the default first."""
+    return list(_strategies)
+
+
+def choose_salient(
+    strategy: Strategy,
+    documents: Sequence[Document],
+    *,
+    k: int = 1,
+    seed: int = 0,
+    base: Margins | None = None,
+    counts: Mapping[str, NDArray[Any]] | None = None,
+) -> list[Chain]:
+    """Choose the salient entities of documents.
+
+    Args:
+        strategy: how.
+        documents: DocRED documents.
+        k: most salient entities of a document.
+        seed: the run's.
+        base: the base model's margins of all documents, for strategies that need them.
+        counts: ``document`` (index), ``pair`` (h, t) and ``count`` of each pair that the strategy's head counted, as
+            arrays [n_pairs] and [n_pairs, 2], for strategies with a head.
+
+    Returns:
+        The salient entities of each document; none where it has no pair.
+
+    Raises:
+        SegDREError: if the strategy lacks what it needs, or does not give what is due.
+    """
+    hint = "pass them, or take another strategy"
+    if strategy.needs_base and base is None:
+        raise SegDREError(f"strategy {strategy.name} needs the margins of the base model", hint)
+    if strategy.head and counts is None:
+        raise SegDREError(f"strategy {strategy.name} needs the counts of its head", hint)
+    check_labels(strategy, documents)
+    n = len(documents)
+    cells = _rows(base.document, n) if base is not None else []
+    counted = _rows(counts["document"], n) if counts is not None else []
+    found: list[Chain] = []
+    for i, document in enumerate(documents):
+        case = Case(document, seed)
+        if strategy.needs_base and base is not None:
+            case = replace(case, base=base.take(cells[i]))
+        if strategy.head and counts is not None:
+            case = replace(case, pairs=counts["pair"][counted[i]], counts=counts["count"][counted[i]])
+        no_pair = len(document["vertexSet"]) < 2 or (strategy.head and not len(case.pairs))
+        found.append(() if no_pair else _checked(strategy, document, strategy.choose(case, k), k))
+    return found
+
+
+def check_labels(strategy: Strategy, documents: Sequence[Document], where: str = "") -> None:
+    """Refuse documents without labels if a strategy reads them.
+
+    Args:
+        strategy: the strategy.
+        documents: DocRED documents.
+        where: their file, for the message.
+
+    Raises:
+        SegDREError: with all that have none.
+    """
+    if strategy.needs_gold:
+        without = [(i, document) for i, document in enumerate(documents) if document.get("labels") is None]
+        raise_all(
+            [f"document {i} {document.get('title')!r}" for i, document in without],
+            f"{where}: " * bool(where) + f"strategy {strategy.name} reads labels, and these documents have none",
+            "take another strategy, or leave these documents out",
+        )
+
+
+def _rows(document: NDArray[np.integer[Any]], n: int) -> list[NDArray[np.int64]]:
+    """Return the rows of a table that belong to each of ``n`` documents."""
+    order = np.argsort(document, kind="stable")
+    return np.split(order, np.searchsorted(document[order], np.arange(1, n)))
+
+
+def _checked(strategy: Strategy, document: Document, chosen: Sequence[int], k: int) -> Chain:
+    n = len(document["vertexSet"])
+    chain = as_chain(chosen)
+    if len(chain) > k or len(set(chain)) < len(chain) or not all(0 <= entity < n for entity in chain):
+        due = f"at most {k} different ones of its {n} entities are due"
+        raise SegDREError(f"strategy {strategy.name} chose {list(chain)} in {document.get('title')!r}; {due}")
+    return chain
+
+
+def by_counts(case: Case, k: int) -> list[int]:
+    """Choose greedily by the counts of the strategy's head (section 3.3, after equation 7)."""
+    return select_chain(case.counts, case.pairs, len(case.document["vertexSet"]), k)
+
+
+def _aggregation(case: Case, k: int) -> list[int]:
+    """Count the relations that the base model predicts."""
+    assert case.base is not None
+    predicted = case.base.take(case.base.margin > 0)
+    pairs = np.stack([predicted.head, predicted.tail], axis=1)
+    return select_chain(np.ones(len(pairs)), pairs, len(case.document["vertexSet"]), k)
+
+
+def _max_mention(case: Case, k: int) -> list[int]:
+    """Take the entities with most mentions; ties go to the lower index."""
+    entities = case.document["vertexSet"]
+    return sorted(range(len(entities)), key=lambda e: -len(entities[e]))[:k]
+
+
+def _edit_distance(case: Case, k: int) -> list[int]:
+    """Take the entities with a name nearest to the title; ties go to more mentions, then to the lower index."""
+    entities, title = case.document["vertexSet"], case.document["title"].casefold()
+    distance = [min(Levenshtein.distance(m["name"].casefold(), title) for m in mentions) for mentions in entities]
+    return sorted(range(len(entities)), key=lambda e: (distance[e], -len(entities[e])))[:k]
+
+
+def _random(case: Case, k: int) -> list[int]:
+    """Take any; which ones depends on the seed and the document, and not on what was drawn before."""
+    n = len(case.document["vertexSet"])
+    generator = random.Random(f"{case.seed} {case.document['title']} {case.document['sents']}")
+    return generator.sample(range(n), n)[:k]  # so that one more leaves those before it as they are
+
+
+def _gold(case: Case, k: int) -> list[int]:
+    """Take the gold ones: an oracle."""
+    return gold_chain(case.document, k)
+
+
+for _strategy in (
+    Strategy("zip", by_counts, head=Head(CountHead, CountLoss)),
+    Strategy("linear", by_counts, head=Head(partial(CountHead, outputs=1), SquaredCountLoss)),
+    Strategy("aggregation", _aggregation, needs_base=True),
+    Strategy("max-mention", _max_mention),
+    Strategy("edit-distance", _edit_distance),
+    Strategy("random", _random),
+    Strategy("gold", _gold, needs_gold=True),
+):
+    register(_strategy)

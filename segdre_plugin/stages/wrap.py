@@ -1,0 +1,222 @@
+"""Wrap a backbone's model and its collate function, in place and reversibly.
+
+Nothing of the backbone is replaced but, in stage ``identify``, its classifier and its loss, and in the others its loss
+if the settings name another one. What a stage needs beyond that travels through forward hooks on the encoder: the
+backbone's own ``encode`` cuts a document into windows, the hook appends the branches to each window with their soft
+positions and visible matrix (eq. 9-10), and cuts the branch tokens off again before the backbone merges the windows.
+Hooks also put the encoder's outputs where the backbones look for them: attentions last, hidden states before them, in
+every transformers version.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from segdre_plugin.backbones.attention import check_outputs, force_eager, mask_form
+from segdre_plugin.backbones.backbone import Backbone, find_backbone, get_backbone
+from segdre_plugin.backbones.fast import speed_up
+from segdre_plugin.backbones.features import FEATURE
+from segdre_plugin.backbones.guards import guard
+from segdre_plugin.backbones.hooks import (
+    STATE,
+    AppendBranches,
+    CutBranches,
+    DropInjections,
+    InjectedPositions,
+    TakeInjections,
+    Wrapped,
+)
+from segdre_plugin.backbones.losses import build_loss
+from segdre_plugin.backbones.precision import use_bf16
+from segdre_plugin.errors import SegDREError
+from segdre_plugin.stages.config import STAGES, SegConfig
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def wrap_model(
+    model: M,
+    *,
+    stage: str = "base",
+    adapter: str | Backbone | None = None,
+    config: SegConfig | None = None,
+    fast: bool = True,
+    bf16: bool = False,
+) -> M:
+    """Make a backbone's model the model of one stage, in place.
+
+    In the stages base, dense and sparse the state_dict keeps the backbone's keys. In stage sparse the model takes
+    batches from :func:`wrap_collate`.
+
+    Args:
+        model: the backbone's model.
+        stage: one of base, identify, dense, sparse.
+        adapter: the backbone's name or spec; None recognises it.
+        config: settings; None takes the paper's.
+        fast: compute the same numbers (to about 1e-6, not to the last bit) in less time and memory.
+        bf16: compute in bfloat16 where that is safe (torch's autocast); not the same numbers.
+
+    Returns:
+        The same model.
+
+    Raises:
+        SegDREError: if the stage is unknown, the model is wrapped already, or it lacks something that the stage
+            needs; the model is then as it was.
+    """
+    if stage not in STAGES:
+        raise SegDREError(f"unknown stage {stage!r}", f"stages of a model: {', '.join(STAGES)}")
+    if hasattr(model, STATE):
+        raise SegDREError(
+            f"this {type(model).__name__} is wrapped already (stage {vars(model)[STATE].stage})",
+            "call unwrap_model(model) first",
+        )
+    backbone = find_backbone(model, adapter)
+    settings = config or SegConfig()
+    encoder: nn.Module = getattr(model, backbone.encoder)
+    wrapped = Wrapped(stage, backbone)
+    try:
+        wrapped.undo.append(force_eager(encoder))
+        check_outputs(encoder)
+        if stage == "sparse":
+            wrapped.mask_form = mask_form(encoder)
+            _hook_injection(model, encoder, wrapped)
+        if stage == "identify":
+            _swap_head(model, settings, wrapped)
+        else:
+            _swap_loss(model, settings, wrapped)
+        if fast:
+            speed_up(model, wrapped)
+        if bf16:
+            use_bf16(model, wrapped)
+        guard(model, wrapped)
+        wrapped.undo.append(encoder.register_forward_hook(CutBranches(wrapped)).remove)
+    except Exception:
+        _undo(wrapped)
+        raise
+    object.__setattr__(model, STATE, wrapped)
+    return model
+
+
+def unwrap_model(model: M) -> M:
+    """Undo :func:`wrap_model`: the model is as it was, weights that were trained meanwhile excepted.
+
+    Args:
+        model: a wrapped model.
+
+    Returns:
+        The same model.
+
+    Raises:
+        SegDREError: if it is not wrapped.
+    """
+    if not hasattr(model, STATE):
+        raise SegDREError(f"this {type(model).__name__} is not wrapped", "call wrap_model(model) first")
+    _undo(vars(model)[STATE])
+    object.__delattr__(model, STATE)
+    return model
+
+
+def wrap_collate(collate_fn: Callable[[list[dict[str, Any]]], Any], *, adapter: str | Backbone) -> Collate:
+    """Wrap a backbone's collate function so that injections reach the model.
+
+    Args:
+        collate_fn: the backbone's collate function.
+        adapter: the backbone's name or spec.
+
+    Returns:
+        A collate function. A batch of features without injections comes out as the backbone made it. It raises
+        SegDREError if the batch has another layout than the backbone's, or only some of its documents are prepared.
+
+    Raises:
+        SegDREError: if the adapter is unknown.
+    """
+    return Collate(collate_fn, get_backbone(adapter))
+
+
+class Collate:
+    """What :func:`wrap_collate` returns; a class so that the workers of a data loader can pickle it."""
+
+    def __init__(self, collate_fn: Callable[[list[dict[str, Any]]], Any], backbone: Backbone) -> None:
+        self.collate_fn = collate_fn
+        self.backbone = backbone
+
+    def __call__(self, features: list[dict[str, Any]]) -> Any:
+        """Collate features and attach their injections."""
+        batch = self.collate_fn(features)
+        _check_layout(batch, self.backbone)
+        prepared = [feature[FEATURE] for feature in features if FEATURE in feature]
+        if not prepared:
+            return batch
+        if len(prepared) < len(features):
+            titles = [str(feature.get("title")) for feature in features if FEATURE not in feature]
+            raise SegDREError(
+                f"{len(titles)} of {len(features)} documents of a batch have no injection: {', '.join(titles[:3])}",
+                "prepare all of them with prepare_features",
+            )
+        at = self.backbone.batch.index("entity_pos")
+        carrier = InjectedPositions(batch[at])
+        carrier.injections = [injection for windows in prepared for injection in windows]
+        return (*batch[:at], carrier, *batch[at + 1 :])
+
+
+def _check_layout(batch: Any, backbone: Backbone) -> None:
+    """Refuse a batch that is not the backbone's."""
+    expected = f"{len(backbone.batch)} parts ({', '.join(backbone.batch)})"
+    hint = f"wrap the collate function of {backbone.repository}, or pass the right adapter="
+    if not isinstance(batch, Sequence) or len(batch) != len(backbone.batch):
+        size = f"{len(batch)} parts" if isinstance(batch, Sequence) else type(batch).__name__
+        raise SegDREError(f"collate: a batch of {backbone.name} has {expected}, found {size}", hint)
+    ids, mask = batch[backbone.batch.index("input_ids")], batch[backbone.batch.index("attention_mask")]
+    if not (isinstance(ids, Tensor) and isinstance(mask, Tensor) and ids.dim() == 2 and ids.shape == mask.shape):
+        raise SegDREError(
+            f"collate: a batch of {backbone.name} has {expected}, the first two [documents, tokens]; "
+            f"found {_describe(ids)} and {_describe(mask)}",
+            hint,
+        )
+
+
+def _describe(part: Any) -> str:
+    return str(list(part.shape)) if isinstance(part, Tensor) else type(part).__name__
+
+
+def _undo(wrapped: Wrapped) -> None:
+    for step in reversed(wrapped.undo):
+        step()
+    wrapped.undo.clear()
+
+
+def _swap_head(model: nn.Module, config: SegConfig, wrapped: Wrapped) -> None:
+    """Put the count head of the strategy and its loss in the place of classifier and loss (eq. 4-6)."""
+    backbone, made = wrapped.backbone, config.strategy.head
+    if made is None:
+        raise SegDREError(f"strategy {config.salient} trains nothing in stage identify", "leave this stage out")
+    classifier, loss = getattr(model, backbone.classifier), getattr(model, backbone.loss)
+    head = made.module(classifier.in_features, config.hidden).to(classifier.weight)
+    wrapped.undo += [
+        partial(setattr, model, backbone.classifier, classifier),  # no lambda: a deep copy undoes itself
+        partial(setattr, model, backbone.loss, loss),
+    ]
+    setattr(model, backbone.classifier, head)
+    setattr(model, backbone.loss, made.loss())
+
+
+def _swap_loss(model: nn.Module, config: SegConfig, wrapped: Wrapped) -> None:
+    """Put the loss that the settings name in the place of the backbone's own."""
+    name = wrapped.backbone.loss
+    own = getattr(model, name)
+    wrapped.undo.append(partial(setattr, model, name, own))
+    setattr(model, name, build_loss(config.loss, own))
+
+
+def _hook_injection(model: nn.Module, encoder: nn.Module, wrapped: Wrapped) -> None:
+    """Hand a batch's injections from ``forward`` to the encoder's inputs."""
+    undo = wrapped.undo  # one by one: a step that fails leaves those before it to be undone
+    take = TakeInjections(wrapped, inspect.signature(model.forward))
+    undo.append(model.register_forward_pre_hook(take, with_kwargs=True).remove)
+    undo.append(model.register_forward_hook(DropInjections(wrapped), always_call=True).remove)
+    undo.append(encoder.register_forward_pre_hook(AppendBranches(wrapped), with_kwargs=True).remove)

@@ -1,0 +1,145 @@
+"""Streaming equals reading the whole file at once, whatever the sizes of blocks; broken files are named."""
+
+import json
+import tracemalloc
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segdre_plugin import SegDREError
+from segdre_plugin.data import stream
+from segdre_plugin.data.stream import Broken, count_lines, read_values
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def is_text(value):
+    """Whether a value can be written as UTF-8 without escapes."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def write(folder, text):
+    path = folder / "values.json"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    values=st.lists(VALUES, max_size=6),
+    block=st.integers(1, 40),
+    indent=st.sampled_from([None, 0, 3]),
+    ascii_only=st.booleans(),
+)
+def test_list_equals_reading_it_at_once(tmp_path_factory, values, block, indent, ascii_only):
+    if not is_text(values):
+        ascii_only = True
+    path = write(tmp_path_factory.mktemp("list"), json.dumps(values, indent=indent, ensure_ascii=ascii_only))
+    before, stream.BLOCK = stream.BLOCK, block
+    try:
+        assert list(read_values(path)) == values
+    finally:
+        stream.BLOCK = before
+
+
+@settings(max_examples=40, deadline=None)
+@given(values=st.lists(st.dictionaries(st.text(max_size=5), VALUES, max_size=4), min_size=1, max_size=6))
+def test_lines_equal_reading_them_one_by_one(tmp_path_factory, values):
+    path = write(tmp_path_factory.mktemp("lines"), "\n\n".join(json.dumps(value) for value in values))
+    assert list(read_values(path)) == values
+    assert count_lines(path) == len(values)
+
+
+def test_byte_order_mark_and_windows_line_ends(tmp_path):
+    assert list(read_values(write(tmp_path, b'\xef\xbb\xbf{"a": 1}\r\n{"a": 2}\r\n'))) == [{"a": 1}, {"a": 2}]
+    assert list(read_values(write(tmp_path, b"\xef\xbb\xbf [1,\r\n2]\r\n"))) == [1, 2]
+
+
+def test_broken_lines_are_one_bad_document_each(tmp_path):
+    path = write(
+        tmp_path, b'{"a": 1}\n{"a": \n{"a": "\xff"}\n' + b"[" * 200_000 + b"\n" + b"9" * 5000 + b'\n{"a": 2}\n'
+    )
+    first, *broken, last = read_values(path)
+    assert (first, last) == ({"a": 1}, {"a": 2})
+    assert [type(value) for value in broken] == [Broken] * 4
+    for value, word in zip(broken, ("Expecting value", "UTF-8", "deeply", "digits"), strict=True):
+        assert word in value.reason
+
+
+BAD_LISTS = [
+    (b"[1, 2", "after element 1: expected , or ], found the end of the file"),
+    (b"[1 2]", "after element 0: expected , or ], found '2'"),
+    (b"[1, ]", "element 1: Expecting value"),
+    (b"[", "element 0: Expecting value"),
+    (b'[1, {"a": }, 3]', "element 1: Expecting value"),
+    (b'[1, {"a": "b]', "element 1: Unterminated string"),
+    (b"[1, tru", "element 1: Expecting value"),
+    (b'["a", "\xff"]', "element 1: not UTF-8"),
+    (b"[1] [2]", "more text after the list"),
+    (b"[[" + b"[" * 200_000, "element 0: nested too deeply"),
+    (b"[" + b"9" * 5000 + b"]", "element 0: Exceeds the limit"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_LISTS, ids=[message[:40] for _, message in BAD_LISTS])
+def test_broken_list_ends_at_the_break(tmp_path, text, message):
+    path = write(tmp_path, text)
+    with pytest.raises(SegDREError) as caught:
+        list(read_values(path))
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_elements_before_the_break_come_out(tmp_path):
+    values = read_values(write(tmp_path, b"[1, 2, oops"))
+    assert [next(values), next(values)] == [1, 2]
+    with pytest.raises(SegDREError, match="element 2"):
+        next(values)
+
+
+def test_syntax_error_is_found_without_reading_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(stream, "BLOCK", 64)
+    path = write(tmp_path, b"[1, {oops: 3}, " + b'"text", ' * 100_000 + b"4]")
+    with path.open(encoding="utf-8") as file, pytest.raises(SegDREError, match="element 1"):
+        list(stream._elements(file, path, "documents"))
+    # _elements read a few blocks and not the file: 64 characters, then a little more
+    with path.open(encoding="utf-8") as file:
+        buffer = stream._Buffer(file)
+        buffer.skip()
+        buffer.at = 4
+        assert buffer.value(json.JSONDecoder())[1].startswith("Expecting property name")
+        assert len(buffer.text) < 1000
+
+
+def test_empty_and_missing(tmp_path):
+    for text in (b"", b" \n"):
+        with pytest.raises(SegDREError, match="is empty"):
+            list(read_values(write(tmp_path, text)))
+    with pytest.raises(SegDREError, match="cannot read"):
+        list(read_values(tmp_path / "nowhere.json"))
+
+
+@pytest.mark.parametrize("lines", [True, False])
+def test_memory_does_not_grow_with_the_file(tmp_path, lines, monkeypatch):
+    monkeypatch.setattr(stream, "BLOCK", 1 << 12)
+
+    def peak(n):
+        value = json.dumps({"text": "x" * 500})
+        path = write(tmp_path, ("\n".join if lines else lambda v: f"[{','.join(v)}]")([value] * n))
+        tracemalloc.start()
+        assert sum(1 for _ in read_values(path)) == n
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    peak(100)
+    assert peak(5000) < 2 * peak(500)

@@ -1,0 +1,121 @@
+"""A finished ``--seg`` run without any training: generated documents, random margins, the real stage fuse."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from segdre_plugin.data.files import fingerprint, write_arrays, write_json
+from segdre_plugin.data.splits import Split
+from segdre_plugin.data.synthetic.corpus import RELATIONS, generate, rel2id
+from segdre_plugin.salient import gold_salient, saliency
+from segdre_plugin.seg.fuse import fuse
+from segdre_plugin.seg.options import parse
+from segdre_plugin.seg.store import Store
+from segdre_plugin.stages.margins import Margins
+
+SIZES = {"train": 6, "dev": 12, "test": 5}
+
+
+def make_documents(seed=0, sizes=SIZES) -> dict[str, list]:
+    """Documents of the three splits, all titles different."""
+    documents = generate(sum(sizes.values()), seed)
+    ends = np.cumsum(list(sizes.values()))
+    return {name: documents[end - size : end] for (name, size), end in zip(sizes.items(), ends, strict=True)}
+
+
+def make_run(root: Path, documents=None, *, names=RELATIONS, evidence=False, options=(), sparse=None, seed=0) -> Path:
+    """Write data and a run's folder; gives the folder.
+
+    Args:
+        root: an empty folder.
+        documents: split name -> documents; test may be missing or without labels.
+        names: relation id -> name.
+        evidence: whether the margins have an evidence column, as DREEAM's.
+        options: further options of ``--seg``.
+        sparse: options in the settings of stage sparse.
+        seed: of the margins.
+    """
+    documents = documents or make_documents()
+    data, out = root / "data", root / "out"
+    for folder in (data, *(out / stage for stage in ("base", "identify", "dense", "sparse"))):
+        folder.mkdir(parents=True)
+    classes, rng = rel2id(), np.random.default_rng(seed)
+    files = {"rel2id": data / "rel2id.json", "rel_info": data / "rel_info.json"}
+    write_json(files["rel2id"], classes)
+    write_json(files["rel_info"], names)
+    splits, salient, injected, scores = {}, {}, {}, {}
+    for name, split in documents.items():
+        files[name] = data / f"{name}.json"
+        write_json(files[name], split)
+        splits[name] = Split(name, files[name], split)
+        if name == "train":
+            continue
+        salient[name] = [predict_salient(document, rng) for document in split]
+        scores[name] = saliency(split, salient[name]) if splits[name].has_gold else {}
+        tables = random_margins(split, salient[name], classes, rng, evidence)
+        for stage, arrays in tables.items():
+            write_arrays(out / stage / f"margins_{name}.npz", arrays)
+        pairs = [(d, h, t) for d, doc in enumerate(split) for h, t in all_pairs(doc)]
+        arrays = {"document": np.array(pairs)[:, 0], "pair": np.array(pairs)[:, 1:], "count": rng.random(len(pairs))}
+        write_arrays(out / "identify" / f"counts_{name}.npz", arrays)
+        injected[name] = {
+            "left_out": 0,
+            "triples": best_triples(Margins.load(out / "dense" / f"margins_{name}.npz"), len(split), classes),
+        }
+    write_json(out / "identify" / "salient.json", salient)
+    write_json(out / "identify" / "metrics.json", scores)
+    write_json(out / "sparse" / "injected.json", injected)
+    write_json(out / "sparse" / "settings.json", {"options": sparse or {}})
+    chosen, _ = parse(["--seg", "--seg-dir", str(out), *options])
+    fuse(Store(out), splits, classes, chosen)
+    hashes = {name: fingerprint(path) for name, path in files.items()}
+    write_json(out / "run.json", {"adapter": "atlop", "files": {k: str(v) for k, v in files.items()}, "hashes": hashes})
+    return out
+
+
+def predict_salient(document, rng) -> int | None:
+    """The gold entity, or by chance another one; none where there is no pair."""
+    n = len(document["vertexSet"])
+    if n < 2:
+        return None
+    return gold_salient(document) or 0 if rng.random() < 0.7 else int(rng.integers(n))
+
+
+def all_pairs(document) -> list[tuple[int, int]]:
+    n = len(document["vertexSet"])
+    return [(h, t) for h in range(n) for t in range(n) if h != t]
+
+
+def random_margins(documents, salient, classes, rng, evidence) -> dict[str, dict[str, np.ndarray]]:
+    """Two cells a pair, and the gold ones, for each stage's own pairs; gold margins are higher."""
+    rows = {"base": [], "dense": [], "sparse": []}
+    for d, document in enumerate(documents):
+        gold = {(label["h"], label["t"], classes[label["r"]]) for label in document.get("labels", [])}
+        for h, t in all_pairs(document):
+            others = rng.choice(np.arange(1, len(classes)), 2, replace=False).tolist()
+            for r in sorted({*others, *(r for a, b, r in gold if (a, b) == (h, t))}):
+                for stage in ("base", "dense" if salient[d] in (h, t) else "sparse"):
+                    rows[stage].append((d, h, t, r, rng.normal(0.5 if (h, t, r) in gold else -3, 1.5)))
+    tables = {}
+    for stage, cells in rows.items():
+        *integers, margin = map(np.array, zip(*cells, strict=True))
+        tables[stage] = dict(zip(("document", "head", "tail", "relation"), integers, strict=True)) | {"margin": margin}
+        if evidence:
+            tables[stage]["evidence"] = rng.random((len(margin), 8)) < 0.2
+    return tables
+
+
+def best_triples(dense: Margins, n_documents: int, classes) -> list[list]:
+    names = {i: name for name, i in classes.items()}
+    found = [[] for _ in range(n_documents)]
+    for k in np.argsort(-dense.margin, kind="stable"):
+        if dense.margin[k] > 0:
+            found[dense.document[k]].append([int(dense.head[k]), names[int(dense.relation[k])], int(dense.tail[k])])
+    return found
+
+
+def rewrite(path: Path, change) -> None:
+    """Change a JSON file."""
+    value = json.loads(path.read_text())
+    path.write_text(json.dumps(change(value)))

@@ -1,0 +1,297 @@
+"""``segdre predict``: order, resuming after any kill, rejected documents, the official format."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from bundles import bundle, mixed, run_folder  # noqa: F401 - fixtures
+
+from segdre_plugin import SegDREError, SegPipeline
+from segdre_plugin.cli import main
+from segdre_plugin.prediction import predict as module
+from segdre_plugin.prediction.answers import official_rows
+from segdre_plugin.prediction.output_file import repair
+from segdre_plugin.prediction.predict import predict
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small():
+    """One thread, and windows of two batches, so that a few documents fill several."""
+    threads, window = torch.get_num_threads(), module.WINDOW
+    torch.set_num_threads(1)
+    module.WINDOW = 2
+    yield
+    torch.set_num_threads(threads)
+    module.WINDOW = window
+
+
+@pytest.fixture(scope="module")
+def documents(run_folder):  # noqa: F811
+    return mixed(json.loads((run_folder.parent / "corpus" / "dev.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def source(documents, tmp_path_factory):
+    path = tmp_path_factory.mktemp("input") / "documents.jsonl"
+    path.write_text("".join(json.dumps(document) + "\n" for document in documents))
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(bundle, source, tmp_path_factory):  # noqa: F811
+    """The output of an uninterrupted run."""
+    path = tmp_path_factory.mktemp("whole") / "out.jsonl"
+    report = predict(bundle, source, path, batch_size=2)
+    assert report["documents"] == len(lines(path)) == len(lines(source))
+    return path
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def leave(whole, folder, n_bytes, state=True):
+    """Leave what a run would that was killed after so many bytes."""
+    path = folder / "out.jsonl"
+    path.write_bytes(whole.read_bytes()[:n_bytes])
+    (folder / "out.jsonl.rejected.jsonl").write_bytes(b"")
+    if state:
+        done = json.loads((whole.parent / "out.jsonl.run.json").read_text())
+        (folder / "out.jsonl.run.json").write_text(json.dumps(done | {"done": False}))
+    return path
+
+
+def test_lines_are_the_answers_in_the_inputs_order(bundle, whole, documents):  # noqa: F811
+    answers = SegPipeline.from_pretrained(bundle)(documents)
+    found = lines(whole)
+    assert [line.pop("index") for line in found] == list(range(len(documents)))
+    assert [line["title"] for line in found] == [document["title"] for document in documents]
+    plain = [[{k: v for k, v in t.items() if k != "score"} for t in a["triples"]] for a in (*found, *answers)]
+    assert plain[: len(found)] == plain[len(found) :]
+    assert sum(map(len, plain)) > 200
+    assert sorted(path.name for path in whole.parent.iterdir()) == ["out.jsonl", "out.jsonl.run.json"]
+
+
+def test_json_list_gives_the_same(bundle, whole, documents, tmp_path):  # noqa: F811
+    (tmp_path / "documents.json").write_text(json.dumps(documents, indent=1))
+    predict(bundle, tmp_path / "documents.json", tmp_path / "out.jsonl", batch_size=2)
+    assert (tmp_path / "out.jsonl").read_bytes() == whole.read_bytes()
+
+
+def test_official_format(bundle, whole, source, documents, tmp_path):  # noqa: F811
+    path = tmp_path / "result.json"
+    predict(bundle, source, path, batch_size=2, form="official")
+    rows = json.loads(path.read_text())
+    assert rows == official_rows(lines(whole))
+    assert {"title", "h_idx", "t_idx", "r"} == set(rows[0])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["result.json", "result.json.run.json"]
+    (tmp_path / "gold.json").write_text(json.dumps(documents))
+    assert main(["evaluate", str(path), "--gold", str(tmp_path / "gold.json")]) == 0
+
+
+def test_resumed_anywhere_it_is_the_uninterrupted_output(bundle, whole, source, tmp_path):  # noqa: F811
+    content = whole.read_bytes()
+    ends = [i + 1 for i, byte in enumerate(content) if byte == ord("\n")]
+    rng = random.Random(0)
+    for case, n_bytes in enumerate([0, 1, ends[0], ends[3] - 1, ends[3], ends[4] + 5, rng.randrange(len(content))]):
+        folder = tmp_path / str(case)
+        folder.mkdir()
+        path = leave(whole, folder, n_bytes)
+        report = predict(bundle, source, path, batch_size=2, resume=True)
+        assert path.read_bytes() == content
+        assert report["documents"] == len(ends) - sum(end <= n_bytes for end in ends)
+    assert predict(bundle, source, path, batch_size=2, resume=True)["documents"] == 0  # complete
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_repair_keeps_the_longest_gapless_beginning(tmp_path, seed):
+    rng = random.Random(seed)
+    owners = [rng.random() < 0.3 for _ in range(12)]
+    paths = [tmp_path / "lines", tmp_path / "rejected"]
+    parts = [
+        [f'{{"index": {i}, "x": {"y" * rng.randrange(9)!r}}}\n' for i in range(12) if owners[i] == k] for k in (0, 1)
+    ]
+    texts = ["".join(part) for part in parts]
+    cuts = [rng.randrange(len(text) + 1) for text in texts]
+    for path, text, cut in zip(paths, texts, cuts, strict=True):
+        path.write_text(text[:cut])
+    there = {
+        json_index
+        for text, cut in zip(texts, cuts, strict=True)
+        for json_index in (
+            int(line.split(",")[0].split(": ")[1]) for line in text[:cut].splitlines(True) if line.endswith("\n")
+        )
+    }
+    expected = next(i for i in range(13) if i not in there)
+    assert repair(*paths) == expected
+    for k, path in enumerate(paths):
+        kept = [
+            line for line, i in zip(parts[k], [i for i in range(12) if owners[i] == k], strict=True) if i < expected
+        ]
+        assert path.read_text() == "".join(kept)
+
+
+BAD = {
+    2: '{"title": "no sentences", "sents": []}',
+    3: "{oops",
+    7: '{"title": "half \\ud800", "sents": [["a"]], "vertexSet": []}',
+    8: "[]",
+}
+
+
+@pytest.fixture
+def with_bad(source, tmp_path):
+    path = tmp_path / "bad.jsonl"
+    text = source.read_text().splitlines()
+    path.write_text("\n".join(BAD.get(i, line) for i, line in enumerate(text)))
+    return path
+
+
+def test_rejected_documents_are_skipped_and_named(bundle, whole, with_bad, tmp_path):  # noqa: F811
+    path = tmp_path / "out.jsonl"
+    report = predict(bundle, with_bad, path, batch_size=2, on_error="skip")
+    assert report["rejected"] == len(BAD)
+    rejected = lines(tmp_path / "out.jsonl.rejected.jsonl")
+    assert [line["index"] for line in rejected] == list(BAD)
+    assert rejected[0]["title"] == "no sentences"
+    for line, words in zip(rejected, ("sents: expected", "no JSON", "title: expected", "found list"), strict=True):
+        assert words in line["reasons"][0]
+        assert line["reasons"][0].startswith(f"document {line['index']}")
+    expected = {line["index"]: line for line in lines(whole) if line["index"] not in BAD}
+    for line in lines(path):
+        other = expected.pop(line["index"])
+        assert [t["r"] for t in line["triples"]] == [t["r"] for t in other["triples"]]
+    assert not expected
+    for n in (1, 4, 9):  # killed after so many lines of the output
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        before = path.read_bytes().splitlines(True)[:n]
+        last = json.loads(before[-1])["index"]
+        (folder / "out.jsonl").write_bytes(b"".join(before) + b'{"index": 5')
+        names = (tmp_path / "out.jsonl.rejected.jsonl").read_bytes().splitlines(True)
+        (folder / "out.jsonl.rejected.jsonl").write_bytes(
+            b"".join(line for line in names if json.loads(line)["index"] <= last + 1)
+        )
+        state = json.loads((tmp_path / "out.jsonl.run.json").read_text())
+        (folder / "out.jsonl.run.json").write_text(json.dumps(state | {"done": False}))
+        predict(bundle, with_bad, folder / "out.jsonl", batch_size=2, on_error="skip", resume=True)
+        for name in ("out.jsonl", "out.jsonl.rejected.jsonl"):
+            assert (folder / name).read_bytes() == (tmp_path / name).read_bytes()
+
+
+def test_it_stops_at_a_bad_document_and_can_go_on_without_it(bundle, whole, with_bad, tmp_path, capsys):  # noqa: F811
+    path = tmp_path / "out.jsonl"
+    with pytest.raises(SegDREError, match=r"document 2 'no sentences': sents(.|\n)*--on-error skip"):
+        predict(bundle, with_bad, path, batch_size=2)
+    assert [line["index"] for line in lines(path)] == [0, 1]
+    with pytest.raises(SegDREError, match="document 2"):
+        predict(bundle, with_bad, path, batch_size=2, resume=True)
+    assert main(command(bundle, with_bad, path, "--resume", "--on-error", "skip")) == 0
+    assert f"{len(BAD)} rejected" in capsys.readouterr().out
+    assert len(lines(path)) == len(lines(whole)) - len(BAD)
+
+
+def command(bundle, source, output, *more):  # noqa: F811
+    return ["predict", str(bundle), "--input", str(source), "--output", str(output), "--batch-size", "2", *more]
+
+
+def test_a_list_that_breaks_off_keeps_what_came_before(bundle, whole, documents, tmp_path):  # noqa: F811
+    (tmp_path / "documents.json").write_text(json.dumps(documents)[:-1])
+    with pytest.raises(SegDREError, match="is no JSON"):
+        predict(bundle, tmp_path / "documents.json", tmp_path / "out.jsonl", batch_size=2)
+    assert (tmp_path / "out.jsonl").read_bytes() == whole.read_bytes()
+
+
+def test_outputs_of_something_else_are_not_touched(bundle, whole, source, tmp_path, capsys):  # noqa: F811
+    path = leave(whole, tmp_path, 2000)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    cases = [
+        ((), "is there"),
+        (("--resume", "--batch-size", "3"), "batch_size: 2 there, 3 now"),
+        (("--resume", "--format", "official"), "format: 'jsonl' there, 'official' now"),
+    ]
+    for more, words in cases:
+        assert main(command(bundle, source, path, *more)) == 2
+        assert words in capsys.readouterr().err
+    other = tmp_path / "other.jsonl"
+    other.write_text(source.read_text() + "\n")
+    assert main(command(bundle, other, path, "--resume")) == 2
+    assert "input: " in capsys.readouterr().err
+    other.unlink()
+    changed = shutil.copytree(bundle, tmp_path / "bundle")
+    said = json.loads((changed / "bundle.json").read_text())
+    (changed / "bundle.json").write_text(json.dumps(said | {"encoder": "another"}))
+    assert main(command(changed, source, path, "--resume")) == 2
+    assert "bundle: " in capsys.readouterr().err
+    shutil.rmtree(changed)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+    (tmp_path / "out.jsonl.run.json").unlink()
+    assert main(command(bundle, source, path, "--resume")) == 2
+    assert "no output of segdre predict" in capsys.readouterr().err
+    assert main(command(bundle, source, tmp_path / "nowhere" / "out.jsonl")) == 2
+    assert "no folder" in capsys.readouterr().err
+    assert main(command(bundle, source, source)) == 2
+    assert "one of the files that are read" in capsys.readouterr().err
+    assert main(command(bundle, tmp_path / "nowhere.jsonl", tmp_path / "o.jsonl")) == 2
+    assert "not found" in capsys.readouterr().err
+
+
+SCRIPT = """
+import sys
+import torch
+from segdre_plugin.prediction import predict
+from segdre_plugin.cli import main
+torch.set_num_threads(1)
+predict.WINDOW = 2
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_killed_processes_lose_and_double_nothing(bundle, whole, source, tmp_path):  # noqa: F811
+    path = tmp_path / "out.jsonl"
+    kills = 0
+    for enough in (1, 7, 13):
+        process = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, *command(bundle, source, path, "--resume")],
+            stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        while process.poll() is None and not (path.exists() and path.read_bytes().count(b"\n") >= enough):
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+    assert kills
+    assert predict(bundle, source, path, batch_size=2, resume=True)["documents"] > 0
+    assert path.read_bytes() == whole.read_bytes()
+
+
+def test_two_processes_do_not_write_one_output(bundle, source, tmp_path):  # noqa: F811
+    from filelock import FileLock
+
+    with FileLock(tmp_path / ".out.jsonl.lock"), pytest.raises(SegDREError, match="another process is writing it"):
+        predict(bundle, source, tmp_path / "out.jsonl", batch_size=2)
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_memory_holds_a_window_only(bundle, documents, tmp_path, monkeypatch):  # noqa: F811
+    held = []
+    answer = SegPipeline.answer
+
+    def watched(self, window, *how):
+        held.append(len(window))
+        return answer(self, window, *how)
+
+    monkeypatch.setattr(SegPipeline, "answer", watched)
+    path = tmp_path / "documents.jsonl"
+    path.write_text("".join(json.dumps(document | {"vertexSet": []}) + "\n" for document in documents * 3))
+    predict(bundle, path, tmp_path / "out.jsonl", batch_size=2)
+    assert max(held) == module.WINDOW * 2
+    assert sum(held) == 3 * len(documents)

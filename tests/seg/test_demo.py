@@ -1,0 +1,93 @@
+"""``segdre demo``, small: the same stages as on a clone, in seconds."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from segdre_plugin.backbones.reference.spec import run
+from segdre_plugin.cli import main
+from segdre_plugin.metrics import evaluate
+
+SIZES = ["--train", "24", "--dev", "8", "--test", "8", "--epochs", "2"]
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo") / "out"
+    argv = list(sys.argv)
+    assert main(["demo", str(folder), *SIZES]) == 0
+    assert sys.argv == argv
+    return folder
+
+
+def test_demo_leaves_results_that_agree(finished):
+    dev, train = (json.loads((finished / "corpus" / f"{name}.json").read_text()) for name in ("dev", "train_annotated"))
+    metrics = json.loads((finished / "metrics.json").read_text())
+    scores = evaluate(json.loads((finished / "result_dev.json").read_text()), dev, train)
+    assert scores == pytest.approx(metrics["dev"]["fused"], abs=1e-12)
+    assert scores["f1"] == pytest.approx(metrics["thresholds"]["f1"], abs=1e-12)
+    assert scores["f1"] >= metrics["dev"]["base"]["f1"]
+    for stage in ("base", "identify", "dense", "sparse"):
+        assert (finished / stage / "checkpoint.pt").is_file()
+
+
+def test_demo_prints_scores_heuristics_and_injected_triples(finished, capsys):
+    before = (finished / "metrics.json").read_bytes()
+    assert main(["demo", str(finished), *SIZES]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("is done") == 4
+    for words in (
+        "fused",
+        "zip",
+        "max-mention",
+        "edit-distance",
+        "injected before the sparse stage reads it",
+        "seconds",
+    ):
+        assert words in printed
+    assert (finished / "metrics.json").read_bytes() == before
+
+
+def test_another_demo_in_the_same_folder_is_refused(finished, capsys):
+    assert main(["demo", str(finished), *SIZES, "--seed", "1"]) == 2
+    message = capsys.readouterr().err
+    assert "made with other settings" in message
+    assert "--seed 0 there" in message
+    assert main(["demo", str(finished), *SIZES[:-1], "3"]) == 2
+    assert "arguments.num_train_epochs: 2.0 there, 3.0 now" in capsys.readouterr().err
+    assert main(["demo", str(finished), *SIZES, "--seg-salient", "random", "--seg-salient-k", "2"]) == 2
+    message = capsys.readouterr().err
+    assert "options.salient: 'not set' there, 'random' now" in message
+    assert "options.salient_k: 'not set' there, 2 now" in message
+
+
+def test_another_loss(finished, tmp_path, capsys):
+    assert main(["demo", str(finished), *SIZES, "--seg-loss", "hinge-abl"]) == 2
+    assert "options.loss: 'not set' there, 'hinge-abl' now" in capsys.readouterr().err
+    assert main(["demo", str(tmp_path / "out"), *SIZES, "--seg-loss", "afl"]) == 2
+    assert "unknown loss 'afl'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["train", "dev", "test", "epochs"])
+def test_sizes_are_checked(tmp_path, capsys, name):
+    assert main(["demo", str(tmp_path / "out"), f"--{name}", "0"]) == 2
+    assert f"--{name} is 0" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_base_stage_equals_the_script_without_seg(finished, tmp_path):
+    checkpoint = tmp_path / "plain.pt"
+    data = str(finished / "corpus")
+    arguments = ["--data_dir", data, "--num_class", "15", "--num_train_epochs", "2"]
+    run([*arguments, "--save_path", str(checkpoint)])
+    run([*arguments, "--seg", "--seg-dir", str(tmp_path), "--seg-stage", "base", "--no-seg-fast"])
+    plain, ours = (torch.load(path, weights_only=True) for path in (checkpoint, tmp_path / "base" / "checkpoint.pt"))
+    assert plain.keys() == ours.keys()
+    assert all(torch.equal(plain[name], ours[name]) for name in plain)
