@@ -160,7 +160,7 @@ OURS = b"  # segdre-plugin\n"
         (b"1\n", []),
     ],
 )
-def test_insert_and_remove(content):
+def test_insert_and_remove(content, insertions):
     patched = insert(content, insertions)
     assert len(patched) == len(content) + sum(len(line) for _, new in insertions for line in new)
     assert remove(patched) == content
