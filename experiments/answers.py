@@ -26,7 +26,7 @@ from segdre_plugin.backbones.hooks import STATE
 from segdre_plugin.data.files import read_json
 from segdre_plugin.data.splits import Split
 from segdre_plugin.seg.launch import messages
-from segdre_plugin.seg.training_run import Session
+from segdre_plugin.seg.training_run import TrainingRun
 from segdre_plugin.stages.branches import gold_dense_triples
 from segdre_plugin.stages.prepare import Prepared, prepare_features
 from segdre_plugin.stages.stage import Stage
@@ -66,7 +66,7 @@ class Answers(Stage):
         return self.prepared[split.name]
 
 
-class Answering(Session):
+class Answering(TrainingRun):
     """A run whose stage sparse has dense pairs."""
 
     def prepare(self, name: str) -> Stage:

@@ -19,18 +19,18 @@ from segdre_plugin.analysis.study.write_results import find_origin, write_result
 from segdre_plugin.seg.launch import messages
 from segdre_plugin.seg.options import parse
 from segdre_plugin.seg.store import Store
-from segdre_plugin.seg.training_run import Session
+from segdre_plugin.seg.training_run import TrainingRun
 from segdre_plugin.stages.config import STAGES
 
 
-def train(kind: type[Session], script: Path | None, arguments: list[str]) -> None:
+def train(kind: type[TrainingRun], script: Path | None, arguments: list[str]) -> None:
     """Run a train script (None: the reference model's) in a session of another kind."""
     opened = open_script(script, arguments)
     options, sys.argv[1:] = parse(sys.argv[1:])
     kind(*opened, options).run()
 
 
-def train_in(backbone: str, kind: type[Session], arguments: list[str]) -> None:
+def train_in(backbone: str, kind: type[TrainingRun], arguments: list[str]) -> None:
     """Run a backbone's train script in its clone's folder, in a session of another kind."""
     os.chdir(clone(backbone))
     train(kind, Path(BACKBONES[backbone].script), arguments)
@@ -43,7 +43,7 @@ def probe(
     seed: int,
     *,
     name: str,
-    kind: type[Session],
+    kind: type[TrainingRun],
     stage: str,
     options: tuple[str, ...] = (),
     fused: bool = False,

@@ -31,11 +31,12 @@ from segdre_plugin.backbones.hooks import STATE
 from segdre_plugin.data.files import read_json, write_json
 from segdre_plugin.data.splits import Split
 from segdre_plugin.seg.store import Store
-from segdre_plugin.seg.training_run import Session
+from segdre_plugin.seg.training_run import TrainingRun
 from segdre_plugin.stages.branches import Triple
 from segdre_plugin.stages.margins import Margins
 from segdre_plugin.stages.prepare import Prepared
-from segdre_plugin.stages.stage import Stage, margins_file, predicted_triples
+from segdre_plugin.stages.artifacts import margins_file
+from segdre_plugin.stages.stage import Stage, predicted_triples
 
 FOLDS = 2
 KEPT = 0.25  # of the pairs without a relation
@@ -90,7 +91,7 @@ def sample(made: Prepared, backbone: Backbone, seed: int) -> Prepared:
     return replace(made, features=features, documents=documents)
 
 
-class CrossFit(Session):
+class CrossFit(TrainingRun):
     """A run whose sparse stage is cross-fitted; the folds' models lie beside it."""
 
     def prepare(self, name: str) -> Stage:
@@ -107,7 +108,7 @@ class CrossFit(Session):
         return super().settings(stage) | ({"triples": "cross-fitted"} if stage == "sparse" else {})
 
 
-class Sampling(Session):
+class Sampling(TrainingRun):
     """A run whose sparse stage samples negative pairs."""
 
     def prepare(self, name: str) -> Stage:
@@ -131,7 +132,7 @@ class Way:
     """
 
     title: str
-    kind: type[Session] = Session
+    kind: type[TrainingRun] = TrainingRun
     options: tuple[str, ...] = ()
 
 
@@ -179,7 +180,7 @@ def train_folds(experiments: Experiments, backbone: str, recipe: str, seed: int)
         data = folder / f"fold-{k}-data"
         write_fold(experiments.data, data, k)
         how = ["--data_dir", str(data), "--num_train_epochs", str(epochs), "--seed", str(seed)]
-        train_in(backbone, Session, [*ours, *how, "--seg", "--seg-dir", str(target.root), "--seg-stage", "base"])
+        train_in(backbone, TrainingRun, [*ours, *how, "--seg", "--seg-dir", str(target.root), "--seg-stage", "base"])
 
 
 def write_fold(source: Path, target: Path, k: int) -> None:

@@ -178,7 +178,6 @@ def read_bundle(folder: Path) -> Description:
             f"{folder}: a damaged bundle",
             "copy it again, or make it again",
         )
-        found.setdefault("seed", Description.seed)  # bundles made before have none
         own = {f.name: found[f.name] for f in fields(Description) if f.name not in FILES}
         own["config"], own["thresholds"] = SegConfig(**own["config"]), FusionResult(**own["thresholds"])
     except (KeyError, TypeError, AttributeError) as error:
@@ -245,7 +244,7 @@ def bundle_run(run: Path, output: Path) -> Path:
         The bundle's folder.
 
     Raises:
-        SegDREError: if the run is not finished, or older than bundles.
+        SegDREError: if the run is not finished.
     """
     store = Store(run)
     missing = [f"stage {stage}" for stage in STAGES if not store.is_done(stage)]
@@ -253,8 +252,6 @@ def bundle_run(run: Path, output: Path) -> Path:
     raise_all(missing, f"{run}: not a finished run; missing", "run all stages with --seg, to the end")
     sources = read_json(run / "run.json", "run")
     model = read_model(store.folder("base"))
-    if "checkpoint" not in sources:
-        raise SegDREError(f"{run}: made by a version before bundles", "run the same command again: stages are kept")
     settings = {stage: read_json(store.folder(stage) / MARK, f"stage {stage}") for stage in STAGES}
     metrics = read_json(run / "metrics.json", "metrics")
     options = settings["identify"]["options"] | settings["sparse"]["options"]
@@ -265,7 +262,7 @@ def bundle_run(run: Path, output: Path) -> Path:
         encoder=str(arguments.get("model_name_or_path", "")),
         arguments=model["arguments"],
         reading=model["reading"],
-        modules=model["modules"],
+        modules=settings["base"]["modules"],
         config=SegConfig.of(options),
         thresholds=FusionResult.of(metrics["thresholds"]),
         versions=versions(),

@@ -7,7 +7,10 @@ that evaluation tunes is inference-stage fusion (:mod:`segdre_plugin.stages.isf`
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +18,33 @@ from segdre_plugin.backbones.losses import UPSTREAM
 from segdre_plugin.data.files import fingerprint, read_json, write_json
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.fusion import FusionResult
-from segdre_plugin.salient import Chain, saliency
+from segdre_plugin.salient import saliency
 from segdre_plugin.seg.bundle import offer
-from segdre_plugin.seg.fuse import Scored
+from segdre_plugin.seg.checkpoints import load_all
 from segdre_plugin.seg.options import parse
 from segdre_plugin.seg.score_table import print_scores
-from segdre_plugin.seg.script_run import Driver
-from segdre_plugin.seg.stage_training import load_all
+from segdre_plugin.seg.script_run import ScriptRun
 from segdre_plugin.seg.store import MARK, digest, replacing
 from segdre_plugin.stages.branches import Verbaliser
 from segdre_plugin.stages.candidates import count_entities, fusible, gold_flags
 from segdre_plugin.stages.config import STAGES, SegConfig
 from segdre_plugin.stages.isf import PENALTY, add_margins, best_cut, pseudo_features
 from segdre_plugin.stages.margins import Margins
+from segdre_plugin.stages.scored import ScoredSplit
 from segdre_plugin.stages.scoring import score_relations
-from segdre_plugin.stages.stage import Stage
-from segdre_plugin.stages.strategies import check_labels, choose_salient
+from segdre_plugin.stages.stage import ChainResult, build_chain, run_chain
+from segdre_plugin.stages.strategies import check_labels
 from segdre_plugin.stages.wrap import unwrap_model, wrap_model
 
 SEARCH = ("grid", "objective")  # the options of the threshold search
 ISF = "isf.json"  # tau and the thresholds around it
 
 
-class SavedRun(Driver):
-    """An evaluation.
+class EvaluationRun(ScriptRun):
+    """The evaluation of a finished run on one split.
 
     Raises:
-        SegDREError: if the run is not finished, was made with other settings than those given, or the data are amiss.
+        SegDREError: if the run is not finished, was made with other settings than those given, or the data are wrong.
     """
 
     def __init__(self, *how: Any) -> None:
@@ -69,14 +72,12 @@ class SavedRun(Driver):
         path = Path(self.args.data_dir) / self.args.test_file
         dev = self.settings["base"]["data"]["dev"]
         self.name = "dev" if path.is_file() and fingerprint(path) == dev else "test"
-        skip = self.options.skip_unusable or self.settings["base"]["skip_unusable"]
+        skip = self.options.skip_unusable or self.settings["base"]["options"]["skip_unusable"]
         self.load({self.name: self.args.test_file, "train": self.args.train_file}, skip)
         self._check_files()
         self.split = self.splits[self.name]
         check_labels(self.config.strategy, self.split.documents, str(self.split.path))
-        self.tables: dict[str, Margins] = {}
-        self.salient: list[Chain] = []
-        self.left_out = 0
+        self.found = ChainResult()
         self.pseudo: Margins | None = None
 
     def _take_settings(self) -> None:
@@ -133,47 +134,36 @@ class SavedRun(Driver):
 
     def _predict(self, args: Namespace, model: Any, *_: Any, **__: Any) -> Any:
         """Stand in for the script's ``evaluate``: every stage in turn, with its checkpoint, in the one model."""
-        how = {"batch_size": args.test_batch_size, "device": args.device}
-        speed = self.options.speed
-        collate = self.names["collate_fn"]
-        for name in STAGES:
-            stage = Stage(name, self.rel2id, {self.name: self.split}, config=self.config, seed=self.args.seed)
-            if name not in self.config.models:
-                self.salient = choose_salient(
-                    self.config.strategy,
-                    self.split.documents,
-                    k=self.config.salient_k,
-                    seed=self.args.seed,
-                    base=self.tables["base"],
-                )
-                continue
-            if name in ("dense", "sparse"):
-                stage.salient = {self.name: self.salient}
-            if name == "sparse":
-                stage.dense = {self.name: self.tables["dense"]}
-                stage.verbaliser = Verbaliser(self.reader.tokenizer, self.relation_names, self.config)
-            label = f"{name}: {self.split.path.name}"
-            # no loss is asked for: one of the user's own need not be registered
-            wrap_model(model, stage=name, adapter=self.backbone, config=replace(self.config, loss=UPSTREAM), **speed)
-            load_all(model, Path(self.script.checkpoint.format(folder=self.store.folder(name))))
-            if name == "identify":
-                self.salient = stage.count(model, self.split, collate, label=label, **how).salient
-            else:
-                self.tables[name] = stage.score(model, self.split, collate, label=label, **how)
-            if name == "base" and self.fuses:
-                base = self.tables["base"]
-                features, places = pseudo_features(self.split.features, base.take(base.margin > 0))
+        how = {"collate_fn": self.names["collate_fn"], "batch_size": args.test_batch_size, "device": args.device}
+        model_for = partial(self._loaded, model)
+        verbaliser = Verbaliser(self.reader.tokenizer, self.relation_names, self.config)
+        stages = build_chain(self.config, self.rel2id, verbaliser, self.args.seed)
+        self.found = run_chain(stages.values(), model_for, self.split, label=self.split.path.name, **how)
+        if self.fuses:
+            base = self.found.tables["base"]
+            features, places = pseudo_features(self.split.features, base.take(base.margin > 0))
+            with model_for("base"):
                 label = f"pseudo-documents: {self.split.path.name}"
-                self.pseudo = score_relations(model, features, places, collate, label=label, **how)
-            if name == "sparse":
-                self.left_out = stage.injected[self.name]["left_out"]
-            unwrap_model(model)
+                self.pseudo = score_relations(model, features, places, label=label, **how)
         return self.script.scores(0.0, {})
+
+    @contextmanager
+    def _loaded(self, model: Any, stage: str) -> Iterator[Any]:
+        """Make the script's model that of a stage while the context lasts."""
+        # no loss is asked for: one of the user's own need not be registered
+        config = replace(self.config, loss=UPSTREAM)
+        wrap_model(model, stage=stage, adapter=self.backbone, config=config, **self.options.speed)
+        try:
+            load_all(model, self.script.checkpoint_in(self.store.folder(stage)))
+            yield model
+        finally:
+            unwrap_model(model)
 
     def _finish(self, tuned: dict[str, Any] | None) -> None:
         thresholds = self.metrics["thresholds"]
         known, fusion = self.splits["train"].documents, FusionResult.of(thresholds).fusion
-        scored = Scored(self.split, self.tables, self.salient, self.rel2id, known, fusion)
+        tables, salient = self.found.tables, self.found.salient or []
+        scored = ScoredSplit(self.split, tables, salient, self.rel2id, known, fusion)
         predictions = scored.predict(scored.cells(), FusionResult.of(thresholds))
         rows = scored.rows(predictions, thresholds["tau_base_alone"])
         report: dict[str, Any] = {
@@ -183,9 +173,8 @@ class SavedRun(Driver):
         }
         if self.pseudo is not None:
             n_entities = count_entities(self.split)
-            sums = add_margins(self.tables["base"], self.pseudo, n_entities)
-            tables = fusible(self.tables, n_entities, fusion) | {"base": sums}
-            with_isf = replace(scored, tables=tables, fusion="union")
+            sums = add_margins(tables["base"], self.pseudo, n_entities)
+            with_isf = replace(scored, tables=fusible(tables, n_entities, fusion) | {"base": sums}, fusion="union")
             tuned = tuned or self._tune(with_isf, sums)
             report["isf"] = tuned
             predictions = with_isf.predict(with_isf.cells(), FusionResult.of(tuned["thresholds"]))
@@ -194,16 +183,16 @@ class SavedRun(Driver):
                 rows["fused_isf"] = scored.evaluate(predictions)
         rows["salient"] = {}
         if rows["gold"]:
-            rows["salient"] = saliency(self.split.documents, self.salient, self.config.salient_k)
+            rows["salient"] = saliency(self.split.documents, salient, self.config.salient_k)
             rows["strategies"] = scored.strategies(self.config, self.args.seed)
-        report |= {self.name: rows, "thresholds": thresholds, "branches_left_out": {self.name: self.left_out}}
+        report |= {self.name: rows, "thresholds": thresholds, "branches_left_out": {self.name: self.found.left_out}}
         target = self.store.root / "eval" / (self.split.path.stem + ("_isf" if self.fuses else ""))
         with replacing(target) as folder:
             write_json(folder / "result.json", predictions)
             write_json(folder / "metrics.json", report)
         print_scores(report, target)
 
-    def _tune(self, scored: Scored, sums: Margins) -> dict[str, Any]:
+    def _tune(self, scored: ScoredSplit, sums: Margins) -> dict[str, Any]:
         """Find tau, and the thresholds around it, on dev; keep them for the other splits."""
         gold, _, n_gold = gold_flags(sums, self.split, self.rel2id, [])
         tau = best_cut(sums.margin, gold, n_gold)

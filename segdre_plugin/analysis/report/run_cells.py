@@ -17,14 +17,14 @@ from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.fusion import GRIDS, Grid, count_grid
 from segdre_plugin.injection import BoolArray
 from segdre_plugin.salient import Chain
-from segdre_plugin.seg.fuse import Scored
 from segdre_plugin.seg.store import MARK
 from segdre_plugin.seg.training_run import RUN
+from segdre_plugin.stages.artifacts import INJECTED, SALIENT, margins_file, read_salient
 from segdre_plugin.stages.branches import Triple
 from segdre_plugin.stages.candidates import gold_flags
 from segdre_plugin.stages.config import SegConfig
 from segdre_plugin.stages.margins import FloatArray, Margins
-from segdre_plugin.stages.stage import INJECTED, SALIENT, margins_file, read_salient
+from segdre_plugin.stages.scored import ScoredSplit
 
 TAUS = ("tau_base", "tau_dense", "tau_sparse")
 _UNFINISHED = "give the --seg-dir of a finished run; running its command again skips what is done and ends it"
@@ -165,7 +165,7 @@ def load_candidates(run: Run, name: str) -> Candidates:
     """
     tables = {stage: _margins(run, stage, name) for stage in ("base", "dense", "sparse")}
     split = Split(name, run.paths[name], run.documents[name])
-    joined = Scored(split, tables, list(run.salient[name]), run.rel2id, [], run.fusion).cells()
+    joined = ScoredSplit(split, tables, list(run.salient[name]), run.rel2id, [], run.fusion).cells()
     train = load_documents(run.paths["train"], run.rel2id) if run.metrics["thresholds"]["objective"] == "ign_f1" else []
     gold, known, n_gold = gold_flags(joined.cells, split, run.rel2id, train)
     return Candidates(joined.cells, joined.stage, joined.is_dense, _fused(run, name, joined.cells), gold, known, n_gold)

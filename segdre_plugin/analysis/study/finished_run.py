@@ -13,11 +13,12 @@ from segdre_plugin.data.documents import Document, load_documents
 from segdre_plugin.data.files import read_arrays, read_json
 from segdre_plugin.data.splits import Split
 from segdre_plugin.salient import Chain, as_chain
-from segdre_plugin.seg.fuse import Scored
 from segdre_plugin.seg.store import MARK, digest
+from segdre_plugin.stages.artifacts import INJECTED, margins_file
 from segdre_plugin.stages.branches import Triple, gold_dense_triples
 from segdre_plugin.stages.margins import Margins
-from segdre_plugin.stages.stage import INJECTED, margins_file, predicted_triples
+from segdre_plugin.stages.scored import ScoredSplit
+from segdre_plugin.stages.stage import predicted_triples
 from segdre_plugin.stages.strategies import choose_salient, get_strategy
 
 SPLIT = "dev"  # on which models read once more
@@ -47,7 +48,7 @@ class Finished:
         """Return a split's documents."""
         return Split(name, self.run.paths[name], self.run.documents[name])
 
-    def scored(self, name: str, reading: Reading | None = None) -> Scored:
+    def scored(self, name: str, reading: Reading | None = None) -> ScoredSplit:
         """Return a split with the margins of the run, or those of a reading where it has its own."""
         folders = dict.fromkeys(SOURCES, self.path)
         salient = list(self.run.salient[name])
@@ -57,7 +58,7 @@ class Finished:
             salient = [as_chain(chosen) for chosen in asked]
             folders |= {stage: own for stage in ("dense", "sparse") if (own / stage).is_dir()}
         tables = {stage: Margins.load(margins_file(folder / stage, name)) for stage, folder in folders.items()}
-        return Scored(self.split(name), tables, salient, self.run.rel2id, self.train, self.run.fusion)
+        return ScoredSplit(self.split(name), tables, salient, self.run.rel2id, self.train, self.run.fusion)
 
     def n_injected(self, name: str, reading: Reading) -> int:
         """Return how many triples were injected into the documents of a split."""
