@@ -32,10 +32,11 @@ from segdre_plugin.data.files import read_json, write_json
 from segdre_plugin.data.splits import Split
 from segdre_plugin.seg.store import Store
 from segdre_plugin.seg.training_run import Session
+from segdre_plugin.stages.artifacts import margins_file
 from segdre_plugin.stages.branches import Triple
 from segdre_plugin.stages.margins import Margins
 from segdre_plugin.stages.prepare import Prepared
-from segdre_plugin.stages.stage import Stage, margins_file, predicted_triples
+from segdre_plugin.stages.stage import Stage, predicted_triples
 
 FOLDS = 2
 KEPT = 0.25  # of the pairs without a relation

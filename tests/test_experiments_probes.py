@@ -18,10 +18,10 @@ from segdre_plugin.backbones.features import FEATURE
 from segdre_plugin.data.splits import Split
 from segdre_plugin.salient import gold_salient
 from segdre_plugin.seg.store import Store
+from segdre_plugin.stages.artifacts import read_salient
 from segdre_plugin.stages.branches import gold_dense_triples
 from segdre_plugin.stages.margins import Margins
 from segdre_plugin.stages.prepare import Prepared
-from segdre_plugin.stages.stage import read_salient
 
 script = importer(REPOSITORY / "experiments")
 run_folder = bundles.run_folder

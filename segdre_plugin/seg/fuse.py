@@ -18,11 +18,12 @@ from segdre_plugin.salient import Chain
 from segdre_plugin.seg.options import Options
 from segdre_plugin.seg.score_table import print_scores
 from segdre_plugin.seg.store import Store
+from segdre_plugin.stages.artifacts import INJECTED, margins_file, read_salient
 from segdre_plugin.stages.candidates import Cells, count_entities, fusible, gold_flags, join
 from segdre_plugin.stages.config import SegConfig
 from segdre_plugin.stages.identify import compare_strategies
 from segdre_plugin.stages.margins import Margins, official
-from segdre_plugin.stages.stage import INJECTED, margins_file, own_scores, read_salient
+from segdre_plugin.stages.stage import own_scores
 
 
 @dataclass(frozen=True)

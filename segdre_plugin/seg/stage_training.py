@@ -13,7 +13,8 @@ from segdre_plugin.data.files import read_weights, write_json
 from segdre_plugin.data.splits import Split
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.seg.checkpoints import keep_model
-from segdre_plugin.stages.stage import INJECTED, Stage
+from segdre_plugin.stages.artifacts import INJECTED
+from segdre_plugin.stages.stage import Stage
 from segdre_plugin.stages.wrap import wrap_model
 
 if TYPE_CHECKING:

@@ -19,11 +19,12 @@ from segdre_plugin.seg.fuse import fuse
 from segdre_plugin.seg.script_run import Driver
 from segdre_plugin.seg.stage_training import Training
 from segdre_plugin.seg.store import Store, digest
+from segdre_plugin.stages.artifacts import margins_file, read_salient
 from segdre_plugin.stages.branches import Verbaliser
 from segdre_plugin.stages.config import LATER, STAGES
 from segdre_plugin.stages.identify import identify
 from segdre_plugin.stages.margins import Margins
-from segdre_plugin.stages.stage import Stage, margins_file, read_salient, train_salient
+from segdre_plugin.stages.stage import Stage, train_salient
 from segdre_plugin.stages.strategies import check_labels
 
 RUN = "run.json"  # where the data of a run are

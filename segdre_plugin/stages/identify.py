@@ -8,9 +8,9 @@ from pathlib import Path
 from segdre_plugin.data.files import write_json
 from segdre_plugin.data.splits import Split
 from segdre_plugin.salient import Chain, saliency
+from segdre_plugin.stages.artifacts import SALIENT
 from segdre_plugin.stages.config import SegConfig
 from segdre_plugin.stages.margins import Margins
-from segdre_plugin.stages.stage import SALIENT
 from segdre_plugin.stages.strategies import choose_salient, get_strategy, strategy_names
 
 

@@ -16,23 +16,15 @@ import numpy as np
 from segdre_plugin.data.documents import Document
 from segdre_plugin.data.files import read_json, write_arrays, write_json
 from segdre_plugin.data.splits import Split
-from segdre_plugin.errors import SegDREError
 from segdre_plugin.metrics import evaluate, has_gold
-from segdre_plugin.salient import Chain, as_chain, gold_chain, saliency
+from segdre_plugin.salient import Chain, gold_chain, saliency
+from segdre_plugin.stages.artifacts import SALIENT, counts_file, margins_file
 from segdre_plugin.stages.branches import Triple, Verbaliser, gold_dense_triples
 from segdre_plugin.stages.config import SegConfig
 from segdre_plugin.stages.margins import Margins, official
 from segdre_plugin.stages.prepare import Prepared, prepare_features
 from segdre_plugin.stages.scoring import score_counts, score_relations
 from segdre_plugin.stages.strategies import choose_salient
-
-SALIENT = "salient.json"
-INJECTED = "injected.json"
-
-
-def margins_file(folder: Path, split: str) -> Path:
-    """Return the file of a stage's margins on a split."""
-    return folder / f"margins_{split}.npz"
 
 
 @dataclass(frozen=True)
@@ -156,7 +148,7 @@ class Stage:
         if self.name == "identify":
             counts = self.count(model, split, collate_fn, **how)
             if folder is not None:
-                write_arrays(folder / f"counts_{split.name}.npz", counts.arrays)
+                write_arrays(counts_file(folder, split.name), counts.arrays)
                 path = folder / SALIENT
                 before = read_json(path, "salient") if path.exists() else {}
                 write_json(path, before | {split.name: counts.salient})
@@ -241,25 +233,3 @@ def train_salient(split: Split, config: SegConfig, seed: int) -> list[Chain]:
     if config.train_salient == "same":
         return choose_salient(config.strategy, split.documents, k=k, seed=seed)
     return [tuple(gold_chain(document, k)) for document in split.documents]
-
-
-def read_salient(folder: Path) -> dict[str, list[Chain]]:
-    """Read the salient entities that stage identify chose.
-
-    Args:
-        folder: the stage's folder.
-
-    Returns:
-        Split name -> the salient entities of each document. Files of older runs hold one entity or null for each.
-
-    Raises:
-        SegDREError: if the file is missing or holds something else.
-    """
-    path = folder / SALIENT
-    found = read_json(path, "salient entities")
-    try:
-        return {name: [as_chain(chosen) for chosen in chains] for name, chains in found.items()}
-    except (AttributeError, TypeError, SegDREError):
-        raise SegDREError(
-            f"{path}: expected split -> a list of salient entities for each document", "make stage identify again"
-        ) from None

@@ -15,9 +15,10 @@ from segdre_plugin.data.splits import Split
 from segdre_plugin.salient import Chain, as_chain
 from segdre_plugin.seg.fuse import Scored
 from segdre_plugin.seg.store import MARK, digest
+from segdre_plugin.stages.artifacts import INJECTED, margins_file
 from segdre_plugin.stages.branches import Triple, gold_dense_triples
 from segdre_plugin.stages.margins import Margins
-from segdre_plugin.stages.stage import INJECTED, margins_file, predicted_triples
+from segdre_plugin.stages.stage import predicted_triples
 from segdre_plugin.stages.strategies import choose_salient, get_strategy
 
 SPLIT = "dev"  # on which models read once more

@@ -21,11 +21,12 @@ from segdre_plugin.salient import Chain
 from segdre_plugin.seg.stage_training import load_all
 from segdre_plugin.seg.store import replacing
 from segdre_plugin.seg.training_run import Session
+from segdre_plugin.stages.artifacts import INJECTED, margins_file
 from segdre_plugin.stages.branches import Triple, Verbaliser
 from segdre_plugin.stages.margins import Margins
 from segdre_plugin.stages.prepare import prepare_features
 from segdre_plugin.stages.scoring import score_relations
-from segdre_plugin.stages.stage import INJECTED, margins_file, predicted_triples
+from segdre_plugin.stages.stage import predicted_triples
 from segdre_plugin.stages.wrap import unwrap_model, wrap_model
 
 READINGS = "readings"  # a run's folder of readings, one subfolder each

@@ -15,8 +15,8 @@ from segdre_plugin.analysis.study.rows import Row, Study
 from segdre_plugin.analysis.study.runs import PARTNER, SHARED, Runs
 from segdre_plugin.analysis.study.score_row import Scores, score
 from segdre_plugin.errors import SegDREError
+from segdre_plugin.stages.artifacts import margins_file
 from segdre_plugin.stages.margins import Margins
-from segdre_plugin.stages.stage import margins_file
 
 KEPT = 4  # finished runs with their documents in memory
 
