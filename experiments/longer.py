@@ -23,9 +23,9 @@ from segdre_plugin.analysis.study.rows import Line, Row, Study
 from segdre_plugin.analysis.study.score_row import score
 from segdre_plugin.analysis.study.studies import AVERAGE, BASE_TUNED, FULL, SEEDS, UNION, on_pairs
 from segdre_plugin.seg.training_run import TrainingRun
+from segdre_plugin.stages.artifacts import margins_file
 from segdre_plugin.stages.candidates import average, count_entities
 from segdre_plugin.stages.margins import Margins
-from segdre_plugin.stages.artifacts import margins_file
 from segdre_plugin.stages.stage import Stage
 
 

@@ -32,10 +32,10 @@ from segdre_plugin.data.files import read_json, write_json
 from segdre_plugin.data.splits import Split
 from segdre_plugin.seg.store import Store
 from segdre_plugin.seg.training_run import TrainingRun
+from segdre_plugin.stages.artifacts import margins_file
 from segdre_plugin.stages.branches import Triple
 from segdre_plugin.stages.margins import Margins
 from segdre_plugin.stages.prepare import Prepared
-from segdre_plugin.stages.artifacts import margins_file
 from segdre_plugin.stages.stage import Stage, predicted_triples
 
 FOLDS = 2

@@ -15,16 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from segdre_plugin.backbones.losses import UPSTREAM
-from segdre_plugin.data.files import fingerprint, read_json, write_json
+from segdre_plugin.data.files import fingerprint, replacing, write_json
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.fusion import FusionResult
 from segdre_plugin.salient import saliency
 from segdre_plugin.seg.bundle import offer
 from segdre_plugin.seg.checkpoints import load_all
 from segdre_plugin.seg.options import parse
+from segdre_plugin.seg.run_folder import RESULT, RunFolder
 from segdre_plugin.seg.score_table import print_scores
 from segdre_plugin.seg.script_run import ScriptRun
-from segdre_plugin.seg.store import MARK, digest, replacing
+from segdre_plugin.seg.store import digest
+from segdre_plugin.stages.artifacts import METRICS
 from segdre_plugin.stages.branches import Verbaliser
 from segdre_plugin.stages.candidates import count_entities, fusible, gold_flags
 from segdre_plugin.stages.config import STAGES, SegConfig
@@ -35,9 +37,6 @@ from segdre_plugin.stages.scoring import score_relations
 from segdre_plugin.stages.stage import ChainResult, build_chain, run_chain
 from segdre_plugin.stages.strategies import check_labels
 from segdre_plugin.stages.wrap import unwrap_model, wrap_model
-
-SEARCH = ("grid", "objective")  # the options of the threshold search
-ISF = "isf.json"  # tau and the thresholds around it
 
 
 class EvaluationRun(ScriptRun):
@@ -60,19 +59,14 @@ class EvaluationRun(ScriptRun):
             )
         if self.options.stage != "all":
             raise SegDREError(f"--seg-stage {self.options.stage} needs --{self.script.trains}", "add it")
-        missing = [stage for stage in STAGES if not self.store.is_done(stage)]
-        if missing:
-            raise SegDREError(
-                f"{self.store.root} has no stage {' and no stage '.join(missing)}",
-                f"train them first, with --{self.script.trains}",
-            )
-        self.metrics = read_json(self.store.root / "metrics.json", "metrics of the run")
-        self.settings = {stage: read_json(self.store.folder(stage) / MARK, f"stage {stage}") for stage in STAGES}
+        self.folder = RunFolder(self.store.root)
+        hint = f"train it to the end first, with --{self.script.trains}"
+        raise_all(self.folder.missing, f"{self.folder.path}: not a finished run; missing", hint)
         self._take_settings()
         path = Path(self.args.data_dir) / self.args.test_file
-        dev = self.settings["base"]["data"]["dev"]
-        self.name = "dev" if path.is_file() and fingerprint(path) == dev else "test"
-        skip = self.options.skip_unusable or self.settings["base"]["options"]["skip_unusable"]
+        base = self.folder.settings("base")
+        self.name = "dev" if path.is_file() and fingerprint(path) == base["data"]["dev"] else "test"
+        skip = self.options.skip_unusable or base["options"]["skip_unusable"]
         self.load({self.name: self.args.test_file, "train": self.args.train_file}, skip)
         self._check_files()
         self.split = self.splits[self.name]
@@ -82,10 +76,9 @@ class EvaluationRun(ScriptRun):
 
     def _take_settings(self) -> None:
         """Take the run's arguments and settings; refuse those that were given and differ."""
-        arguments = self.settings["base"]["arguments"]
-        self.config = SegConfig.of(self.settings["identify"]["options"] | self.settings["sparse"]["options"])
+        arguments = self.folder.settings("base")["arguments"]
+        self.config = self.folder.config
         paper, asked = SegConfig(), self.options.config
-        search = {name: self.metrics["thresholds"][name] for name in SEARCH}
         problems = [
             f"--{name}: {arguments[name]!r} there, {getattr(self.args, name)!r} now"
             for name in sorted(self.given & arguments.keys())
@@ -97,7 +90,7 @@ class EvaluationRun(ScriptRun):
         ]
         problems += [
             f"--seg-{name}: {known!r} there, {getattr(self.options, name)!r} now"
-            for name, known in search.items()
+            for name, known in self.folder.search.items()
             if getattr(self.options, name) not in (getattr(parse([])[0], name), known)
         ]
         raise_all(problems, f"{self.store.root} was made with other settings", "leave these options out")
@@ -105,16 +98,16 @@ class EvaluationRun(ScriptRun):
         vars(self.args).update(arguments)
 
     def _check_files(self) -> None:
-        data = self.settings["base"]["data"]
-        due = {
+        data = self.folder.settings("base")["data"]
+        expected = {
             self.splits["train"].path: data["train"],
             self.rel2id_file: data["rel2id"],
-            self.rel_info: self.settings["sparse"]["options"]["rel_info"],
+            self.rel_info: self.folder.settings("sparse")["options"]["rel_info"],
         }
         raise_all(
-            [str(path) for path, known in due.items() if fingerprint(path) != known],
+            [str(path) for path, known in expected.items() if fingerprint(path) != known],
             f"not the files that {self.store.root} was made with",
-            "give the same ones",
+            "pass the same ones",
         )
 
     @property
@@ -160,12 +153,12 @@ class EvaluationRun(ScriptRun):
             unwrap_model(model)
 
     def _finish(self, tuned: dict[str, Any] | None) -> None:
-        thresholds = self.metrics["thresholds"]
-        known, fusion = self.splits["train"].documents, FusionResult.of(thresholds).fusion
-        tables, salient = self.found.tables, self.found.salient or []
+        """Fuse and evaluate with the run's thresholds, with inference-stage fusion too if asked for, and write."""
+        thresholds, salient, tables = self.folder.thresholds, self.found.salient or [], self.found.tables
+        known, fusion = self.splits["train"].documents, thresholds.fusion
         scored = ScoredSplit(self.split, tables, salient, self.rel2id, known, fusion)
-        predictions = scored.predict(scored.cells(), FusionResult.of(thresholds))
-        rows = scored.rows(predictions, thresholds["tau_base_alone"])
+        predictions = scored.predict(scored.cells(), thresholds)
+        rows = scored.rows(predictions, self.folder.tau_base_alone)
         report: dict[str, Any] = {
             "salient_k": self.config.salient_k,
             "file": self.split.path.name,
@@ -185,21 +178,25 @@ class EvaluationRun(ScriptRun):
         if rows["gold"]:
             rows["salient"] = saliency(self.split.documents, salient, self.config.salient_k)
             rows["strategies"] = scored.strategies(self.config, self.args.seed)
-        report |= {self.name: rows, "thresholds": thresholds, "branches_left_out": {self.name: self.found.left_out}}
-        target = self.store.root / "eval" / (self.split.path.stem + ("_isf" if self.fuses else ""))
+        report |= {
+            self.name: rows,
+            "thresholds": self.folder.metrics["thresholds"],
+            "branches_left_out": {self.name: self.found.left_out},
+        }
+        target = self.folder.evaluation(self.split.path.stem + ("_isf" if self.fuses else ""))
         with replacing(target) as folder:
-            write_json(folder / "result.json", predictions)
-            write_json(folder / "metrics.json", report)
+            write_json(folder / RESULT, predictions)
+            write_json(folder / METRICS, report)
         print_scores(report, target)
 
     def _tune(self, scored: ScoredSplit, sums: Margins) -> dict[str, Any]:
         """Find tau, and the thresholds around it, on dev; keep them for the other splits."""
         gold, _, n_gold = gold_flags(sums, self.split, self.rel2id, [])
         tau = best_cut(sums.margin, gold, n_gold)
-        how = {name: self.metrics["thresholds"][name] for name in SEARCH}
-        found = scored.search(scored.cells(), **how, anchor=(tau, 0.0, 0.0))
-        tuned = {"tau": tau, "thresholds": asdict(found) | how, "penalty": PENALTY, "stages": self._digest()}
-        write_json(self.store.root / ISF, tuned)
+        found = scored.search(scored.cells(), **self.folder.search, anchor=(tau, 0.0, 0.0))
+        thresholds = asdict(found) | self.folder.search
+        tuned = {"tau": tau, "thresholds": thresholds, "penalty": PENALTY, "stages": self._digest()}
+        write_json(self.folder.isf_file, tuned)
         return tuned
 
     def _load_isf(self) -> dict[str, Any]:
@@ -212,15 +209,14 @@ class EvaluationRun(ScriptRun):
             SegDREError: if that is not there, or is of other stages.
         """
         hint = "evaluate the run's dev file in the same way first: --test_file DEV.json; tau is tuned there"
-        path = self.store.root / ISF
-        if not path.is_file():
+        tuned, path = self.folder.isf, self.folder.isf_file
+        if tuned is None:
             raise SegDREError(f"{path} not found: no tau for inference-stage fusion", hint)
-        tuned: dict[str, Any] = read_json(path, "inference-stage fusion")
         if tuned.get("stages") != self._digest():
-            raise SegDREError(f"{path} was tuned for other stages than those in {self.store.root}", hint)
+            raise SegDREError(f"{path} was tuned for other stages than those in {self.folder.path}", hint)
         return tuned
 
     def _digest(self) -> str:
         """Identify the stages, and what thresholds are searched for."""
-        how = {name: self.metrics["thresholds"][name] for name in SEARCH}
-        return digest({"stages": self.settings, "search": how, "penalty": PENALTY})
+        stages = {stage: self.folder.settings(stage) for stage in STAGES}
+        return digest({"stages": stages, "search": self.folder.search, "penalty": PENALTY})

@@ -15,7 +15,7 @@ from segdre_plugin.data.splits import Split
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.seg.checkpoints import keep_model, load_all, load_shared
 from segdre_plugin.seg.script_run import ScriptRun
-from segdre_plugin.stages.artifacts import INJECTED, save_result
+from segdre_plugin.stages.artifacts import INJECTED, METRICS, save_result
 from segdre_plugin.stages.prepare import Prepared
 from segdre_plugin.stages.scored import judge
 from segdre_plugin.stages.stage import ChainResult, Stage
@@ -113,7 +113,7 @@ class StageTraining:
                 name: {"left_out": made.left_out, "triples": made.injected} for name, made in self._prepared.items()
             }
             write_json(self.folder / INJECTED, injected)
-        write_json(self.folder / "metrics.json", scores)
+        write_json(self.folder / METRICS, scores)
         self.finished = True
 
     def evaluate(self, args: Namespace, model: Any, features: Any, tag: str = "dev") -> Any:

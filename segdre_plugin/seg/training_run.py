@@ -19,19 +19,18 @@ from segdre_plugin.errors import SegDREError
 from segdre_plugin.salient import Chain
 from segdre_plugin.seg.bundle import check_target, offer
 from segdre_plugin.seg.fuse import fuse
+from segdre_plugin.seg.run_folder import RunFolder
 from segdre_plugin.seg.script_run import ScriptRun
 from segdre_plugin.seg.settings import RunSettings, clone_modules
 from segdre_plugin.seg.stage_training import StageTraining
 from segdre_plugin.seg.store import Store
-from segdre_plugin.stages.artifacts import margins_file, read_salient, save_result
+from segdre_plugin.stages.artifacts import METRICS, margins_file, read_salient, save_result
 from segdre_plugin.stages.branches import Verbaliser
 from segdre_plugin.stages.config import NEEDS, STAGES, TRAINED
 from segdre_plugin.stages.margins import Margins
 from segdre_plugin.stages.scored import judge
 from segdre_plugin.stages.stage import ChainResult, Stage, training_inputs
 from segdre_plugin.stages.strategies import check_labels
-
-RUN = "run.json"  # where the data of a run are
 
 
 class TrainingRun(ScriptRun):
@@ -91,8 +90,8 @@ class TrainingRun(ScriptRun):
                     self._run_stage(stage, others)
             if self.options.stage in ("all", "fuse"):
                 self.require("fuse", STAGES)
-                fuse(self.store, self.splits, self.rel2id, self.options, self.args.seed)
-                write_json(self.store.root / RUN, self.sources())
+                fuse(RunFolder(self.store.root), self.splits, self.rel2id, self.options, self.args.seed)
+                write_json(RunFolder(self.store.root).sources_file, self.sources())
                 offer(self.store.root, self.options.bundle)
 
     def _run_stage(self, name: str, others: list[Store]) -> None:
@@ -199,7 +198,7 @@ class TrainingRun(ScriptRun):
                     found = stage.read(None, split, self.known(name)[split.name])
                     save_result(folder, stage, split.name, found)
                     scores[split.name] = judge(stage, split, found, self.splits["train"].documents)
-            write_json(folder / "metrics.json", scores)
+            write_json(folder / METRICS, scores)
 
     def prepare(self, name: str) -> tuple[Stage, dict[str, ChainResult]]:
         """Make a stage, and gather what those before it found; the script has made the tokenizer."""

@@ -1,4 +1,4 @@
-"""The files that stages leave in their folders, and what they hold."""
+"""The files that a stage leaves in its folder: their names, and how they are written and read."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from pathlib import Path
 
 from segdre_plugin.data.files import read_json, write_arrays, write_json
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.salient import Chain, as_chain
+from segdre_plugin.salient import Chain
 from segdre_plugin.stages.stage import ChainResult, Stage
 
-SALIENT = "salient.json"
-INJECTED = "injected.json"
+SETTINGS = "settings.json"  # all on which the stage depends; written last
+METRICS = "metrics.json"  # split -> scores
+SALIENT = "salient.json"  # split -> salient entities of each document (identify)
+INJECTED = "injected.json"  # split -> triples injected into each document, and how many were left out (sparse)
 
 
 def margins_file(folder: Path, split: str) -> Path:
@@ -37,12 +39,19 @@ def read_salient(folder: Path) -> dict[str, list[Chain]]:
     """
     path = folder / SALIENT
     found = read_json(path, "salient entities")
-    try:
-        return {name: [as_chain(chosen) for chosen in chains] for name, chains in found.items()}
-    except (AttributeError, TypeError, SegDREError):
-        raise SegDREError(
-            f"{path}: expected split -> a list of salient entities for each document", "run stage identify again"
-        ) from None
+    if not isinstance(found, dict):
+        raise SegDREError(f"{path}: expected an object, got {type(found).__name__}", "train stage identify again")
+    for split, chains in found.items():
+        if not isinstance(chains, list):
+            raise SegDREError(
+                f"{path}: {split}: expected a list, got {type(chains).__name__}", "train stage identify again"
+            )
+        for i, chain in enumerate(chains):
+            if not (isinstance(chain, list) and all(type(entity) is int and entity >= 0 for entity in chain)):
+                raise SegDREError(
+                    f"{path}: {split}[{i}]: expected a list of entities, got {chain!r}", "train stage identify again"
+                )
+    return {split: [tuple(chain) for chain in chains] for split, chains in found.items()}
 
 
 def save_result(folder: Path, stage: Stage, split: str, found: ChainResult) -> None:

@@ -11,7 +11,7 @@ from segdre_plugin.data.synthetic.corpus import RELATIONS, generate, rel2id
 from segdre_plugin.salient import gold_salient, saliency
 from segdre_plugin.seg.fuse import fuse
 from segdre_plugin.seg.options import parse
-from segdre_plugin.seg.store import Store
+from segdre_plugin.seg.run_folder import RunFolder
 from segdre_plugin.stages.margins import Margins
 
 SIZES = {"train": 6, "dev": 12, "test": 5}
@@ -68,7 +68,7 @@ def make_run(root: Path, documents=None, *, names=RELATIONS, evidence=False, opt
     write_json(out / "sparse" / "injected.json", injected)
     write_json(out / "sparse" / "settings.json", {"options": sparse or {}})
     chosen, _ = parse(["--seg", "--seg-dir", str(out), *options])
-    fuse(Store(out), splits, classes, chosen)
+    fuse(RunFolder(out), splits, classes, chosen)
     hashes = {name: fingerprint(path) for name, path in files.items()}
     write_json(out / "run.json", {"adapter": "atlop", "files": {k: str(v) for k, v in files.items()}, "hashes": hashes})
     return out

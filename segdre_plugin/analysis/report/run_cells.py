@@ -17,9 +17,8 @@ from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.fusion import GRIDS, Grid, count_grid
 from segdre_plugin.injection import BoolArray
 from segdre_plugin.salient import Chain
-from segdre_plugin.seg.store import MARK
-from segdre_plugin.seg.training_run import RUN
-from segdre_plugin.stages.artifacts import INJECTED, SALIENT, margins_file, read_salient
+from segdre_plugin.seg.run_folder import RUN
+from segdre_plugin.stages.artifacts import INJECTED, SALIENT, SETTINGS, margins_file, read_salient
 from segdre_plugin.stages.branches import Triple
 from segdre_plugin.stages.candidates import gold_flags
 from segdre_plugin.stages.config import SegConfig
@@ -255,7 +254,7 @@ def _find(sources: Mapping[str, Any], data_dir: Path | None) -> dict[str, Path]:
 
 
 def _config(folder: Path) -> SegConfig:
-    options = read_json(folder / "sparse" / MARK, "settings of stage sparse").get("options", {})
+    options = read_json(folder / "sparse" / SETTINGS, "settings of stage sparse").get("options", {})
     return SegConfig.of(options)
 
 

@@ -13,8 +13,8 @@ from segdre_plugin.data.documents import Document, load_documents
 from segdre_plugin.data.files import read_arrays, read_json
 from segdre_plugin.data.splits import Split
 from segdre_plugin.salient import Chain, as_chain
-from segdre_plugin.seg.store import MARK, digest
-from segdre_plugin.stages.artifacts import INJECTED, margins_file
+from segdre_plugin.seg.store import digest
+from segdre_plugin.stages.artifacts import INJECTED, SETTINGS, margins_file
 from segdre_plugin.stages.branches import Triple, gold_dense_triples
 from segdre_plugin.stages.margins import Margins
 from segdre_plugin.stages.scored import ScoredSplit
@@ -100,7 +100,7 @@ class Finished:
         )
 
     def _settings(self, stage: str) -> dict[str, Any]:
-        found: dict[str, Any] = read_json(self.path / stage / MARK, f"stage {stage}")
+        found: dict[str, Any] = read_json(self.path / stage / SETTINGS, f"stage {stage}")
         return found
 
     def _triples(self, reading: Reading, salient: list[Chain]) -> list[list[Triple]] | None:

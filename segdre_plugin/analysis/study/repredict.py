@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from segdre_plugin.backbones.clones.stand_ins import no_report, open_outside
-from segdre_plugin.data.files import read_json, write_json
+from segdre_plugin.data.files import read_json, replacing, write_json
 from segdre_plugin.salient import Chain
 from segdre_plugin.seg.checkpoints import load_all
-from segdre_plugin.seg.store import replacing
 from segdre_plugin.seg.training_run import TrainingRun
 from segdre_plugin.stages.artifacts import INJECTED, margins_file
 from segdre_plugin.stages.branches import Triple, Verbaliser

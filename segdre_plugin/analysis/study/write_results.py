@@ -17,7 +17,7 @@ from segdre_plugin.analysis.study.finished_run import Finished
 from segdre_plugin.analysis.study.results import Results
 from segdre_plugin.analysis.study.tables import Cell, Table
 from segdre_plugin.data.files import read_json, write, write_json
-from segdre_plugin.seg.store import MARK
+from segdre_plugin.stages.artifacts import SETTINGS
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def find_origin(command: str, seeds: Sequence[int], found: Finished | None) -> O
         name: {"file": run.paths[name].name, "documents": len(part), "sha256": run.hashes[name]}
         for name, part in documents.items()
     }
-    arguments = read_json(found.path / "base" / MARK, "stage base")["arguments"]
+    arguments = read_json(found.path / "base" / SETTINGS, "stage base")["arguments"]
     search = run.metrics["thresholds"]
     encoder = str(arguments.get("model_name_or_path", ""))
     return Origin(command, seeds, versions, data, encoder, search["grid"], search["objective"])
