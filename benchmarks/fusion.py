@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 from timing import CLOCKS, Row, compare, growth, interleaved, report
 
-from segdre_plugin.analysis.report.run_cells import load_candidates, load_run
+from segdre_plugin.analysis.report.run_cells import load_candidates
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.fusion import GRIDS, FusionResult, count_grid, search_thresholds
+from segdre_plugin.seg.run_folder import RunFolder
 
 Clock = Callable[[], float]
 SEARCH, POINTS, SORT = "search_thresholds", "point by point", "np.sort of base"
@@ -86,7 +87,7 @@ def within_reach(n: int, seed: int) -> Case:
 
 def of_run(folder: Path) -> Case:
     """Take the margins of a finished run on dev."""
-    found = load_candidates(load_run(folder), "dev")
+    found = load_candidates(RunFolder(folder), "dev")
     return Case("run", found.cells.margin, found.stage, found.gold, found.is_dense, found.n_gold)
 
 

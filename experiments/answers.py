@@ -36,7 +36,7 @@ DENSE, ANSWERS = "dense model", "answers injected"
 
 
 @dataclass
-class Answers(Stage):
+class AnswersStage(Stage):
     """Dense pairs in documents that hold the gold dense triples; the model is wrapped as the sparse one."""
 
     def prepare(self, split: Split, model: Any) -> Prepared:
@@ -66,12 +66,14 @@ class Answers(Stage):
         return self.prepared[split.name]
 
 
-class Answering(Session):
+class AnswersRun(Session):
     """A run whose stage sparse has dense pairs."""
+
+    stage_kind: type[AnswersStage] = AnswersStage
 
     def prepare(self, name: str) -> Stage:
         """Gather what the stage needs; it is judged as a dense one."""
-        return Answers(**vars(super().prepare(name)) | {"name": "dense"})
+        return self.stage_kind(**vars(super().prepare(name)) | {"name": "dense"})
 
     def settings(self, stage: str) -> dict[str, Any]:
         """Tell the stage from an ordinary one."""
@@ -101,7 +103,7 @@ def measure(
     if epochs is not None:
         name, title = f"{name}-{epochs}", f"{title}, {epochs} epochs"
         options = (*options, "--seg-sparse-epochs", str(epochs))
-    made = probe(experiments, backbone, recipe, seed, name=name, kind=Answering, stage="sparse", options=options)
+    made = probe(experiments, backbone, recipe, seed, name=name, kind=AnswersRun, stage="sparse", options=options)
     found = {stage: read_json(made.folder(stage) / "metrics.json", "metrics") for stage in ("dense", "sparse")}
     return {DENSE: found["dense"], title: found["sparse"]}
 

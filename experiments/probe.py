@@ -12,10 +12,10 @@ from pathlib import Path
 from plan import BACKBONES
 from run import Experiments, add_places, clone
 
-from segdre_plugin.analysis.study.finished_run import Finished
+from segdre_plugin.analysis.study.finished_run import FinishedRun
 from segdre_plugin.analysis.study.results import Results
 from segdre_plugin.analysis.study.worker import open_script
-from segdre_plugin.analysis.study.write_results import find_origin, write_results
+from segdre_plugin.analysis.study.write_results import find_provenance, write_results
 from segdre_plugin.seg.launch import messages
 from segdre_plugin.seg.options import parse
 from segdre_plugin.seg.store import Store
@@ -101,7 +101,7 @@ def main(description: str | None, measure: Callable[[Experiments, str, str, list
     with messages():
         experiments = Experiments(options.out, options.data, options.encoder)
         results = measure(experiments, options.backbone, options.recipe, options.seeds)
-        run = Finished(experiments.runs(options.backbone, options.recipe).path("full", options.seeds[0]))
+        run = FinishedRun(experiments.runs(options.backbone, options.recipe).path("full", options.seeds[0]))
         folder = experiments.folder(options.backbone, options.recipe)
-        print(write_results(folder, script.stem, results, find_origin(command, options.seeds, run)))
+        print(write_results(folder, script.stem, results, find_provenance(command, options.seeds, run)))
         experiments.keep_study(options.backbone, options.recipe, script.stem)

@@ -13,6 +13,7 @@ Everything else is the run's: base, salient entities, dense model. All threshold
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import numpy as np
 from probe import main, probe, train_in
 from run import Experiments
 
-from segdre_plugin.analysis.study.finished_run import Finished
+from segdre_plugin.analysis.study.finished_run import FinishedRun
 from segdre_plugin.analysis.study.results import Results
 from segdre_plugin.analysis.study.rows import Column, Line, Row, Study
 from segdre_plugin.analysis.study.score_row import score
@@ -30,9 +31,9 @@ from segdre_plugin.backbones.features import keep_pairs
 from segdre_plugin.backbones.hooks import STATE
 from segdre_plugin.data.files import read_json, write_json
 from segdre_plugin.data.splits import Split
+from segdre_plugin.seg.run_folder import RunFolder
 from segdre_plugin.seg.store import Store
 from segdre_plugin.seg.training_run import Session
-from segdre_plugin.stages.artifacts import margins_file
 from segdre_plugin.stages.branches import Triple
 from segdre_plugin.stages.margins import Margins
 from segdre_plugin.stages.prepare import Prepared
@@ -44,7 +45,7 @@ TRAIN = "train_annotated.json"
 
 
 @dataclass
-class CrossFitted(Stage):
+class CrossFittedStage(Stage):
     """The sparse stage with predicted triples in training.
 
     Attributes:
@@ -67,7 +68,7 @@ class CrossFitted(Stage):
 
 
 @dataclass
-class Sampled(Stage):
+class SampledStage(Stage):
     """The sparse stage with a part of the train pairs without a relation."""
 
     def prepare(self, split: Split, model: Any) -> Prepared:
@@ -91,7 +92,7 @@ def sample(made: Prepared, backbone: Backbone, seed: int) -> Prepared:
     return replace(made, features=features, documents=documents)
 
 
-class CrossFit(Session):
+class CrossFitRun(Session):
     """A run whose sparse stage is cross-fitted; the folds' models lie beside it."""
 
     def prepare(self, name: str) -> Stage:
@@ -99,22 +100,22 @@ class CrossFit(Session):
         stage = super().prepare(name)
         if name != "sparse":
             return stage
-        stores = [Store(fold(self.store.root.parent, k, self.args.seed)) for k in range(FOLDS)]
-        folds = [Margins.load(margins_file(store.folder("base"), "test")) for store in stores]
-        return CrossFitted(**vars(stage), folds=folds)
+        places = (fold(self.store.root.parent, k, self.args.seed) for k in range(FOLDS))
+        folds = [RunFolder(place).margins("base", "test") for place in places]
+        return CrossFittedStage(**vars(stage), folds=folds)
 
     def settings(self, stage: str) -> dict[str, Any]:
         """Tell the stage from an ordinary one."""
         return super().settings(stage) | ({"triples": "cross-fitted"} if stage == "sparse" else {})
 
 
-class Sampling(Session):
+class SamplingRun(Session):
     """A run whose sparse stage samples negative pairs."""
 
     def prepare(self, name: str) -> Stage:
         """Gather what the stage needs."""
         stage = super().prepare(name)
-        return Sampled(**vars(stage)) if name == "sparse" else stage
+        return SampledStage(**vars(stage)) if name == "sparse" else stage
 
     def settings(self, stage: str) -> dict[str, Any]:
         """Tell the stage from an ordinary one."""
@@ -137,12 +138,12 @@ class Way:
 
 
 WAYS = {
-    "crossfit": Way("predicted triples in training, cross-fitted", CrossFit),
+    "crossfit": Way("predicted triples in training, cross-fitted", CrossFitRun),
     "clauses": Way(
         "branches worded as clauses",
         options=("--seg-template-from", "has {relation} {tail}", "--seg-template-to", "is {relation} of {head}"),
     ),
-    "negatives": Way("a quarter of the negative pairs", Sampling),
+    "negatives": Way("a quarter of the negative pairs", SamplingRun),
 }
 
 
@@ -205,14 +206,19 @@ def measure(experiments: Experiments, backbone: str, recipe: str, seeds: list[in
     Returns:
         The scores of every row.
     """
-    found: dict[str, dict[int, Finished]] = {name: {} for name in ("full", *WAYS)}
+    found: dict[str, dict[int, FinishedRun]] = {name: {} for name in ("full", *WAYS)}
     for seed in seeds:
-        found["full"][seed] = Finished(experiments.runs(backbone, recipe).path("full", seed))
+        found["full"][seed] = FinishedRun(experiments.runs(backbone, recipe).path("full", seed))
         train_folds(experiments, backbone, recipe, seed)
         for name, way in WAYS.items():
             where = (experiments, backbone, recipe, seed)
             made = probe(*where, name=name, kind=way.kind, stage="sparse", options=way.options, fused=True)
-            found[name][seed] = Finished(made.root)
+            found[name][seed] = FinishedRun(made.root)
+    return score_ways(found)
+
+
+def score_ways(found: Mapping[str, Mapping[int, FinishedRun]]) -> Results:
+    """Score the finished runs of each way (``full`` is the run itself): name -> seed -> run."""
 
     def nothing(split: str) -> Margins:
         raise AssertionError(f"{split}: no row has an ensemble")
@@ -222,7 +228,7 @@ def measure(experiments: Experiments, backbone: str, recipe: str, seeds: list[in
         for name, runs in found.items()
         for row in rows(name)
     }
-    return Results(SPARSE, tuple(seeds), scores, {})
+    return Results(SPARSE, tuple(found["full"]), scores, {})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Is one set of predictions better than another? Paired tests over documents.
+"""Is one set of predictions better than another (paired tests over documents), and which mistakes does it make?
 
-F1 is no mean over documents, so what is resampled are documents, and F1 is computed anew from the sums of their counts:
+F1 is not a mean over documents, so documents are resampled, and F1 is computed again from the sums of their counts:
 
 - Confidence interval: paired bootstrap (percentiles). Documents are drawn with replacement, and both systems are scored
   on the same draw.
@@ -78,6 +78,38 @@ def count(predictions: Sequence[Mapping[str, Any]], documents: Sequence[Mapping[
     sums = [Counter(triple[0] for triple in triples) for triples in (gold & predicted, predicted, gold)]
     titles = dict.fromkeys([*(d["title"] for d in documents), *(p["title"] for p in predictions)])
     return {title: [counts[title] for counts in sums] for title in titles}
+
+
+def mistakes(predictions: Sequence[Mapping[str, Any]], documents: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Sort wrong predictions and missed triples by kind.
+
+    A wrong prediction (h, r, t) has gold in the other direction: (t, r, h); or else on its pair, with another relation;
+    or none on its pair. A triple is missed although another relation is predicted on its pair, or with no prediction
+    on its pair.
+
+    Args:
+        predictions: in the official format, well-formed.
+        documents: with gold.
+
+    Returns:
+        Shares of all distinct predictions: ``wrong_direction``, ``wrong_relation`` and ``wrong_pair``, which add up
+        with the precision to 1; and shares of all gold triples: ``missed_relation`` and ``missed_pair``, which add up
+        with the recall to 1. 0 where there is nothing to divide by.
+    """
+    gold, found = distinct(predictions, documents)
+    gold_pairs, found_pairs = ({triple[:3] for triple in triples} for triples in (gold, found))
+    wrong, missed = found - gold, gold - found
+    turned = {(title, h, t, r) for title, h, t, r in wrong if (title, t, h, r) in gold}
+    elsewhere = {triple for triple in wrong - turned if triple[:3] in gold_pairs}
+    noticed = {triple for triple in missed if triple[:3] in found_pairs}
+    n_found, n_gold = max(1, len(found)), max(1, len(gold))
+    return {
+        "wrong_direction": len(turned) / n_found,
+        "wrong_relation": len(elsewhere) / n_found,
+        "wrong_pair": len(wrong - turned - elsewhere) / n_found,
+        "missed_relation": len(noticed) / n_gold,
+        "missed_pair": len(missed - noticed) / n_gold,
+    }
 
 
 def compare(

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from segdre_plugin.analysis.evaluate import read_gold
 from segdre_plugin.analysis.statistics.figures import write_figures
 from segdre_plugin.analysis.statistics.measure import LabelStatistics, Statistics, describe, sort_relations
 from segdre_plugin.analysis.statistics.table import as_json, format_table
+from segdre_plugin.data.documents import read_gold
 from segdre_plugin.data.files import check_output, write_json
 from segdre_plugin.data.splits import read_relation_names
 from segdre_plugin.errors import SegDREError

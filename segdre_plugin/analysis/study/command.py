@@ -11,10 +11,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from segdre_plugin.analysis.study.runner import Work
+from segdre_plugin.analysis.study.runner import StudyRunner
 from segdre_plugin.analysis.study.runs import OURS, PARTNER_OFFSET, Runs
 from segdre_plugin.analysis.study.studies import STUDIES
-from segdre_plugin.analysis.study.write_results import find_origin, write_results
+from segdre_plugin.analysis.study.write_results import find_provenance, write_results
 from segdre_plugin.backbones.clones.patching import recognise
 from segdre_plugin.data.synthetic.corpus import rel2id
 from segdre_plugin.errors import SegDREError, raise_all
@@ -77,11 +77,11 @@ def run(
         command += ["--", *behind] * bool(behind)
         seconds = [*seeds[1:], seeds[0]] if partners == "next" else [seed + PARTNER_OFFSET for seed in seeds]
         pairs = dict(zip(seeds, seconds, strict=True))
-        work = Work(STUDIES[name], Runs(folder, script, tuple(arguments), pairs, tuple(others)), seeds, trains)
+        runner = StudyRunner(STUDIES[name], Runs(folder, script, tuple(arguments), pairs, tuple(others)), seeds, trains)
         with _orderly_end():
-            results = work.do()
-        origin = find_origin(shlex.join(command), seeds, work.any_finished())
-        print("\n" + write_results(folder, name, results, origin))
+            results = runner.run()
+        provenance = find_provenance(shlex.join(command), seeds, runner.any_finished())
+        print("\n" + write_results(folder, name, results, provenance))
     finally:
         lock.release()
     print(f"\nwritten: {folder / name}.md, .csv, .json")

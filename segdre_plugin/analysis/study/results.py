@@ -8,7 +8,8 @@ from typing import Any
 
 from segdre_plugin.analysis.comparison import compare
 from segdre_plugin.analysis.study.rows import Column, Line, Study
-from segdre_plugin.analysis.study.score_row import TAUS, Scores
+from segdre_plugin.analysis.study.score_row import Scores
+from segdre_plugin.seg.run_folder import TAUS
 
 ANCHOR = 0.0  # of the run's own thresholds
 
