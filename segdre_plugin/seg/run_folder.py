@@ -152,7 +152,8 @@ class RunFolder:
         try:
             return SegConfig(**options)
         except SegDREError as error:
-            raise SegDREError(f"{self.settings_file('sparse')}, or that of identify: options: {error}") from None
+            problem = str(error).removesuffix(f"\n  -> {error.hint}")
+            raise SegDREError(f"{self.settings_file('sparse')}, or that of identify: {problem}", error.hint) from None
 
     @cached_property
     def seed(self) -> int:

@@ -180,7 +180,9 @@ def test_half_characters_in_names_do_not_stop_it(tmp_path):
     out = make_run(tmp_path)
     names = out.parent / "data" / "rel_info.json"
     rewrite(names, lambda found: dict.fromkeys(found, "half \ud800"))
-    rewrite(out / "run.json", lambda run: run | {"hashes": run["hashes"] | {"rel_info": fingerprint(names)}})
+    hashes = {"rel_info": fingerprint(names)}
+    half = dict.fromkeys(RELATIONS, "half \ud800")
+    rewrite(out / "run.json", lambda run: run | {"hashes": run["hashes"] | hashes, "relation_names": half})
     assert "half &#55296;" in write_report(out).read_bytes().decode("utf-8")
 
 

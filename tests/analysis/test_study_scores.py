@@ -42,7 +42,7 @@ def cells(table):
 
 def slow(found, split, predicted):
     """Score a set of cells with the official metrics."""
-    run = found.run
+    run = found
     names = {i: name for name, i in run.rel2id.items()}
     rows = [
         {"title": run.documents[split][d]["title"], "h_idx": h, "t_idx": t, "r": names[r]} for d, h, t, r in predicted
@@ -158,7 +158,7 @@ def test_thresholds_for_dense_pairs_only_are_the_best_for_them(found):
     row = replace(FULL, name="model on dense", sources=("dense",), pairs="dense")
     scores = score(row, found, absent, ("dev",))
     chains = found.scored("dev").salient
-    run = found.run
+    run = found
     documents = [
         document | {"labels": [x for x in document["labels"] if {x["h"], x["t"]} & set(chain)]}
         for document, chain in zip(run.documents["dev"], chains, strict=True)
