@@ -32,7 +32,8 @@ from segdre_plugin.seg.launch import messages
 from segdre_plugin.stages.branches import Triple, gold_dense_triples
 from segdre_plugin.stages.candidates import count_entities, dense_flags, gold_flags
 from segdre_plugin.stages.margins import Margins
-from segdre_plugin.stages.stage import own_gold, predicted_triples
+from segdre_plugin.stages.scored import own_gold
+from segdre_plugin.stages.stage import predicted_triples
 
 Document = Mapping[str, Any]
 Context = tuple[tuple[str, ...], tuple[str, ...]]

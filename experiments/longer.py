@@ -12,11 +12,12 @@ All thresholds are searched on dev.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
 
-from probe import main, probe
+from probe import ProbeRun, main, probe
 from run import Experiments
 
 from segdre_plugin.analysis.study.finished_run import FinishedRun
@@ -25,27 +26,25 @@ from segdre_plugin.analysis.study.rows import Line, Row, Study
 from segdre_plugin.analysis.study.score_row import score
 from segdre_plugin.analysis.study.studies import AVERAGE, BASE_TUNED, FULL, SEEDS, UNION, on_pairs
 from segdre_plugin.seg.run_folder import RunFolder
-from segdre_plugin.seg.training_run import Session
 from segdre_plugin.stages.candidates import average, count_entities
 from segdre_plugin.stages.margins import Margins
-from segdre_plugin.stages.stage import Stage
+from segdre_plugin.stages.stage import ChainResult, Stage
 
 
-class AllPairsRun(Session):
+class AllPairsRun(ProbeRun):
     """A run whose stage dense has all pairs."""
 
-    def prepare(self, name: str) -> Stage:
-        """Gather what the stage needs; every entity is salient."""
-        stage = super().prepare(name)
-        stage.salient = {
-            split: [tuple(range(len(document["vertexSet"]))) for document in part.documents]
-            for split, part in self.splits.items()
-        }
-        return stage
+    probed, way = "dense", MappingProxyType({"pairs": "all"})
 
-    def settings(self, stage: str) -> dict[str, Any]:
-        """Tell the stage from an ordinary one."""
-        return super().settings(stage) | ({"pairs": "all"} if stage == "dense" else {})
+    def prepare(self, name: str) -> tuple[Stage, dict[str, ChainResult]]:
+        """Gather what the stage needs; every entity is salient."""
+        stage, known = super().prepare(name)
+        return stage, {
+            split: replace(
+                found, salient=[tuple(range(len(document["vertexSet"]))) for document in self.splits[split].documents]
+            )
+            for split, found in known.items()
+        }
 
 
 ALONE = Row("longer", sources=("base",), ensemble="second")

@@ -14,7 +14,6 @@ from segdre_plugin import SegDREError
 from segdre_plugin.adapters import BACKBONES
 from segdre_plugin.analysis.study.finished_run import FinishedRun
 from segdre_plugin.backbones.features import FEATURE
-from segdre_plugin.data.splits import Split
 from segdre_plugin.salient import gold_salient
 from segdre_plugin.seg.store import Store
 from segdre_plugin.stages.artifacts import read_salient
@@ -37,8 +36,8 @@ def test_the_answer_to_every_pair_is_injected(script, run_folder, tmp_path, monk
     seen = {}
 
     class SeenStage(answers.AnswersStage):
-        def prepare(self, split, model):
-            seen[split.name] = super().prepare(split, model)
+        def prepare(self, split, model, known):
+            seen[split.name] = super().prepare(split, model, known)
             return seen[split.name]
 
     class SeenRun(answers.AnswersRun):
@@ -132,9 +131,8 @@ def test_documents_get_the_triples_of_the_model_that_has_not_seen_them(script, t
         relation = np.array([rel2id[d["title"]] for d in unseen]).repeat(3)  # tells documents apart
         margin = np.tile([1.0, 2.0, 3.0], len(unseen))
         folds.append(Margins(place, head, tail, relation, margin, np.zeros((len(place), 0), dtype=bool)))
-    split = Split("train", source / sparse.TRAIN, documents)
-    stage = sparse.CrossFittedStage("sparse", rel2id, {"train": split}, {"train": [(0,)] * 4 + [()]}, folds=folds)
-    assert stage.triples(split) == [[(2, str(i), 0), (0, str(i), 1)] for i in range(4)] + [[]]
+    found = sparse.cross_fitted(folds, [(0,)] * 4 + [()], rel2id)
+    assert found == [[(2, str(i), 0), (0, str(i), 1)] for i in range(4)] + [[]]
 
 
 def test_sampling_keeps_every_pair_with_a_relation(script):
@@ -145,12 +143,12 @@ def test_sampling_keeps_every_pair_with_a_relation(script):
     pairs = [[i, i + 1] for i in range(400)]
     alone = {"hts": pairs[:1], "labels": labels[8:9].tolist()}
     features = [{"hts": pairs, "labels": labels.tolist(), "title": "kept"}, *[alone] * 50]
-    made = sparse.sample(Prepared(features, list(range(3, 54)), {3: []}, 7), BACKBONES["atlop"], 66)
+    made = sparse.sample(Prepared(features, list(range(3, 54)), [[]], 7), BACKBONES["atlop"], 66)
     assert made.features[0]["hts"][:8] == pairs[:8]
     assert 60 < len(made.features[0]["hts"]) - 8 < 140
     assert made.documents[0] == 3
     assert 0 < len(made.documents) - 1 == len(made.features) - 1 < 25
-    assert (made.injected, made.left_out) == ({3: []}, 7)
+    assert (made.injected, made.left_out) == ([[]], 7)
     assert len(features[0]["hts"]) == 400
 
 

@@ -128,14 +128,15 @@ class RunFolder:
             stage: base, identify, dense or sparse.
 
         Returns:
-            ``arguments`` of the train script, hashes of the ``data``, ``options`` of the stage, and more.
+            ``arguments`` of the train script, hashes of the ``data`` and of the clone's ``modules``, ``options`` of the
+            stage, and more.
 
         Raises:
             SegDREError: if the file is missing or broken, or lacks one of these.
         """
         path = self.settings_file(stage)
         found = _read(path, f"settings of stage {stage}")
-        for name in ("arguments", "data", "options"):
+        for name in ("arguments", "data", "modules", "options"):
             _field(path, found, name, dict)
         return found
 

@@ -1,12 +1,13 @@
-"""The files that a stage leaves in its folder, by name, and the reader of its salient entities."""
+"""The files that a stage leaves in its folder: their names, and how they are written and read."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from segdre_plugin.data.files import read_json
+from segdre_plugin.data.files import read_json, write_arrays, write_json
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.salient import Chain
+from segdre_plugin.stages.stage import ChainResult, Stage
 
 SETTINGS = "settings.json"  # all on which the stage depends; written last
 METRICS = "metrics.json"  # split -> scores
@@ -51,3 +52,22 @@ def read_salient(folder: Path) -> dict[str, list[Chain]]:
                     f"{path}: {split}[{i}]: expected a list of entities, got {chain!r}", "train stage identify again"
                 )
     return {split: [tuple(chain) for chain in chains] for split, chains in found.items()}
+
+
+def save_result(folder: Path, stage: Stage, split: str, found: ChainResult) -> None:
+    """Write what a stage found in a split: its margins, or salient entities and counts.
+
+    Args:
+        folder: the stage's folder.
+        stage: the stage.
+        split: the split's name.
+        found: the result of the stage.
+    """
+    if not stage.finds_salient:
+        found.tables[stage.name].save(margins_file(folder, split))
+        return
+    if found.counts is not None:
+        write_arrays(counts_file(folder, split), dict(found.counts))
+    path = folder / SALIENT
+    before = read_json(path, "salient entities") if path.exists() else {}
+    write_json(path, before | {split: found.salient})

@@ -11,7 +11,7 @@ from segdre_plugin.data.synthetic.corpus import RELATIONS, generate, rel2id
 from segdre_plugin.salient import gold_salient, saliency
 from segdre_plugin.seg.fuse import fuse
 from segdre_plugin.seg.options import parse
-from segdre_plugin.seg.store import Store
+from segdre_plugin.seg.run_folder import RunFolder
 from segdre_plugin.stages.margins import Margins
 
 SIZES = {"train": 6, "dev": 12, "test": 5}
@@ -69,9 +69,11 @@ def make_run(root: Path, documents=None, *, names=RELATIONS, evidence=False, opt
     write_json(out / "sparse" / "injected.json", injected)
     for stage in ("base", "identify", "dense", "sparse"):
         own = (sparse or {}) if stage == "sparse" else {}
-        write_json(out / stage / "settings.json", {"arguments": {"seed": seed}, "data": {}, "options": own})
+        write_json(
+            out / stage / "settings.json", {"arguments": {"seed": seed}, "data": {}, "modules": {}, "options": own}
+        )
     chosen, _ = parse(["--seg", "--seg-dir", str(out), *options])
-    fuse(Store(out), splits, classes, chosen)
+    fuse(RunFolder(out), splits, classes, chosen)
     hashes = {name: fingerprint(path) for name, path in files.items()}
     sources = {"adapter": "atlop", "checkpoint": "{folder}/checkpoint.pt", "rel2id": classes, "relation_names": names}
     write_json(out / "run.json", sources | {"files": {k: str(v) for k, v in files.items()}, "hashes": hashes})

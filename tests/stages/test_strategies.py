@@ -28,7 +28,7 @@ def document(*entities, title="Title", labels=None):
 
 
 def margins(*cells):
-    """Cells (document, head, tail, margin)."""
+    """Candidates (document, head, tail, margin)."""
     columns = list(zip(*cells, strict=True)) if cells else [[]] * 4
     d, h, t = (np.array(column, dtype=np.int64) for column in columns[:3])
     return Margins(d, h, t, np.ones_like(d), np.array(columns[3], dtype=float), np.zeros((len(d), 0), dtype=bool))

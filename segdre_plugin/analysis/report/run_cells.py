@@ -8,15 +8,15 @@ import numpy as np
 
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.fusion import GRIDS, Grid, count_grid
-from segdre_plugin.seg.fuse import Scored
 from segdre_plugin.seg.run_folder import AGAIN, TAUS, RunFolder
-from segdre_plugin.stages.candidates import Cells, gold_flags
+from segdre_plugin.stages.candidates import Candidates, gold_flags
 from segdre_plugin.stages.margins import CELL, Margins
+from segdre_plugin.stages.scored import ScoredSplit
 from segdre_plugin.vocabulary import BoolArray, FloatArray
 
 
 @dataclass(frozen=True)
-class JudgedCandidates(Cells):
+class JudgedCandidates(Candidates):
     """The candidates of a split with what the run and the gold say of them, as parallel arrays.
 
     Attributes:
@@ -50,7 +50,7 @@ def load_candidates(run: RunFolder, name: str) -> JudgedCandidates:
     n_classes = len(run.rel2id)
     tables = {stage: run.margins(stage, name, split.documents, n_classes) for stage in ("base", "dense", "sparse")}
     salient = run.salient(name, split.documents)
-    joined = Scored(split, tables, salient, run.rel2id, [], run.thresholds.fusion).cells()
+    joined = ScoredSplit(split, tables, salient, run.rel2id, [], run.thresholds.fusion).cells()
     train = run.train if run.search["objective"] == "ign_f1" else []
     gold, known, n_gold = gold_flags(joined.cells, split, run.rel2id, train)
     fused = _fused(run, name, joined.cells)

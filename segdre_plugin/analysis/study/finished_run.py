@@ -10,12 +10,12 @@ from segdre_plugin.analysis.study.rows import OWN, SOURCES, Reading
 from segdre_plugin.data.documents import Document, load_documents
 from segdre_plugin.data.files import read_json
 from segdre_plugin.salient import Chain, as_chain
-from segdre_plugin.seg.fuse import Scored
 from segdre_plugin.seg.run_folder import RunFolder
 from segdre_plugin.seg.store import digest
 from segdre_plugin.stages.artifacts import INJECTED, margins_file
 from segdre_plugin.stages.branches import Triple, gold_dense_triples
 from segdre_plugin.stages.margins import Margins
+from segdre_plugin.stages.scored import ScoredSplit
 from segdre_plugin.stages.stage import predicted_triples
 from segdre_plugin.stages.strategies import choose_salient, get_strategy
 
@@ -30,7 +30,7 @@ class FinishedRun(RunFolder):
         """The train documents, for Ign-F1."""
         return _documents(self.files["train"], self.sources["hashes"]["train"])
 
-    def scored(self, name: str, reading: Reading | None = None) -> Scored:
+    def scored(self, name: str, reading: Reading | None = None) -> ScoredSplit:
         """Return a split with the margins of the run, or those of a reading where it has its own."""
         folders = {stage: self.stage(stage) for stage in SOURCES}
         salient = self.salient(name)
@@ -40,7 +40,7 @@ class FinishedRun(RunFolder):
             salient = [as_chain(chosen) for chosen in asked]
             folders |= {stage: own / stage for stage in ("dense", "sparse") if (own / stage).is_dir()}
         tables = {stage: Margins.load(margins_file(folder, name)) for stage, folder in folders.items()}
-        return Scored(self.split(name), tables, salient, self.rel2id, self.train, self.thresholds.fusion)
+        return ScoredSplit(self.split(name), tables, salient, self.rel2id, self.train, self.thresholds.fusion)
 
     def reading(self, reading: Reading) -> Path:
         """Return the folder of a reading."""

@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from segdre_plugin.backbones.clones.stand_ins import no_report, open_outside
-from segdre_plugin.data.files import read_json, write_json
+from segdre_plugin.data.files import read_json, replacing, write_json
 from segdre_plugin.salient import Chain
-from segdre_plugin.seg.stage_training import load_all
-from segdre_plugin.seg.store import replacing
-from segdre_plugin.seg.training_run import Session
+from segdre_plugin.seg.checkpoints import load_all
+from segdre_plugin.seg.training_run import TrainingRun
 from segdre_plugin.stages.artifacts import INJECTED, margins_file
 from segdre_plugin.stages.branches import Triple, Verbaliser
 from segdre_plugin.stages.margins import Margins
@@ -60,7 +59,7 @@ def is_read(folder: Path, request: Request) -> bool:
     return path.is_file() and read_json(path, "request of a reading") == json.loads(json.dumps(asdict(request)))
 
 
-class Repredict(Session):
+class Repredict(TrainingRun):
     """A finished run whose models read again."""
 
     def answer(self, requests: Mapping[str, Request]) -> dict[str, str]:
@@ -80,8 +79,8 @@ class Repredict(Session):
 
         with self.store.locked():
             for stage in ("dense", "sparse"):
-                self._require("sparse", (stage,))
-                self.store.check(stage, self.settings(stage))
+                self.require("sparse", (stage,))
+                self.store.check(stage, self.settings.of(stage))
             names = {"train": read, "collate_fn": self.collate(), "open": open_outside(self.store.root)}
             if self.script.report:
                 names[self.script.report] = no_report
@@ -152,7 +151,7 @@ class Repredict(Session):
         )
         how = {"batch_size": args.test_batch_size, "device": args.device, "label": label}
         margins = score_relations(model, prepared.features, prepared.documents, self.names["collate_fn"], **how)
-        n_injected = sum(len(found) for found in prepared.injected.values())
+        n_injected = sum(len(found) for found in prepared.injected)
         return margins, {"triples": n_injected, "left_out": prepared.left_out}
 
     @contextmanager

@@ -14,11 +14,10 @@ from segdre_plugin.errors import SegDREError
 from segdre_plugin.fusion import FusionResult, apply_thresholds
 from segdre_plugin.metrics import evaluate, has_gold
 from segdre_plugin.salient import saliency
-from segdre_plugin.seg.fuse import Scored
 from segdre_plugin.seg.run_folder import TAUS
-from segdre_plugin.stages.candidates import Cells, average, count_entities
+from segdre_plugin.stages.candidates import Candidates, average, count_entities
 from segdre_plugin.stages.margins import Margins
-from segdre_plugin.stages.stage import own_gold
+from segdre_plugin.stages.scored import ScoredSplit, own_gold
 
 
 @dataclass(frozen=True)
@@ -83,15 +82,15 @@ def score(row: Row, found: FinishedRun, partner: Callable[[str], Margins], split
     return Scores(asdict(taus), metrics, counts)
 
 
-def _restrict(scored: Scored, cells: Cells, pairs: str) -> tuple[Scored, Cells]:
+def _restrict(scored: ScoredSplit, cells: Candidates, pairs: str) -> tuple[ScoredSplit, Candidates]:
     """Leave only dense or only sparse pairs, in what is scored and in the gold."""
     own = np.flatnonzero(cells.is_dense == (pairs == "dense"))
     documents = own_gold(scored.split.documents, scored.salient, pairs)
-    left = Cells(cells.cells.take(own), cells.stage[own], cells.is_dense[own])
+    left = Candidates(cells.cells.take(own), cells.stage[own], cells.is_dense[own])
     return replace(scored, split=replace(scored.split, documents=documents)), left
 
 
-def _take(row: Row, scored: Scored, partner: Callable[[str], Margins], name: str) -> Scored:
+def _take(row: Row, scored: ScoredSplit, partner: Callable[[str], Margins], name: str) -> ScoredSplit:
     """Put the margins that a row does not take out, and a second base model's in."""
     tables = dict(scored.tables)
     if row.ensemble:

@@ -22,7 +22,7 @@ from segdre_plugin.data.files import read_json
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.seg.launch import load_script, messages
 from segdre_plugin.seg.options import parse
-from segdre_plugin.seg.training_run import Session
+from segdre_plugin.seg.training_run import TrainingRun
 
 Opened = tuple[MutableMapping[str, Any], Callable[[], Any], Backbone, Script]
 
@@ -55,7 +55,7 @@ def work(script: Path | None, requests: Path | None, arguments: list[str]) -> No
     """
     names, upstream, backbone, spec = open_script(script, arguments)
     options, sys.argv[1:] = parse(sys.argv[1:])
-    session = (Repredict if requests else Session)(names, upstream, backbone, spec, options)
+    session = (Repredict if requests else TrainingRun)(names, upstream, backbone, spec, options)
     if spec.trains and not getattr(session.args, spec.trains):
         raise SegDREError(f"a study trains its rows, and --{spec.trains} is missing", "add it")
     if not isinstance(session, Repredict):
