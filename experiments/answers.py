@@ -22,13 +22,13 @@ from probe import ProbeRun, arguments, probe
 from run import Experiments
 
 from segdre_plugin.analysis.study.tables import Cell, Table
-from segdre_plugin.backbones.features import FEATURE, keep_pairs, stage_pairs, visible_entities
+from segdre_plugin.backbones.features import FEATURE, keep_pairs, visible_entities
 from segdre_plugin.backbones.hooks import STATE
 from segdre_plugin.data.files import read_json
 from segdre_plugin.data.splits import Split
 from segdre_plugin.seg.launch import messages
 from segdre_plugin.stages.branches import gold_dense_triples
-from segdre_plugin.stages.prepare import Prepared, prepare_features
+from segdre_plugin.stages.prepare import Prepared, prepare_features, stage_pairs
 from segdre_plugin.stages.stage import ChainResult, Stage
 
 METRICS = {"f1": "F1", "precision": "P", "recall": "R"}

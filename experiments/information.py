@@ -9,7 +9,7 @@ relations of the dense triples, with their directions. From the train documents,
 
 and a share of them is added to the base model's margins of sparse pairs. Share and threshold are tuned on dev and
 applied to test, with gold dense triples and with those that the run predicted; the base model alone, its threshold
-tuned in the same way, stands beside. What gold triples add this way is what injection could add at least.
+tuned in the same way, is listed beside. What gold triples add this way is what injection could add at least.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ CUTS = np.arange(-3, 3.01, 0.1)
 
 
 def contexts(triples: Iterable[Triple], chain: Chain) -> dict[int, tuple[str, ...]]:
-    """Say for each entity which relations it has with the salient one, ``>`` from it and ``<`` to it."""
+    """Return for each entity the relations that it has with the salient one, ``>`` from it and ``<`` to it."""
     found = defaultdict(set)
     for head, relation, tail in triples:
         if head in chain:

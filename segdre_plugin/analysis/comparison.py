@@ -7,7 +7,7 @@ F1 is not a mean over documents, so documents are resampled, and F1 is computed 
 - p-value: paired permutation test, two-sided. Under the null hypothesis the two systems are exchangeable document by
   document, so the predictions of each document are swapped or not, with probability 1/2 each.
 
-Both say how much the difference owes to the choice of test documents. Neither says anything of training seeds.
+Both measure how much the difference owes to the choice of test documents, neither how much to training seeds.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the tests say of F1(first) - F1(second), in fractions.
+    """Result of the tests on F1(first) - F1(second), in fractions.
 
     Attributes:
         f1: F1 of both.
@@ -41,7 +41,7 @@ class Comparison:
         confidence: of the interval.
         p_value: two-sided.
         documents: how many units were resampled: the gold documents, and each unknown title that a system predicts.
-        resamples: how often.
+        resamples: number of resamples.
         seed: of the generator.
     """
 
@@ -120,26 +120,26 @@ def compare(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Comparison:
-    """Compare two systems on the same documents; the module's docstring says what is resampled.
+    """Compare two systems on the same documents; see the module's docstring for the tests.
 
     Args:
-        first: what :func:`count` says of one system.
-        second: the same of the other.
+        first: counts of one system, from :func:`count`.
+        second: those of the other.
         resamples: of the bootstrap, and of the permutation test.
         confidence: of the interval.
-        seed: the same seed gives the same numbers.
+        seed: of the generator.
 
     Returns:
         The comparison; where the systems do the same everywhere, an interval of 0 and a p-value of 1.
 
     Raises:
-        SegDREError: if there are less than two documents, or an argument is out of its range.
+        SegDREError: if there are fewer than two documents, or an argument is out of its range.
     """
     titles = list(dict.fromkeys([*first, *second]))
     if len(titles) < 2:
         raise SegDREError(f"paired bootstrap over {len(titles)} documents", "compare on two documents or more")
     if resamples < 1 or not 0 < confidence < 1:
-        raise SegDREError(f"resamples {resamples}, confidence {confidence}", "give 1 or more, and a share in (0, 1)")
+        raise SegDREError(f"resamples {resamples}, confidence {confidence}", "pass 1 or more, and a share in (0, 1)")
     counts = np.array([_row(system, other, t) for system, other in ((first, second), (second, first)) for t in titles])
     n = len(titles)
     numbers = np.arange(2 * n)  # 0 to n - 1: a document's counts by the first system, n to 2n - 1: by the second

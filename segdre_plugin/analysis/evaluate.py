@@ -36,7 +36,7 @@ def load_predictions(path: Path) -> list[dict[str, Any]]:
             rows += [{"title": value.get("title")} | triple for triple in value["triples"] if isinstance(triple, dict)]
         else:
             rows.append(value)
-    raise_all(problems, f"{path}: {len(problems)} broken lines", "write them again")
+    raise_all(problems, f"{path}: {len(problems)} broken lines", "write the file again")
     return rows
 
 
@@ -64,7 +64,7 @@ def run(
     known = load_gold(train) if train else None
     systems = {str(path): load_predictions(path) for path in (predictions, other) if path is not None}
     if other is not None and len(systems) == 1:
-        raise SegDREError(f"--compare {other}: these are the predictions themselves", "give another file")
+        raise SegDREError(f"--compare {other}: these are the predictions themselves", "pass another file")
     report: dict[str, Any] = {"gold": has_gold(documents), "documents": len(documents), "train": train is not None}
     report["evidence"] = any(isinstance(row, dict) and "evidence" in row for rows in systems.values() for row in rows)
     if report["gold"]:
@@ -79,7 +79,7 @@ def run(
 
 
 def print_report(report: Mapping[str, Any], gold: Path) -> None:
-    """Print what :func:`run` found."""
+    """Print the numbers of :func:`run`."""
     from segdre_plugin.seg.score_table import COLUMNS, EVIDENCE_COLUMNS  # nothing of a run is needed before
 
     if not report["gold"]:
@@ -100,7 +100,7 @@ def print_report(report: Mapping[str, Any], gold: Path) -> None:
 
 
 def sentence(found: Comparison, names: Sequence[str]) -> str:
-    """Say in words what a comparison found."""
+    """Return a comparison as a sentence."""
     return (
         f"F1 of {names[0]} - F1 of {names[1]}: {100 * found.difference:+.2f} points, "
         f"{100 * found.confidence:.0f} % confidence interval [{100 * found.low:+.2f}, {100 * found.high:+.2f}] "

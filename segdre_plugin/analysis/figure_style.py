@@ -49,13 +49,13 @@ _STYLE: dict[Any, Any] = {
 
 @contextmanager
 def figure_style() -> Iterator[None]:
-    """Draw in the house's style; the user's own has no say.
+    """Draw in one style, whatever the user's own configuration is.
 
     Yields:
         Nothing; figures that are made and saved inside have the style.
 
     Raises:
-        SegDREError: if there is no matplotlib.
+        SegDREError: if matplotlib is missing.
     """
     try:
         import matplotlib

@@ -206,7 +206,7 @@ def _picture(title: str, *, height: float = 2.2) -> Iterator[tuple[Axes, list[st
 
 
 def _inline(svg: str) -> str:
-    """Cut a file down to what stands well inside a page: no prolog, no page-wide style, no ids that nothing names."""
+    """Reduce a file to what a page can embed: no prolog, no page-wide style, no ids that nothing refers to."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'^<svg [^>]*?viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', svg)

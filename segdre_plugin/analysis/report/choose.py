@@ -38,7 +38,7 @@ def document_scores(document: IntArray, predicted: BoolArray, gold: BoolArray, n
         n_gold: gold triples of each document, [documents].
 
     Returns:
-        F1 in percent, [documents]; 100 where nothing is due and nothing predicted.
+        F1 in percent, [documents]; 100 where there is nothing to predict and nothing is predicted.
     """
     n = len(n_gold)
     hits = np.bincount(document[predicted & gold], minlength=n)
@@ -98,5 +98,7 @@ def find_titles(run: RunFolder, titles: Sequence[str]) -> list[Choice]:
     unknown = [title for title in titles if title not in found]
     if unknown:
         some = ", ".join(repr(title) for title in list(found)[:5])
-        raise SegDREError(f"no document of dev or test is called {unknown[0]!r}", f"titles are, for example, {some}")
+        raise SegDREError(
+            f"no document of dev or test has the title {unknown[0]!r}", f"titles are, for example, {some}"
+        )
     return [found[title] for title in dict.fromkeys(titles)]

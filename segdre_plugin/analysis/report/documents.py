@@ -1,4 +1,4 @@
-"""What the report says of one document: its text, its branches, and what each stage added or lost against base."""
+"""One document of the report: its text, its branches, and the triples that each stage added or lost against base."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Piece:
         entity: the entity that they mention; None for other text.
         kind: ``salient``, ``named`` (by an injected branch), ``other`` or ``text``.
         type: the entity's type.
-        glue: whether no space stands before them.
+        glue: whether they follow without a space.
     """
 
     text: str
@@ -72,7 +72,7 @@ class Change:
         what: ``added`` or ``lost``.
         verdict: of all of them.
         rows: the first of them.
-        more: how many others there are.
+        more: number of the others.
     """
 
     what: str
@@ -118,7 +118,7 @@ class DocumentView:
 
 
 def view_document(run: RunFolder, found: JudgedCandidates, choice: Choice, gold_salient: int | None) -> DocumentView:
-    """Gather what is said of a document.
+    """Gather the view of a document.
 
     Args:
         run: the run.

@@ -27,11 +27,11 @@ CHARTED = {"F1": "f1", "intra": "intra_f1", "inter": "inter_f1"}
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture and one sentence that says what it shows.
+    """A picture and its caption.
 
     Attributes:
         svg: the picture.
-        caption: the sentence.
+        caption: one sentence.
     """
 
     svg: str
@@ -59,12 +59,12 @@ def percent(value: float) -> str:
 
 
 def logits(margin: float) -> str:
-    """Write a margin; there is none where it is -inf."""
+    """Write a margin; -inf is a missing one."""
     return f"{margin:.2f}" if np.isfinite(margin) else "-"
 
 
 def headlines(metrics: Mapping[str, Any]) -> list[str]:
-    """Say in a sentence a split what fusion measured against base."""
+    """Return for each split one sentence that compares fused result and base."""
     found = []
     for name in ("dev", "test"):
         scores = metrics.get(name)

@@ -44,7 +44,7 @@ def write_report(
     try:
         write(path, lambda file: file.write(text.encode("utf-8", errors="xmlcharrefreplace")))
     except OSError as error:
-        raise SegDREError(f"{path}: cannot be written: {error.strerror}", "give another --output") from None
+        raise SegDREError(f"{path}: cannot be written: {error.strerror}", "pass another --output") from None
     return path
 
 

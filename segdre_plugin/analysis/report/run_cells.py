@@ -17,7 +17,7 @@ from segdre_plugin.vocabulary import BoolArray, FloatArray
 
 @dataclass(frozen=True)
 class JudgedCandidates(Candidates):
-    """The candidates of a split with what the run and the gold say of them, as parallel arrays.
+    """The candidates of a split with the fused result and the gold, as parallel arrays.
 
     Attributes:
         fused: whether the fused result holds the cell.
@@ -68,7 +68,7 @@ def dev_grid(run: RunFolder, found: JudgedCandidates) -> tuple[Grid, tuple[int, 
         The grid, and the indices of the run's thresholds (base, dense, sparse) in it.
 
     Raises:
-        SegDREError: if the thresholds are not on the grid, or do not give the score that the run noted.
+        SegDREError: if the thresholds are not on the grid, or yield another score than the run noted.
     """
     low, high = GRIDS[run.search["grid"]]
     grid = count_grid(

@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 PANELS = 3  # side by side
 TITLE = 20  # characters in a line above a panel
 
-Found = Mapping[str, LabelStatistics]  # file -> what its labels tell
+Found = Mapping[str, LabelStatistics]  # file -> statistics of its labels
 
 
 def write_figures(folder: Path, found: Found, names: Mapping[str, str]) -> None:
     """Draw and write all figures, each as PNG and SVG.
 
     Args:
-        folder: where they go; made if it is not there.
+        folder: where they go; made if missing.
         found: file -> statistics of its labels; one file or more.
         names: relation id -> name; empty for ids only.
 
     Raises:
-        SegDREError: if there is no matplotlib.
+        SegDREError: if matplotlib is missing.
     """
     with figure_style():
         pictures = {

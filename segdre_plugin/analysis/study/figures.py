@@ -24,7 +24,7 @@ def draw(folder: Path, name: str, results: Results) -> list[str]:
     Args:
         folder: where it goes.
         name: of the study.
-        results: what it found.
+        results: its results.
 
     Returns:
         Names of the files; none for a study whose table says it all, or without any numbers to draw.

@@ -22,10 +22,10 @@ from segdre_plugin.stages.scored import ScoredSplit, own_gold
 
 @dataclass(frozen=True)
 class Scores:
-    """What a row scores with one seed.
+    """The scores of a row with one seed.
 
     Attributes:
-        thresholds: those of base, dense and sparse, and what they give on dev.
+        thresholds: those of base, dense and sparse, and their scores on dev.
         metrics: split -> metrics, in fractions; splits without gold are missing.
         counts: split -> title -> correct, predicted and gold triples.
     """
@@ -91,7 +91,7 @@ def _restrict(scored: ScoredSplit, cells: Candidates, pairs: str) -> tuple[Score
 
 
 def _take(row: Row, scored: ScoredSplit, partner: Callable[[str], Margins], name: str) -> ScoredSplit:
-    """Put the margins that a row does not take out, and a second base model's in."""
+    """Leave only the margins that a row takes, those of a second base model among them."""
     tables = dict(scored.tables)
     if row.ensemble:
         tables = tables | _ensemble(row.ensemble, tables["base"], partner(name), count_entities(scored.split))

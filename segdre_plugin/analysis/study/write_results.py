@@ -1,4 +1,4 @@
-"""What a study writes: ``NAME.md``, ``NAME.csv``, ``NAME.json``, and figures where the paper has one."""
+"""The files of a study: ``NAME.md``, ``NAME.csv``, ``NAME.json``, and figures where the paper has one."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def find_provenance(command: str, seeds: Sequence[int], run: FinishedRun | None)
         run: a finished run; None if there is none.
 
     Returns:
-        What is known.
+        What is known; without a run, nothing of data and search.
     """
     versions = {
         "segdre-plugin": __version__,
@@ -116,12 +116,12 @@ def comparison_table(results: Results, comparisons: Sequence[Mapping[str, Any]])
 
 
 def write_results(folder: Path, name: str, results: Results, provenance: Provenance) -> str:
-    """Write everything.
+    """Write tables, numbers and figures.
 
     Args:
-        folder: where.
-        name: of the study.
-        results: what it found.
+        folder: must exist.
+        name: name of the study, and of the files.
+        results: its results.
         provenance: where the numbers come from.
 
     Returns:
