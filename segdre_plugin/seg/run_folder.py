@@ -153,7 +153,8 @@ class RunFolder:
         try:
             return SegConfig(**options)
         except SegDREError as error:
-            raise SegDREError(f"{self.settings_file('sparse')}, or that of identify: options: {error}") from None
+            problem = str(error).removesuffix(f"\n  -> {error.hint}")
+            raise SegDREError(f"{self.settings_file('sparse')}, or that of identify: {problem}", error.hint) from None
 
     @cached_property
     def seed(self) -> int:
@@ -190,6 +191,8 @@ class RunFolder:
         _thresholds(self.metrics_file, search, "thresholds")
         _field(self.metrics_file, search, "tau_base_alone", NUMBER, "thresholds")
         _field(self.metrics_file, found, "dev", dict)
+        for split in _field(self.metrics_file, found, "branches_left_out", dict):
+            _field(self.metrics_file, found["branches_left_out"], split, int, "branches_left_out")
         _check_scores(self.metrics_file, found)
         return found
 
@@ -236,13 +239,36 @@ class RunFolder:
                 _field(path, found[split], name, NUMBER, split)
         return found
 
-    def margins(self, stage: str, split: str, documents: Sequence[Document] | None = None) -> Margins:
+    def result(self, split: str) -> list[dict[str, Any]]:
+        """Return the fused predictions on a split.
+
+        Args:
+            split: dev or test.
+
+        Returns:
+            ``title``, ``h_idx``, ``t_idx`` and ``r`` of each, as in the official format.
+
+        Raises:
+            SegDREError: if the file is missing or broken.
+        """
+        path = self.result_file(split)
+        found = read_json(path, "fused result")
+        for i, row in enumerate(found if _is(path, found, list, "predictions") else ()):
+            _is(path, row, dict, f"[{i}]")
+            for name, kind in (("title", str), ("h_idx", int), ("t_idx", int), ("r", str)):
+                _field(path, row, name, kind, f"[{i}]")
+        return list(found)
+
+    def margins(
+        self, stage: str, split: str, documents: Sequence[Document] | None = None, n_classes: int | None = None
+    ) -> Margins:
         """Return the margins of a stage on a split.
 
         Args:
             stage: base, dense or sparse.
             split: dev or test.
             documents: those of the split; pairs that they do not have are refused.
+            n_classes: number of relations with NA; classes from there on are refused.
 
         Returns:
             The margins.
@@ -257,6 +283,9 @@ class RunFolder:
             inside = (table.document < len(documents)).all()
             if not (inside and (np.maximum(table.head, table.tail) < sizes[table.document]).all()):
                 raise SegDREError(f"{path}: holds pairs that {split} does not have", AGAIN)
+        last = table.relation.max(initial=-1)
+        if n_classes is not None and last >= n_classes:
+            raise SegDREError(f"{path}: holds class {last}, expected 0 to {n_classes - 1}", AGAIN)
         return table
 
     def counts(self, split: str, documents: Sequence[Document] | None = None) -> dict[str, np.ndarray]:

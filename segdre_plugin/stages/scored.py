@@ -222,4 +222,4 @@ def judge(stage: Stage, split: Split, found: ChainResult, train: Sequence[Docume
         assert found.salient is not None
         return saliency(split.documents, found.salient, stage.config.salient_k) if split.has_gold else {}
     margins = found.tables[stage.name]
-    return own_scores(margins.take(margins.margin > 0), stage.name, split, found.salient, stage.rel2id, train)
+    return own_scores(margins.take(margins.margin > 0), stage.pairs, split, found.salient, stage.rel2id, train)

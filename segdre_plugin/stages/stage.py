@@ -76,6 +76,11 @@ class Stage:
         return self.name == "sparse"
 
     @property
+    def pairs(self) -> str:
+        """Return on whose pairs the stage is judged: base (all pairs), dense or sparse."""
+        return self.name
+
+    @property
     def has_model(self) -> bool:
         """Return whether the stage trains a model, and reads with it."""
         return self.name in self.config.models

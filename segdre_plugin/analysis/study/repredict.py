@@ -34,7 +34,7 @@ REQUEST = "request.json"  # what a reading answers; written last
 
 @dataclass(frozen=True)
 class Request:
-    """What the dense and the sparse model are to read.
+    """Input for the dense and the sparse model.
 
     Attributes:
         salient: split -> the salient entities of each document.
@@ -138,7 +138,7 @@ class Repredict(TrainingRun):
         triples: Sequence[Sequence[Triple]] | None = None,
         alpha: float = 1.0,
     ) -> tuple[Margins, dict[str, int]]:
-        """Score a split with the loaded model; also say how many triples were injected and how many left out."""
+        """Score a split with the loaded model; also return how many triples were injected and left out."""
         split = self.splits[name]
         config = replace(self.options.config, alpha=alpha)
         prepared = prepare_features(
@@ -167,7 +167,7 @@ class Repredict(TrainingRun):
 
 @contextmanager
 def _noting(name: str, problems: dict[str, str]) -> Iterator[None]:
-    """Note what goes wrong, with its traceback on stderr: it concerns one request and not the others."""
+    """Note an error of one request, with its traceback on stderr; the other requests go on."""
     try:
         yield
     except Exception as error:
