@@ -27,7 +27,7 @@ from segdre_plugin.analysis.study.rows import Column, Line, Row, Study
 from segdre_plugin.analysis.study.score_row import score
 from segdre_plugin.backbones.backbone import Backbone
 from segdre_plugin.backbones.features import keep_pairs
-from segdre_plugin.backbones.hooks import STATE
+from segdre_plugin.backbones.hooks import wrap_state
 from segdre_plugin.data.files import read_json, write_json
 from segdre_plugin.data.splits import Split
 from segdre_plugin.seg.store import Store
@@ -73,7 +73,7 @@ class Sampled(Stage):
         """Leave the others out."""
         if split.name == "train" and split.name not in self.prepared:
             made = super().prepare(split, model)
-            self.prepared[split.name] = sample(made, vars(model)[STATE].backbone, self.seed)
+            self.prepared[split.name] = sample(made, wrap_state(model).backbone, self.seed)
         return super().prepare(split, model)
 
 

@@ -80,7 +80,7 @@ SCRIPT = Script(
     required=("pandas",),
     silent=("dump_to_file", "create_directory"),
     leftovers=("last.ckpt",),
-    mends={"evaluate": _not_below_zero, "to_official": _with_lists},
+    fixes={"evaluate": _not_below_zero, "to_official": _with_lists},
     trains="do_train",
     predicts={"do_train": False, "eval_mode": "single", "load_path": ""},
     fuses=lambda args: args.eval_mode == "fushion",

@@ -33,7 +33,7 @@ class Script:
         required: modules that the script imports besides torch, transformers and this package's own dependencies.
         silent: names of functions that write files of the script's own; with ``--seg`` they do nothing.
         leftovers: files that ``train()`` leaves beside the checkpoint and that nobody needs.
-        mends: name of a function of the script -> (function) -> one that works with today's libraries.
+        fixes: name of a function of the script -> (function) -> one that works with today's libraries.
         trains: the argument without which ``main()`` evaluates a saved model; None if it always trains.
         predicts: arguments with which ``main()`` reads ``--test_file`` and calls ``evaluate()`` once.
         fuses: says of the arguments whether they ask for inference-stage fusion; None if the script has none.
@@ -57,7 +57,7 @@ class Script:
     required: tuple[str, ...] = ()
     silent: tuple[str, ...] = ()
     leftovers: tuple[str, ...] = ()
-    mends: Mapping[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = field(default_factory=dict)
+    fixes: Mapping[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = field(default_factory=dict)
     trains: str | None = None
     predicts: Mapping[str, Any] = field(default_factory=dict)
     fuses: Callable[[Namespace], bool] | None = None

@@ -182,10 +182,10 @@ def fail(*_, **__):
         ("base", "build_loss"),
         ("base", "speed_up"),
         ("identify", "guard"),
-        ("identify", "CutBranches"),
+        ("identify", "BranchCutter"),
         ("sparse", "mask_form"),
-        ("sparse", "AppendBranches"),
-        ("sparse", "CutBranches"),
+        ("sparse", "BranchAppender"),
+        ("sparse", "BranchCutter"),
     ],
 )
 def test_a_failed_wrap_changes_nothing(monkeypatch, stage, step, implementation):

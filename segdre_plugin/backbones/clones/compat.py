@@ -101,7 +101,7 @@ def adapt_names(names: MutableMapping[str, Any], script: Script) -> None:
     names["AutoModel"] = AutoModel
     names["AutoTokenizer"] = AutoTokenizer
     names["DocREModel"] = _on_any_device(names["DocREModel"])
-    for name, mend in script.mends.items():
+    for name, mend in script.fixes.items():
         names[name] = mend(names[name])
     names["evaluate"] = _with_empty_predictions(names["evaluate"], script)
 

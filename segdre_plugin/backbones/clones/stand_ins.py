@@ -33,7 +33,7 @@ def swapped(names: MutableMapping[str, Any], new: dict[str, Any]) -> Iterator[No
                 names[name] = value
 
 
-class Parsed(Exception):  # noqa: N818 - no error
+class ParsedArguments(Exception):  # noqa: N818 - no error
     """Carries a script's arguments out of its ``main()``, and the names of those that were given."""
 
     def __init__(self, arguments: Namespace, given: frozenset[str]) -> None:
@@ -50,7 +50,7 @@ class ArgparseProxy:
                 if stop:
                     for action in self._actions:
                         action.default = argparse.SUPPRESS
-                    raise Parsed(found, frozenset(vars(super().parse_args(*args, **kwargs))))
+                    raise ParsedArguments(found, frozenset(vars(super().parse_args(*args, **kwargs))))
                 vars(found).update(overrides or {})
                 return found
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from segdre_plugin.backbones.fast.grouped import grouped_linear
 
 
-class _Deferred:
+class _DeferredTensor:
     """A tensor that is not computed yet; :meth:`tensor` computes it."""
 
     def tensor(self) -> Tensor:
@@ -46,12 +46,12 @@ def _operator(name: str) -> Callable[..., Any]:
 
 for _name in ("add", "sub", "mul", "truediv", "matmul", "pow"):
     for _operation in (f"__{_name}__", f"__r{_name}__"):
-        setattr(_Deferred, _operation, _operator(_operation))
+        setattr(_DeferredTensor, _operation, _operator(_operation))
 for _operation in ("__neg__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"):
-    setattr(_Deferred, _operation, _operator(_operation))
+    setattr(_DeferredTensor, _operation, _operator(_operation))
 
 
-class PairRows(_Deferred):
+class PairRows(_DeferredTensor):
     """Rows of tables, one of each table for each pair, side by side.
 
     Args:
@@ -123,7 +123,7 @@ class PairTensor(Tensor):
 _PRODUCTS = frozenset({Tensor.mul, torch.mul, torch.multiply, Tensor.multiply, Tensor.__mul__})
 
 
-class Products(_Deferred):
+class Products(_DeferredTensor):
     """All products of the blocks of two embeddings.
 
     Args:
@@ -203,7 +203,7 @@ def _are_blocks(left: Any = None, right: Any = None, *rest: Any) -> bool:
 
 def _computed(value: Any) -> Any:
     """Put tensors where deferred ones are."""
-    if isinstance(value, _Deferred):
+    if isinstance(value, _DeferredTensor):
         return value.tensor()
     if isinstance(value, tuple | list):
         return type(value)(_computed(part) for part in value)

@@ -23,7 +23,7 @@ Pairs = Sequence[Sequence[Sequence[int]]]  # [document][pair] -> head, tail
 
 
 @dataclass(frozen=True)
-class PoolPairs:
+class PairPooler:
     """Stands in for a backbone's ``get_hrt``.
 
     A class and no closure, so that it goes with a deep copy of the model.
@@ -175,7 +175,7 @@ def shared_attention(focus: Tensor, on: Layout, epsilon: float) -> Tensor:
     Args:
         focus: [documents, entities, heads, c].
         on: the layout.
-        epsilon: see :class:`PoolPairs`.
+        epsilon: see :class:`PairPooler`.
 
     Returns:
         The weights of each unordered pair, [distinct, c].
