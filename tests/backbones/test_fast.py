@@ -154,6 +154,7 @@ class TestEncoder:
         assert model.model.config._attn_implementation == "eager"
         torch.testing.assert_close(tiny.logits(model, batch()), due)
 
+    @torch.no_grad()
     def test_dropout_keeps_the_mean(self):
         model = wrap_model(tiny.model(num_hidden_layers=1, attention_probs_dropout_prob=0.5, hidden_dropout_prob=0.0))
         ids, mask, *_ = batch()

@@ -1,4 +1,4 @@
-"""Put the fast path into a wrapped model, where it gives the numbers that the model itself gives."""
+"""Install the fast path in a wrapped model, where its numbers are the model's own."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def speed_up(model: nn.Module, state: WrapState) -> None:
 
 @torch.no_grad()
 def _pools_like(model: Any, pool: PairPooler) -> bool:
-    """Return whether a model's own ``get_hrt`` gives on an example what ours gives."""
+    """Return whether a model's own ``get_hrt`` and ours agree on an example."""
     classifier = next(p for p in model.parameters() if p.is_floating_point())
     draw = torch.Generator().manual_seed(0)
     heads = getattr(model.config, "num_attention_heads", 2)

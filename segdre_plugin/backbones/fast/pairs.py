@@ -1,4 +1,4 @@
-"""What goes through a backbone's forward in the place of large tensors over pairs, and computes the same in less.
+"""Stand-ins for large tensors over pairs in a backbone's forward: the same numbers with less work and memory.
 
 ATLOP's descendants write their head in the same words: join entity and context embeddings of every pair, apply a linear
 layer, multiply head and tail block by block, apply the classifier. :class:`PairRows` and :class:`PairTensor` recognise
@@ -151,7 +151,7 @@ class Products(_DeferredTensor):
         return len(self._shape)
 
     def view(self, *shape: Any) -> Any:
-        """Lay the products of a pair out in one row, or give a tensor of any other shape."""
+        """Lay the products of a pair out in one row, or return a tensor of any other shape."""
         pairs, blocks, size = self.left.shape
         width = blocks * size * size
         wanted = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
@@ -202,7 +202,7 @@ def _are_blocks(left: Any = None, right: Any = None, *rest: Any) -> bool:
 
 
 def _computed(value: Any) -> Any:
-    """Put tensors where deferred ones are."""
+    """Compute the deferred tensors in a value."""
     if isinstance(value, _DeferredTensor):
         return value.tensor()
     if isinstance(value, tuple | list):
