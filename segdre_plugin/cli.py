@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,11 +67,15 @@ def _add_demo(commands: Any) -> None:
         command.add_argument(name, help="as of a run with --seg")
 
     def run(options: Namespace) -> None:
+        from segdre_plugin.analysis.report.render import write_report
         from segdre_plugin.seg.demo import demo
 
+        started = time.perf_counter()
         sizes = {name: getattr(options, name) for name in ("train", "dev", "test", "epochs", "seed")}
         seg = {name: value for name, value in vars(options).items() if name.startswith("seg_") and value is not None}
         demo(options.folder, **sizes, options=[f"--{name.replace('_', '-')}={value}" for name, value in seg.items()])
+        print(f"\nreport: {write_report(options.folder)}")
+        print(f"{time.perf_counter() - started:.0f} seconds")
 
     command.set_defaults(command=run)
 
