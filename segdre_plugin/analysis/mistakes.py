@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from segdre_plugin.analysis.comparison import distinct
-from segdre_plugin.data.documents import Document
+from segdre_plugin.metrics import Located
+from segdre_plugin.vocabulary import Document, Triple
 
 
 def mistakes(predictions: Sequence[Mapping[str, Any]], documents: Sequence[Document]) -> dict[str, float]:
@@ -26,11 +27,11 @@ def mistakes(predictions: Sequence[Mapping[str, Any]], documents: Sequence[Docum
         with the recall to 1. 0 where there is nothing to divide by.
     """
     gold, found = distinct(predictions, documents)
-    gold_pairs, found_pairs = ({triple[:3] for triple in triples} for triples in (gold, found))
+    gold_pairs, found_pairs = ({_pair(triple) for triple in triples} for triples in (gold, found))
     wrong, missed = found - gold, gold - found
-    turned = {(title, h, t, r) for title, h, t, r in wrong if (title, t, h, r) in gold}
-    elsewhere = {triple for triple in wrong - turned if triple[:3] in gold_pairs}
-    noticed = {triple for triple in missed if triple[:3] in found_pairs}
+    turned = {(title, Triple(h, r, t)) for title, (h, r, t) in wrong if (title, Triple(t, r, h)) in gold}
+    elsewhere = {triple for triple in wrong - turned if _pair(triple) in gold_pairs}
+    noticed = {triple for triple in missed if _pair(triple) in found_pairs}
     n_found, n_gold = max(1, len(found)), max(1, len(gold))
     return {
         "wrong_direction": len(turned) / n_found,
@@ -39,3 +40,8 @@ def mistakes(predictions: Sequence[Mapping[str, Any]], documents: Sequence[Docum
         "missed_relation": len(noticed) / n_gold,
         "missed_pair": len(missed - noticed) / n_gold,
     }
+
+
+def _pair(located: Located) -> tuple[str, int, int]:
+    title, triple = located
+    return title, triple.head, triple.tail

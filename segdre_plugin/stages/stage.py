@@ -19,12 +19,13 @@ from segdre_plugin.data.splits import Split
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.metrics import evaluate, has_gold
 from segdre_plugin.salient import Chain, as_chain, gold_chain, saliency
-from segdre_plugin.stages.branches import Triple, Verbaliser, gold_dense_triples
+from segdre_plugin.stages.branches import Verbaliser, gold_dense_triples
 from segdre_plugin.stages.config import SegConfig
 from segdre_plugin.stages.margins import Margins, official
 from segdre_plugin.stages.prepare import Prepared, prepare_features
 from segdre_plugin.stages.scoring import score_counts, score_relations
 from segdre_plugin.stages.strategies import choose_salient
+from segdre_plugin.vocabulary import Triple
 
 SALIENT = "salient.json"
 INJECTED = "injected.json"
@@ -175,7 +176,7 @@ def predicted_triples(margins: Margins, n_documents: int, rel2id: Mapping[str, i
     id2rel = {i: name for name, i in rel2id.items()}
     predicted = margins.take(margins.margin > 0)
     for k in np.argsort(-predicted.margin, kind="stable").tolist():
-        triple = (int(predicted.head[k]), id2rel[int(predicted.relation[k])], int(predicted.tail[k]))
+        triple = Triple(int(predicted.head[k]), id2rel[int(predicted.relation[k])], int(predicted.tail[k]))
         found[int(predicted.document[k])].append(triple)
     return found
 

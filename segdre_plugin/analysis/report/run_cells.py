@@ -142,7 +142,9 @@ def load_run(folder: Path, data_dir: Path | None = None) -> Run:
         config=_config(folder),
         documents=documents,
         salient=salient,
-        injected={name: [[(h, r, t) for h, r, t in one] for one in injected[name]["triples"]] for name in documents},
+        injected={
+            name: [[Triple(*triple) for triple in one] for one in injected[name]["triples"]] for name in documents
+        },
         evaluations={
             path.parent.name: read_json(path, "metrics of an evaluation")
             for path in sorted((folder / "eval").glob("*/metrics.json"))
