@@ -107,10 +107,7 @@ def count_grid(
     objective: str = "f1",
     in_train: ArrayLike | None = None,
 ) -> Grid:
-    """Count the predicted, correct and known cells at every grid point.
-
-    Arguments, defaults and errors are those of :func:`search_thresholds`.
-    """
+    """Count predicted, correct and known cells at every grid point; arguments and errors of ``search_thresholds``."""
     base, stage, dense = _cells(base, stage, is_dense)
     correct = _flags("gold", gold, len(base))
     n_gold = int(n_gold)  # a NumPy integer would make the results NumPy scalars

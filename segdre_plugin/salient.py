@@ -53,7 +53,7 @@ def relation_counts(doc: Document) -> IntArray:
 
 
 def gold_salient(doc: Document) -> int | None:
-    """Return the gold salient entity, the one with the largest relation count; ties go to more mentions, then to the lower index.
+    """Return the gold salient entity: the largest relation count; ties go to more mentions, then to the lower index.
 
     Args:
         doc: a DocRED document.
@@ -69,9 +69,10 @@ def gold_salient(doc: Document) -> int | None:
 
 
 def gold_chain(doc: Document, k: int | None = None) -> list[int]:
-    """Build the greedy chain of salient entities: each covers the most triples that involve none before it (appendix A.1).
+    """Build the greedy chain of salient entities (appendix A.1).
 
-    Ties are broken as for ``gold_salient``, which is the chain's first entity.
+    Each entity covers the most triples that involve none before it. Ties are broken as for ``gold_salient``, which is
+    the chain's first entity.
 
     Args:
         doc: a DocRED document.

@@ -162,7 +162,7 @@ class TestErrors:
         assert "vertexSet[0]: expected one mention or more" in message
         assert not (tmp_path / "numbers.json").exists()
         broken.write_text('{"title": "A"\n')
-        assert "no JSON" in self.refused(capsys, broken)
+        assert "not JSON" in self.refused(capsys, broken)
         assert "given twice" in self.refused(capsys, corpus / "dev.json", corpus / ".." / corpus.name / "dev.json")
 
     def test_relation_names(self, corpus, tmp_path, capsys):

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segdre_plugin.errors import SegDREError
 from segdre_plugin.injection import BoolArray
 from segdre_plugin.stages.margins import FloatArray
 
@@ -217,14 +216,9 @@ def figure_style() -> Iterator[None]:
 
     Yields:
         Nothing; figures that are made and saved inside have the style.
-
-    Raises:
-        SegDREError: if there is no matplotlib.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        raise SegDREError("figures need matplotlib", 'pip install "segdre-plugin[report]"') from None
+    import matplotlib
+
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE | {"svg.hashsalt": "segdre"})

@@ -32,9 +32,6 @@ def write_figures(folder: Path, found: Found, names: Mapping[str, str]) -> None:
         folder: where they go; made if it is not there.
         found: file -> statistics of its labels; one file or more.
         names: relation id -> name; empty for ids only.
-
-    Raises:
-        SegDREError: if there is no matplotlib.
     """
     with figure_style():
         pictures = {
