@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from segdre_plugin.analysis.comparison import Comparison, compare, count
-from segdre_plugin.data.documents import Document, check
+from segdre_plugin.data.documents import check
 from segdre_plugin.data.files import check_output, read_json, write_json
 from segdre_plugin.data.stream import Broken, read_values
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.metrics import evaluate, has_gold
 from segdre_plugin.seg.score_table import COLUMNS, EVIDENCE_COLUMNS
+from segdre_plugin.vocabulary import Document, entities, labels
 
 ALL = 1_000_000_000  # problems that validate lists
 
@@ -52,7 +53,7 @@ def read_gold(path: Path, rel2id: Mapping[str, int] | None = None) -> Iterator[D
         problems += found
         if not problems:
             yield document
-    raise_all(problems, f"{path}: {len(problems)} problems", "mend or remove these documents", limit=ALL)
+    raise_all(problems, f"{path}: {len(problems)} problems", "fix or remove these documents", limit=ALL)
 
 
 def validate(path: Path, rel2id: Path | None = None) -> str:
@@ -66,10 +67,10 @@ def validate(path: Path, rel2id: Path | None = None) -> str:
         A line on what it holds. Raises SegDREError with every problem in the file.
     """
     documents = load_gold(path, None if rel2id is None else read_json(rel2id, "relations"))
-    entities = [entity for document in documents for entity in document["vertexSet"]]
-    triples = sum(len(document.get("labels") or ()) for document in documents)
-    mentions = sum(map(len, entities))
-    return f"{path}: {len(documents)} documents, {len(entities)} entities, {mentions} mentions, {triples} triples"
+    found = [entity for document in documents for entity in entities(document)]
+    triples = sum(len(labels(document)) for document in documents)
+    mentions = sum(map(len, found))
+    return f"{path}: {len(documents)} documents, {len(found)} entities, {mentions} mentions, {triples} triples"
 
 
 def load_predictions(path: Path) -> list[dict[str, Any]]:
@@ -121,7 +122,7 @@ def run(
     known = load_gold(train) if train else None
     systems = {str(path): load_predictions(path) for path in (predictions, other) if path is not None}
     if other is not None and len(systems) == 1:
-        raise SegDREError(f"--compare {other}: these are the predictions themselves", "give another file")
+        raise SegDREError(f"--compare {other}: these are the predictions themselves", "pass another file")
     report: dict[str, Any] = {"gold": has_gold(documents), "documents": len(documents), "train": train is not None}
     report["evidence"] = any(isinstance(row, dict) and "evidence" in row for rows in systems.values() for row in rows)
     if report["gold"]:
@@ -136,7 +137,7 @@ def run(
 
 
 def print_report(report: Mapping[str, Any], gold: Path) -> None:
-    """Print what :func:`run` found."""
+    """Print the results of :func:`run` as a table."""
     if not report["gold"]:
         print(f"no gold: no document of {gold} has labels, so there is nothing to compare with")
         return
@@ -155,7 +156,7 @@ def print_report(report: Mapping[str, Any], gold: Path) -> None:
 
 
 def sentence(found: Comparison, names: Sequence[str]) -> str:
-    """Say in words what a comparison found."""
+    """Return a comparison in words."""
     return (
         f"F1 of {names[0]} - F1 of {names[1]}: {100 * found.difference:+.2f} points, "
         f"{100 * found.confidence:.0f} % confidence interval [{100 * found.low:+.2f}, {100 * found.high:+.2f}] "

@@ -8,7 +8,6 @@ from pathlib import Path
 from tqdm import tqdm
 
 from segdre_plugin.analysis.evaluate import read_gold
-from segdre_plugin.analysis.statistics.figures import write_figures
 from segdre_plugin.analysis.statistics.measure import LabelStatistics, Statistics, describe, sort_relations
 from segdre_plugin.analysis.statistics.table import as_json, format_table
 from segdre_plugin.data.files import check_output, write_json
@@ -58,7 +57,7 @@ def _check(paths: Sequence[Path], output: Path | None, figures: Path | None) -> 
     """Refuse what cannot end well before any work."""
     same = [path for i, path in enumerate(paths) if path.resolve() in {other.resolve() for other in paths[:i]}]
     if same:
-        raise SegDREError(f"{same[0]} is given twice", "give each file once")
+        raise SegDREError(f"{same[0]} is passed twice", "pass each file once")
     if output is not None:
         check_output("--json", output, paths)
     if figures is not None:
@@ -79,8 +78,10 @@ def _write(
 ) -> None:
     try:
         if figures is not None:
+            from segdre_plugin.analysis.statistics.figures import write_figures  # which loads matplotlib
+
             write_figures(figures, labelled, names)
         if output is not None:
             write_json(output, {column: as_json(s, names) for column, s in found.items()})
     except OSError as error:
-        raise SegDREError(f"cannot write: {error}", "give another path") from None
+        raise SegDREError(f"cannot write: {error}", "use another path") from None
