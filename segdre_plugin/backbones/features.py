@@ -156,6 +156,7 @@ def add_branches(
             f"document {feature.get('title')!r}: {len(branches)} branches hang on {list(known)}, salient are {chain}",
             "pass owners: a salient entity for each branch",
         )
+    # a branch hangs on the mentions of its own salient entity, and on those alone
     parts: list[Injection] = []
     for window in windows(len(ids), backbone, transformer_type):
         groups = []

@@ -1,8 +1,7 @@
-"""Forward hooks around a whole model: what its ``forward`` must be kept from doing, and in which precision it computes.
+"""Forward hooks around a whole model: guards where stages differ from what a backbone was written for, and bfloat16.
 
-Stages differ from what a backbone was written for: a batch is used more than once, and may lack positive pairs. The
-hooks of the encoder are in :mod:`segdre_plugin.backbones.hooks`. All of them are classes and no closures, so that they
-go with a deep copy of the model.
+In a stage a batch's tensors are used more than once, and a batch may lack positive pairs. The hooks of the encoder are
+in :mod:`segdre_plugin.backbones.hooks`. All are classes and no closures, so that they go with a deep copy of the model.
 """
 
 from __future__ import annotations

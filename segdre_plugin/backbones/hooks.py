@@ -124,6 +124,7 @@ class BranchAppender:
         host = assemble(injections, width)
         covered = host[2][:, :width] >= 0  # on the host: no waiting for the device
         self.state.covered = covered.to(ids.device) if covered.any() else None
+        # L x L only from here on
         node_ids, position_ids, branch_ids, visibility = (part.to(ids.device) for part in host)
         visible = visible_tokens(node_ids, visibility, present_tokens(mask, branch_ids))
         assert self.state.mask_form is not None

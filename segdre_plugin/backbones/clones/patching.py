@@ -17,7 +17,7 @@ from segdre_plugin.data.files import write
 from segdre_plugin.errors import SegDREError
 
 MARK = b"# segdre-plugin"  # ends every line of ours
-_HUNK = re.compile(rb"^@@ -(\d+),0 \+(\d+)(?:,(\d+))? @@")
+_HUNK = re.compile(rb"^@@ -(\d+),0 \+")
 
 
 def patch(folder: Path, reverse: bool = False) -> str:

@@ -42,6 +42,7 @@ def pool_last_layers(encoder: nn.Module, layers: int) -> Callable[[], None] | No
     # without a mask function of the same name, transformers drops the padding mask without a word
     AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS["eager"])
     switch: Callable[[str], None] = getattr(encoder, "set_attn_implementation", lambda _: None)
+    # compared on four tokens, one of them padding
     mask = torch.tensor([[1.0, 1.0, 1.0, 0.0]])
     before = probe(encoder, mask)
     try:
@@ -101,6 +102,7 @@ def _attend(
             query, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling
         )
         return mixed.transpose(1, 2).contiguous(), None
+    # in full, for the weights or for dropout on a CPU
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = torch.matmul(query * scale, key.transpose(2, 3))
     if attention_mask is not None:

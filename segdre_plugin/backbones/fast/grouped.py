@@ -81,6 +81,7 @@ class _GroupedLinear(torch.autograd.Function):
                     grad_weight[columns].addmm_(_products(a, b).t(), g)
                 else:
                     grad_weight[columns] += _products(a, b).t() @ g
+            # the gradient of the products, one chunk of one block at a time
             of_products = (g @ weight[:, columns]).view(-1, size, size)
             grad_left[k, rows] = (of_products * b.unsqueeze(1)).sum(2)
             grad_right[k, rows] = torch.bmm(a.unsqueeze(1), of_products).squeeze(1)

@@ -61,7 +61,7 @@ class PairPooler:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the mentions, entities and pairs of a batch are; arrays of integers.
+    """The places of a batch's mentions, entities and pairs; arrays of integers.
 
     Attributes:
         document: of each mention.
@@ -72,9 +72,9 @@ class Layout:
         tail: likewise.
         distinct: of each pair, the unordered pair that it is, counted through the batch.
         distinct_pairs: of each unordered pair, document and both entities, [distinct, 3].
-        distinct_of: how many unordered pairs each document has.
-        pairs_of: how many pairs each document has.
-        most: entities of the document that has most.
+        distinct_of: number of unordered pairs of each document.
+        pairs_of: number of pairs of each document.
+        most: largest number of entities of a document.
     """
 
     document: Any
@@ -110,9 +110,11 @@ def lay_out(entity_pos: EntityPositions, hts: Pairs, length: int, offset: int) -
         for e, positions in enumerate(entities):
             mentions += [(d, start + offset, first + e) for start, _ in positions if start + offset < length]
             place.append((d, e))
+        # pairs, with entities counted through the batch
         table = np.asarray(pairs, dtype=np.int64).reshape(-1, 2)
         heads.append(first + table[:, 0])
         tails.append(first + table[:, 1])
+        # (head, tail) and (tail, head) are one unordered pair: a number smaller * n + larger names it
         n = max(1, len(entities))
         keys, index = np.unique(table.min(axis=1) * n + table.max(axis=1), return_inverse=True)
         distinct.append(seen + index.reshape(-1))

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from segdre_plugin.adapters.atlop import BACKBONE as ATLOP
-from segdre_plugin.backbones.script import Script
+from segdre_plugin.adapters import atlop
 
-BACKBONE = replace(ATLOP, name="reference", repository="segdre_plugin.backbones.reference")
+BACKBONE = replace(atlop.BACKBONE, name="reference", repository="segdre_plugin.backbones.reference")
 
-SCRIPT = Script(
+SCRIPT = replace(
+    atlop.SCRIPT,
     file="segdre_plugin.backbones.reference.train",
     patch="",
     versions={},
-    checkpoint="{folder}/checkpoint.pt",
-    save_path="{folder}/checkpoint.pt",
-    scores=lambda score, metrics: (score, {f"dev_{name}": 100 * value for name, value in metrics.items()}),
+    report=None,  # the script predicts no test split
     rel2id="{data_dir}/rel2id.json",
 )

@@ -62,7 +62,7 @@ def train(args: argparse.Namespace, model: Any, train_features: Any, dev_feature
             f"--num_train_epochs is {args.num_train_epochs}, --train_batch_size {args.train_batch_size}",
             "pass 1 or more for each",
         )
-    set_seed(args.seed)
+    set_seed(args.seed)  # again, after the model's weights were drawn
     loader = DataLoader(
         train_features, batch_size=args.train_batch_size, shuffle=True, drop_last=True, collate_fn=collate_fn
     )
@@ -71,6 +71,7 @@ def train(args: argparse.Namespace, model: Any, train_features: Any, dev_feature
             f"{len(train_features)} documents make no batch of {args.train_batch_size}",
             "pass a smaller --train_batch_size, or more documents",
         )
+    # the recipe of the backbones' scripts
     named = list(model.named_parameters())
     new = [parameter for name, parameter in named if any(layer in name for layer in NEW_LAYERS)]
     old = [parameter for name, parameter in named if not any(layer in name for layer in NEW_LAYERS)]
@@ -158,10 +159,12 @@ def main() -> None:
     args.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     set_seed(args.seed)
+    # data
     rel2id = _relations(args)
     train_file, dev_file, test_file = (
         str(Path(args.data_dir) / name) for name in (args.train_file, args.dev_file, args.test_file)
     )
+    # encoder: a pretrained one, or a tiny one with a tokenizer made from the training documents
     if args.model_name_or_path:
         tokenizer = AutoTokenizer.from_pretrained(args.model_name_or_path)
         config = AutoConfig.from_pretrained(args.model_name_or_path)
@@ -171,6 +174,7 @@ def main() -> None:
         tokenizer = build_tokenizer(load_documents(Path(train_file), rel2id), list(names.values()))
         encoder = build_encoder(len(tokenizer))
         config = encoder.config
+    # features, model, training
     prepare_config(config, tokenizer, args.num_class, args.transformer_type)
     features = [read_docred(path, tokenizer, rel2id=rel2id) for path in (train_file, dev_file, test_file)]
     model = DocREModel(config, encoder, args.emb_size, args.block_size, num_labels=args.num_labels)

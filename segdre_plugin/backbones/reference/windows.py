@@ -55,6 +55,7 @@ def split(
         if length <= window:
             pieces.append([first])
             continue
+        # a second window, for the document's last tokens
         body = window - len(end)
         rows[-1] = torch.cat([ids[:body], ids.new_tensor(end)])
         tail = length - (window - len(start))  # document position of the second window's first own token
