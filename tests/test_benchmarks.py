@@ -106,6 +106,7 @@ class TestInjection:
             script("injection").Builder(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.upstream
 def test_steps(script, redocred, atlop, encoder_dir, tmp_path, monkeypatch, capsys):
     path, encoder = tmp_path / "steps.json", tmp_path / "encoder"

@@ -104,6 +104,7 @@ def test_a_command_without_script_takes_nothing_behind_two_dashes(capsys):
     assert "unrecognized arguments: -- x" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_is_a_process_of_its_own(tmp_path):
     log = tmp_path / "log"
     status = runs.launch(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import traceback
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,10 +22,7 @@ from segdre_plugin.seg.checkpoints import load_all
 from segdre_plugin.seg.training_run import TrainingRun
 from segdre_plugin.stages.artifacts import INJECTED, margins_file
 from segdre_plugin.stages.branches import Triple, Verbaliser
-from segdre_plugin.stages.margins import Margins
-from segdre_plugin.stages.prepare import prepare_features
-from segdre_plugin.stages.scoring import score_relations
-from segdre_plugin.stages.stage import predicted_triples
+from segdre_plugin.stages.stage import ChainResult, Stage
 from segdre_plugin.stages.wrap import unwrap_model, wrap_model
 
 READINGS = "readings"  # a run's folder of readings, one subfolder each
@@ -52,6 +49,13 @@ class Request:
     alpha: float
     models: dict[str, str]
 
+    def known(self) -> dict[str, ChainResult]:
+        """Return what is known of each split before the models read."""
+        return {
+            split: ChainResult(salient=salient, triples=None if self.triples is None else self.triples[split])
+            for split, salient in self.salient.items()
+        }
+
 
 def is_read(folder: Path, request: Request) -> bool:
     """Return whether a folder holds the answer to a request."""
@@ -59,7 +63,7 @@ def is_read(folder: Path, request: Request) -> bool:
     return path.is_file() and read_json(path, "request of a reading") == json.loads(json.dumps(asdict(request)))
 
 
-class Repredict(TrainingRun):
+class RereadRun(TrainingRun):
     """A finished run whose models read again."""
 
     def answer(self, requests: Mapping[str, Request]) -> dict[str, str]:
@@ -90,69 +94,35 @@ class Repredict(TrainingRun):
     def _read(self, args: Namespace, model: Any, requests: Mapping[str, Request]) -> dict[str, str]:
         """Read with the dense model first, then with the sparse one, so that each is loaded once."""
         problems: dict[str, str] = {}
-        dense: dict[str, dict[str, Margins]] = {}
-        with self._loaded(model, "dense"):
-            for name, request in requests.items():
-                if request.reads_dense or request.triples is None:
+        known = {name: request.known() for name, request in requests.items()}
+        for stage in ("dense", "sparse"):
+            with self._loaded(model, stage):
+                for name, request in requests.items():
+                    if name in problems or not (stage == "sparse" or request.reads_dense or request.triples is None):
+                        continue
                     with _noting(name, problems):
-                        dense[name] = {
-                            split: self._score(args, model, split, salient, f"dense: {name}")[0]
-                            for split, salient in request.salient.items()
-                        }
-        with self._loaded(model, "sparse"):
-            for name, request in requests.items():
-                if name not in problems:
-                    with _noting(name, problems), replacing(self.store.root / READINGS / name) as folder:
-                        self._read_sparse(args, model, request, dense.get(name), folder)
+                        reader = self._stage(stage, request.alpha)
+                        for split, before in known[name].items():
+                            known[name][split] = reader.read(
+                                model,
+                                self.splits[split],
+                                before,
+                                collate_fn=self.names["collate_fn"],
+                                batch_size=args.test_batch_size,
+                                device=args.device,
+                                label=f"{stage}: {name}",
+                            )
+        for name, request in requests.items():
+            if name not in problems:
+                with _noting(name, problems), replacing(self.store.root / READINGS / name) as folder:
+                    _write(folder, request, known[name])
         return problems
 
-    def _read_sparse(
-        self, args: Namespace, model: Any, request: Request, dense: Mapping[str, Margins] | None, folder: Path
-    ) -> None:
-        """Inject, read, and write a request's folder."""
-        injected = {}
-        (folder / "sparse").mkdir()
-        if dense is not None:
-            (folder / "dense").mkdir()
-            for split, margins in dense.items():
-                margins.save(margins_file(folder / "dense", split))
-        for split, salient in request.salient.items():
-            if request.triples is None:
-                assert dense is not None
-                triples = predicted_triples(dense[split], len(salient), self.rel2id)
-            else:
-                triples = request.triples[split]
-            how = (triples, request.alpha)
-            margins, injected[split] = self._score(args, model, split, salient, f"sparse: {folder.name}", *how)
-            margins.save(margins_file(folder / "sparse", split))
-        write_json(folder / INJECTED, injected)
-        write_json(folder / REQUEST, asdict(request))
-
-    def _score(
-        self,
-        args: Namespace,
-        model: Any,
-        name: str,
-        salient: Sequence[Chain],
-        label: str,
-        triples: Sequence[Sequence[Triple]] | None = None,
-        alpha: float = 1.0,
-    ) -> tuple[Margins, dict[str, int]]:
-        """Score a split with the loaded model; also return how many triples were injected and left out."""
-        split = self.splits[name]
+    def _stage(self, name: str, alpha: float) -> Stage:
+        """Make a stage that injects another share of the triples."""
         config = replace(self.options.config, alpha=alpha)
-        prepared = prepare_features(
-            split.features,
-            split.documents,
-            model,
-            salient=salient,
-            triples=triples,
-            verbaliser=Verbaliser(self.reader.tokenizer, self.relation_names, config),
-        )
-        how = {"batch_size": args.test_batch_size, "device": args.device, "label": label}
-        margins = score_relations(model, prepared.features, prepared.documents, self.names["collate_fn"], **how)
-        n_injected = sum(len(found) for found in prepared.injected)
-        return margins, {"triples": n_injected, "left_out": prepared.left_out}
+        verbaliser = Verbaliser(self.reader.tokenizer, self.relation_names, config)
+        return Stage(name, config, self.rel2id, verbaliser, self.args.seed)
 
     @contextmanager
     def _loaded(self, model: Any, stage: str) -> Iterator[None]:
@@ -163,6 +133,18 @@ class Repredict(TrainingRun):
             yield
         finally:
             unwrap_model(model)
+
+
+def _write(folder: Path, request: Request, results: Mapping[str, ChainResult]) -> None:
+    """Write the answer to a request: margins, numbers of injected triples, and the request itself."""
+    injected = {}
+    for split, found in results.items():
+        for stage, margins in found.tables.items():
+            (folder / stage).mkdir(exist_ok=True)
+            margins.save(margins_file(folder / stage, split))
+        injected[split] = {"triples": sum(map(len, found.injected)), "left_out": found.left_out}
+    write_json(folder / INJECTED, injected)
+    write_json(folder / REQUEST, asdict(request))
 
 
 @contextmanager
