@@ -9,6 +9,7 @@ from segdre_plugin.analysis.study.repredict import READINGS, REQUEST, Request
 from segdre_plugin.analysis.study.rows import OWN, SOURCES, Reading
 from segdre_plugin.data.documents import Document, load_documents
 from segdre_plugin.data.files import read_json
+from segdre_plugin.errors import SegDREError
 from segdre_plugin.salient import Chain, as_chain
 from segdre_plugin.seg.run_folder import RunFolder
 from segdre_plugin.seg.store import digest
@@ -20,6 +21,7 @@ from segdre_plugin.stages.stage import predicted_triples
 from segdre_plugin.stages.strategies import choose_salient, get_strategy
 
 SPLIT = "dev"  # on which models read again
+REREAD = "remove that reading's folder and run the study again"
 
 
 class FinishedRun(RunFolder):
@@ -36,8 +38,11 @@ class FinishedRun(RunFolder):
         salient = self.salient(name)
         if reading is not None:
             own = self.reading(reading)
-            asked = read_json(own / REQUEST, "request of a reading")["salient"][name]
-            salient = [as_chain(chosen) for chosen in asked]
+            asked = read_json(own / REQUEST, "request of a reading")
+            try:
+                salient = [as_chain(chosen) for chosen in asked["salient"][name]]
+            except (KeyError, TypeError):
+                raise SegDREError(f"{own / REQUEST}: salient.{name} missing", REREAD) from None
             folders |= {stage: own / stage for stage in ("dense", "sparse") if (own / stage).is_dir()}
         tables = {stage: Margins.load(margins_file(folder, name)) for stage, folder in folders.items()}
         return ScoredSplit(self.split(name), tables, salient, self.rel2id, self.train, self.thresholds.fusion)
@@ -48,8 +53,12 @@ class FinishedRun(RunFolder):
 
     def n_injected(self, name: str, reading: Reading) -> int:
         """Return how many triples were injected into the documents of a split."""
-        found = read_json(self.reading(reading) / INJECTED, "injected triples")
-        return int(found[name]["triples"])
+        path = self.reading(reading) / INJECTED
+        found = read_json(path, "injected triples")
+        try:
+            return int(found[name]["triples"])
+        except (KeyError, TypeError, ValueError):
+            raise SegDREError(f"{path}: expected {name} -> triples, left_out", REREAD) from None
 
     def request(self, reading: Reading, head: Path) -> Request:
         """Spell a reading out.
