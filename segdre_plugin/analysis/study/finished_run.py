@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
 from pathlib import Path
 
 from segdre_plugin.analysis.study.repredict import READINGS, REQUEST, Request
 from segdre_plugin.analysis.study.rows import OWN, SOURCES, Reading
-from segdre_plugin.data.documents import Document, load_documents
 from segdre_plugin.data.files import read_json
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.salient import Chain, as_chain
@@ -26,11 +24,6 @@ REREAD = "remove that reading's folder and run the study again"
 
 class FinishedRun(RunFolder):
     """The folder of a finished run, with its ``readings/``."""
-
-    @cached_property
-    def train(self) -> list[Document]:
-        """The train documents, for Ign-F1."""
-        return _documents(self.files["train"], self.sources["hashes"]["train"])
 
     def scored(self, name: str, reading: Reading | None = None) -> ScoredSplit:
         """Return a split with the margins of the run, or those of a reading where it has its own."""
@@ -107,9 +100,3 @@ class FinishedRun(RunFolder):
             cells = scored.cells()
             margins = cells.cells.take(cells.is_dense)  # with the base model's margins
         return predicted_triples(margins, len(documents), self.rel2id)
-
-
-@lru_cache(maxsize=1)
-def _documents(path: Path, fingerprint: str) -> list[Document]:
-    """Read documents once for all runs on the same file."""
-    return load_documents(path)
