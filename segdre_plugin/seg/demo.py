@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from segdre_plugin.analysis.report.render import write_report
-from segdre_plugin.backbones.reference.spec import run
 from segdre_plugin.data.files import read_json, write_json
 from segdre_plugin.data.synthetic.corpus import RELATIONS, rel2id, write_corpus
 from segdre_plugin.errors import SegDREError
+from segdre_plugin.seg.launch import run_reference
 from segdre_plugin.seg.options import parse
 from segdre_plugin.stages.branches import entity_name
 
@@ -52,7 +52,7 @@ def demo(folder: Path, *, train: int, dev: int, test: int, epochs: int, seed: in
     prepare_corpus(corpus, {"train": train, "dev": dev, "test": test, "seed": seed})
     print(f"segdre: {train} train, {dev} dev and {test} test documents, generated from seed {seed}: {corpus}")
     with _one_thread():
-        run(arguments)
+        run_reference(arguments)
     documents = read_json(corpus / "test.json", "test documents")
     print_injection(documents, read_json(folder / "sparse" / "injected.json", "injected triples")["test"]["triples"])
     print(f"\nreport: {write_report(folder)}")

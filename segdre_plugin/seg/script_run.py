@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from segdre_plugin.backbones.backbone import Backbone
-from segdre_plugin.backbones.clones.stand_ins import ArgparseProxy, Parsed, swapped
+from segdre_plugin.backbones.clones.stand_ins import ArgparseProxy, ParsedArguments, swapped
 from segdre_plugin.backbones.script import Script
 from segdre_plugin.data import splits as data
 from segdre_plugin.data.splits import Split
@@ -123,7 +123,7 @@ def peek(names: MutableMapping[str, Any], main: Callable[[], Any], script: Scrip
     with swapped(names, {"argparse": ArgparseProxy(stop=True)}):
         try:
             main()
-        except Parsed as parsed:
+        except ParsedArguments as parsed:
             return parsed.arguments, parsed.given
     raise SegDREError(f"{script.file}: main() parsed no arguments", "is it the original script?")
 
