@@ -57,6 +57,7 @@ class TestTiming:
 
 
 class TestFusion:
+    @pytest.mark.slow
     def test_runs(self, script, tmp_path, run_folder, capsys):
         small = ["--cells", "3000", "--points", "3", "--repeats", "1", "--run", str(run_folder)]
         script("fusion").main([*small, "--json", str(tmp_path / "f.json")])
