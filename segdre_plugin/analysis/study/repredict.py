@@ -12,18 +12,17 @@ from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from segdre_plugin.backbones.clones.stand_ins import no_report, open_outside
 from segdre_plugin.data.files import read_json, replacing, write_json
 from segdre_plugin.salient import Chain
-from segdre_plugin.seg.checkpoints import load_all
 from segdre_plugin.seg.training_run import TrainingRun
-from segdre_plugin.stages.artifacts import INJECTED, margins_file
+from segdre_plugin.stages.artifacts import INJECTED, save_result
 from segdre_plugin.stages.branches import Triple, Verbaliser
-from segdre_plugin.stages.stage import ChainResult, Stage
-from segdre_plugin.stages.wrap import unwrap_model, wrap_model
+from segdre_plugin.stages.stage import ChainResult, build_chain, run_chain
 
 READINGS = "readings"  # a run's folder of readings, one subfolder each
 REQUEST = "request.json"  # what a reading answers; written last
@@ -48,13 +47,6 @@ class Request:
     reads_dense: bool
     alpha: float
     models: dict[str, str]
-
-    def known(self) -> dict[str, ChainResult]:
-        """Return what is known of each split before the models read."""
-        return {
-            split: ChainResult(salient=salient, triples=None if self.triples is None else self.triples[split])
-            for split, salient in self.salient.items()
-        }
 
 
 def is_read(folder: Path, request: Request) -> bool:
@@ -92,59 +84,28 @@ class RereadRun(TrainingRun):
         return problems
 
     def _read(self, args: Namespace, model: Any, requests: Mapping[str, Request]) -> dict[str, str]:
-        """Read with the dense model first, then with the sparse one, so that each is loaded once."""
+        """Answer each request by the chain's last stages: sparse, and dense before it where it has to read."""
         problems: dict[str, str] = {}
-        known = {name: request.known() for name, request in requests.items()}
-        for stage in ("dense", "sparse"):
-            with self._loaded(model, stage):
-                for name, request in requests.items():
-                    if name in problems or not (stage == "sparse" or request.reads_dense or request.triples is None):
-                        continue
-                    with _noting(name, problems):
-                        reader = self._stage(stage, request.alpha)
-                        for split, before in known[name].items():
-                            known[name][split] = reader.read(
-                                model,
-                                self.splits[split],
-                                before,
-                                collate_fn=self.names["collate_fn"],
-                                batch_size=args.test_batch_size,
-                                device=args.device,
-                                label=f"{stage}: {name}",
-                            )
+        model_for = partial(self.loaded, model, self.options.config)
+        how = {"collate_fn": self.names["collate_fn"], "batch_size": args.test_batch_size, "device": args.device}
         for name, request in requests.items():
-            if name not in problems:
-                with _noting(name, problems), replacing(self.store.root / READINGS / name) as folder:
-                    _write(folder, request, known[name])
+            with _noting(name, problems), replacing(self.store.root / READINGS / name) as folder:
+                config = replace(self.options.config, alpha=request.alpha)
+                words = Verbaliser(self.reader.tokenizer, self.relation_names, config)
+                chain = build_chain(config, self.rel2id, words, self.args.seed)
+                reads_dense = request.reads_dense or request.triples is None
+                stages = [chain[stage] for stage in (("dense", "sparse") if reads_dense else ("sparse",))]
+                injected = {}
+                for split, salient in request.salient.items():
+                    known = ChainResult(salient=salient, triples=request.triples[split] if request.triples else None)
+                    found = run_chain(stages, model_for, self.splits[split], known, label=name, **how)
+                    for stage in stages:
+                        (folder / stage.name).mkdir(exist_ok=True)
+                        save_result(folder / stage.name, stage, split, found)
+                    injected[split] = {"triples": sum(map(len, found.injected)), "left_out": found.left_out}
+                write_json(folder / INJECTED, injected)
+                write_json(folder / REQUEST, asdict(request))
         return problems
-
-    def _stage(self, name: str, alpha: float) -> Stage:
-        """Make a stage that injects another share of the triples."""
-        config = replace(self.options.config, alpha=alpha)
-        verbaliser = Verbaliser(self.reader.tokenizer, self.relation_names, config)
-        return Stage(name, config, self.rel2id, verbaliser, self.args.seed)
-
-    @contextmanager
-    def _loaded(self, model: Any, stage: str) -> Iterator[None]:
-        """Make the script's model that of a stage while the context lasts."""
-        wrap_model(model, stage=stage, adapter=self.backbone, config=self.options.config, **self.options.speed)
-        try:
-            load_all(model, self.checkpoint(stage))
-            yield
-        finally:
-            unwrap_model(model)
-
-
-def _write(folder: Path, request: Request, results: Mapping[str, ChainResult]) -> None:
-    """Write the answer to a request: margins, numbers of injected triples, and the request itself."""
-    injected = {}
-    for split, found in results.items():
-        for stage, margins in found.tables.items():
-            (folder / stage).mkdir(exist_ok=True)
-            margins.save(margins_file(folder / stage, split))
-        injected[split] = {"triples": sum(map(len, found.injected)), "left_out": found.left_out}
-    write_json(folder / INJECTED, injected)
-    write_json(folder / REQUEST, asdict(request))
 
 
 @contextmanager
