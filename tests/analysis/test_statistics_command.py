@@ -166,7 +166,7 @@ class TestErrors:
         assert not (tmp_path / "numbers.json").exists()
         broken.write_text('{"title": "A"\n')
         assert "not JSON" in self.refused(capsys, broken)
-        assert "given twice" in self.refused(capsys, corpus / "dev.json", corpus / ".." / corpus.name / "dev.json")
+        assert "listed twice" in self.refused(capsys, corpus / "dev.json", corpus / ".." / corpus.name / "dev.json")
 
     def test_relation_names(self, corpus, tmp_path, capsys):
         names = tmp_path / "rel_info.json"
