@@ -57,6 +57,7 @@ class TestTiming:
 
 
 class TestFusion:
+    @pytest.mark.slow
     def test_runs(self, script, tmp_path, run_folder, capsys):
         small = ["--cells", "3000", "--points", "3", "--repeats", "1", "--run", str(run_folder)]
         script("fusion").main([*small, "--json", str(tmp_path / "f.json")])
@@ -106,6 +107,7 @@ class TestInjection:
             script("injection").Builder(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.upstream
 def test_steps(script, redocred, atlop, encoder_dir, tmp_path, monkeypatch, capsys):
     path, encoder = tmp_path / "steps.json", tmp_path / "encoder"

@@ -26,6 +26,7 @@ run_folder = bundles.run_folder
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@pytest.mark.slow
 def test_the_answer_to_every_pair_is_injected(script, run_folder, tmp_path, monkeypatch):
     answers, probe = script("answers"), script("probe")
     shutil.copytree(run_folder.parent / "corpus", tmp_path / "corpus")
@@ -76,6 +77,7 @@ def test_the_table_has_what_any_seed_has_measured(script):
     assert [cells[0].values for _, cells in lines] == [[50.0, 70.0], [50.0], [70.0]]
 
 
+@pytest.mark.slow
 def test_longer_reads_all_pairs_and_stands_in_every_place(script, run_folder, tmp_path, monkeypatch):
     longer, probe = script("longer"), script("probe")
     shutil.copytree(run_folder.parent / "corpus", tmp_path / "corpus")
@@ -152,6 +154,7 @@ def test_sampling_keeps_every_pair_with_a_relation(script):
     assert len(features[0]["hts"]) == 400
 
 
+@pytest.mark.slow
 def test_sparse_models_are_trained_in_every_way(script, run_folder, tmp_path, monkeypatch):
     sparse, probe = script("sparse"), script("probe")
     shutil.copytree(run_folder, tmp_path / "full")

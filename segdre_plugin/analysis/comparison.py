@@ -140,6 +140,7 @@ def compare(
         raise SegDREError(f"resamples {resamples}, confidence {confidence}", "pass 1 or more, and a share in (0, 1)")
     counts = np.array([_row(system, other, t) for system, other in ((first, second), (second, first)) for t in titles])
     n = len(titles)
+    # resampled are places in ``counts``, so that one draw takes both systems' counts of a document
     numbers = np.arange(2 * n)  # 0 to n - 1: a document's counts by the first system, n to 2n - 1: by the second
 
     def difference(a: IntArray, b: IntArray, axis: int = -1) -> FloatArray:

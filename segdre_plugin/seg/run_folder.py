@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -414,11 +414,17 @@ class RunFolder:
     @cached_property
     def train(self) -> list[Document]:
         """The train documents."""
-        return load_documents(self.files["train"], self.rel2id)
+        return _train_documents(self.files["train"], self.sources["hashes"]["train"])
 
     def split(self, name: str) -> Split:
         """Return dev or test."""
         return Split(name, self.files[name], self.documents[name])
+
+
+@lru_cache(maxsize=1)
+def _train_documents(path: Path, sha256: str) -> list[Document]:
+    """Read train documents once for all runs on the same file; a study reads many."""
+    return load_documents(path)
 
 
 def _read(path: Path, what: str) -> dict[str, Any]:

@@ -67,10 +67,12 @@ def test_page_stands_alone(text):
     assert len(text) < 600_000
 
 
+@pytest.mark.slow
 def test_same_run_gives_the_same_page(out, text, tmp_path):
     assert write_report(out, tmp_path / "again.html").read_text() == text
 
 
+@pytest.mark.slow
 def test_user_style_of_matplotlib_has_no_say(out, text, tmp_path):
     import matplotlib
 
@@ -158,6 +160,7 @@ def test_chosen_documents_of_dev_and_test(out, tmp_path):
     assert re.findall(r"<h3><bdi>(.*?)</bdi></h3>", page.read_text()) == titles
 
 
+@pytest.mark.slow
 def test_everything_from_outside_is_escaped(tmp_path):
     documents = make_documents()
     document = documents["dev"][0]
@@ -176,6 +179,7 @@ def test_everything_from_outside_is_escaped(tmp_path):
     assert html.escape(EVIL) in text.replace("&#34;", "&quot;").replace("&#39;", "&#x27;")
 
 
+@pytest.mark.slow
 def test_half_characters_in_names_do_not_stop_it(tmp_path):
     out = make_run(tmp_path)
     names = out.parent / "data" / "rel_info.json"
@@ -186,6 +190,7 @@ def test_half_characters_in_names_do_not_stop_it(tmp_path):
     assert "half &#55296;" in write_report(out).read_bytes().decode("utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["unlabelled", "missing"])
 def test_test_split_without_gold_or_not_there(tmp_path, kind):
     documents = make_documents()
@@ -204,6 +209,7 @@ def test_test_split_without_gold_or_not_there(tmp_path, kind):
         assert "✓ correct" not in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [["--seg-grid", "redocred"], ["--seg-objective", "ign_f1"]])
 def test_other_grids_and_objectives(tmp_path, options):
     text = write_report(make_run(tmp_path, options=options)).read_text()
@@ -211,6 +217,7 @@ def test_other_grids_and_objectives(tmp_path, options):
     assert ("Ign-F1 over the threshold grid" in text) == (options[1] == "ign_f1")
 
 
+@pytest.mark.slow
 def test_evidence_and_later_evaluations(tmp_path):
     out = make_run(tmp_path, evidence=True)
     metrics = json.loads((out / "metrics.json").read_text())
@@ -224,6 +231,7 @@ def test_evidence_and_later_evaluations(tmp_path):
     assert "τ = 0.25" in text
 
 
+@pytest.mark.slow
 def test_document_without_pairs(tmp_path):
     documents = make_documents()
     lone = documents["dev"][3]

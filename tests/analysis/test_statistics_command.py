@@ -81,6 +81,7 @@ def test_files_of_the_same_name_go_by_their_paths(corpus, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[0].split() == [str(corpus / "dev.json"), str(other)]
 
 
+@pytest.mark.slow
 def test_figures(corpus, tmp_path):
     files = [str(corpus / name) for name in ("dev.json", "test.json")]
     names = json.loads((corpus / "rel_info.json").read_text())
@@ -107,6 +108,7 @@ def texts(path):
     }
 
 
+@pytest.mark.slow
 def test_without_names_figures_show_ids(corpus, tmp_path):
     assert main(["stats", str(corpus / "dev.json"), "--figures", str(tmp_path / "figures")]) == 0
     found = texts(tmp_path / "figures" / "relation_classes.svg")
@@ -118,11 +120,12 @@ class TestWithoutLabels:
         output = tmp_path / "numbers.json"
         assert main(["stats", str(unlabelled), "--json", str(output)]) == 0
         text = capsys.readouterr().out
-        assert "unlabelled.jsonl: no labels: no document has a triple, so there is nothing to say of relations" in text
+        assert "unlabelled.jsonl: no labels: no document has a triple, so there are no statistics of relations" in text
         assert "triples" not in text
         assert cells(text, "documents") == ["10"]
         assert json.loads(output.read_text())["unlabelled.jsonl"]["labels"] is None
 
+    @pytest.mark.slow
     def test_beside_another_file(self, corpus, unlabelled, tmp_path, capsys):
         command = ["stats", str(unlabelled), str(corpus / "test.json"), "--figures", str(tmp_path / "figures")]
         assert main(command) == 0
@@ -150,7 +153,7 @@ class TestErrors:
         assert "cannot read" in self.refused(capsys, tmp_path / "nowhere.json")
         empty = tmp_path / "empty.json"
         empty.write_text("[]")
-        assert "no documents" in self.refused(capsys, corpus / "dev.json", empty)
+        assert "expected documents, got none" in self.refused(capsys, corpus / "dev.json", empty)
         documents = json.loads((corpus / "dev.json").read_text())
         documents[1]["labels"][0]["h"] = 99
         documents[3]["vertexSet"][0] = []
@@ -163,7 +166,7 @@ class TestErrors:
         assert not (tmp_path / "numbers.json").exists()
         broken.write_text('{"title": "A"\n')
         assert "not JSON" in self.refused(capsys, broken)
-        assert "given twice" in self.refused(capsys, corpus / "dev.json", corpus / ".." / corpus.name / "dev.json")
+        assert "listed twice" in self.refused(capsys, corpus / "dev.json", corpus / ".." / corpus.name / "dev.json")
 
     def test_relation_names(self, corpus, tmp_path, capsys):
         names = tmp_path / "rel_info.json"
@@ -173,6 +176,7 @@ class TestErrors:
         names.write_text("{}")
         assert "relations without a name" in self.refused(capsys, corpus / "dev.json", "--rel-info", names)
 
+    @pytest.mark.slow
     def test_outputs(self, corpus, tmp_path, capsys):
         dev, nowhere = corpus / "dev.json", tmp_path / "nowhere" / "out"
         before = dev.read_bytes()
@@ -190,6 +194,7 @@ class TestErrors:
         assert not numbers.exists()
 
 
+@pytest.mark.slow
 def test_page_says_what_the_command_prints(redocred, capsys):
     """The output in docs/statistics.md is the real one."""
     names = [str(redocred / f"{name}.json") for name in ("train", "dev", "test")]

@@ -13,7 +13,7 @@ from segdre_plugin.cli import main
 from segdre_plugin.stages import strategies
 from segdre_plugin.stages.margins import Margins
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from segdre_plugin.analysis.study.finished_run import FinishedRun
 from segdre_plugin.analysis.study.rows import Reading
 from segdre_plugin.stages.margins import Margins
 
-pytestmark = pytest.mark.upstream
+pytestmark = [pytest.mark.slow, pytest.mark.upstream]
 
 WORKER = "segdre_plugin.analysis.study.worker"
 

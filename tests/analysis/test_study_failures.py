@@ -15,6 +15,7 @@ from segdre_plugin.cli import main
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@pytest.mark.slow
 def test_no_training_scores_what_is_there(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(runs, "launch", study_runs.make_up(tmp_path))
     out, more = tmp_path / "out", (*study_runs.TINY, "--seeds", "1", "2")
@@ -47,6 +48,7 @@ def test_rows_that_share_with_a_failed_run_fail_without_a_try(tmp_path, monkeypa
     assert (tmp_path / "out" / "injection.md").is_file()
 
 
+@pytest.mark.slow
 def test_a_terminated_study_ends_and_goes_on(tmp_path, monkeypatch):
     def terminated(arguments, log, environment):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -104,6 +106,7 @@ def test_a_command_without_script_takes_nothing_behind_two_dashes(capsys):
     assert "unrecognized arguments: -- x" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_is_a_process_of_its_own(tmp_path):
     log = tmp_path / "log"
     status = runs.launch(

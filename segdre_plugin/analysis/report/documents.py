@@ -136,6 +136,7 @@ def view_document(run: RunFolder, found: JudgedCandidates, choice: Choice, gold_
     chain = run.salient(choice.split)[choice.index]
     triples = run.injected(choice.split)[choice.index]
     labelled = has_gold(run.documents[choice.split])
+    # the document's candidates, and what each source predicts of them
     here = np.flatnonzero(found.cells.document == choice.index)
     base, stage, dense = found.cells.margin[here], found.stage[here], found.is_dense[here]
     rows = _rows(run, document, found, here, labelled)
@@ -149,6 +150,7 @@ def view_document(run: RunFolder, found: JudgedCandidates, choice: Choice, gold_
     facts |= {f"{name}_correct": int((mask & found.gold[here]).sum()) for name, mask in sources.items()}
     facts["entities"] = len(document["vertexSet"])
     facts["gold"] = len({(x["h"], x["r"], x["t"]) for x in document.get("labels") or []})
+    # its branches, each with the row of the triple that it states
     columns = (found.cells.head[here], found.cells.relation[here], found.cells.tail[here])
     place = {cell: k for k, cell in enumerate(zip(*(c.tolist() for c in columns), strict=True))}
     cells = [place.get((h, run.rel2id.get(r, 0), t)) for h, r, t in triples]

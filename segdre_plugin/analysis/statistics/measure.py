@@ -111,6 +111,7 @@ def describe(documents: Iterable[Document], what: str = "documents") -> Statisti
         chain.update(dict(enumerate(chain_coverage(doc))))
     if not sizes:
         raise SegDREError(f"{what}: expected documents, got none", "pass one document or more")
+    # averages over documents; those without a triple count in sizes only
     n_entities, pairs, sentences, n_triples, n_relations = np.mean(sizes, axis=0).tolist()
     labels = None
     if chain:

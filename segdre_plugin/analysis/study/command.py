@@ -67,6 +67,7 @@ def run(
         raise SegDREError(f"{folder}: another study is using it", "wait for it, or take another folder") from None
     command = ["segdre", "study", name, str(folder), "--seeds", *map(str, seeds)]
     try:
+        # the command line that the page shows, with defaults spelled out
         if script is None:
             chosen = {key: sizes.get(key) or default for key, default in SIZES.items()}
             command += [part for key, value in chosen.items() for part in (f"--{key}", str(value))]
@@ -75,6 +76,7 @@ def run(
         command += [part for other in others for part in ("--reuse", str(other))]
         command += ["--no-training"] * (not trains)
         command += ["--", *behind] * bool(behind)
+        # the second base model of each seed's naive ensembles
         seconds = [*seeds[1:], seeds[0]] if partners == "next" else [seed + PARTNER_OFFSET for seed in seeds]
         pairs = dict(zip(seeds, seconds, strict=True))
         runner = StudyRunner(STUDIES[name], Runs(folder, script, tuple(arguments), pairs, tuple(others)), seeds, trains)
@@ -85,6 +87,7 @@ def run(
     finally:
         lock.release()
     print(f"\nwritten: {folder / name}.md, .csv, .json")
+    # rows often fail for one reason: list each reason once
     problems: dict[str, str] = {}
     for row, part in results.errors.items():
         for message in part.values():

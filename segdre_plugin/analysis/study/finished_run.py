@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
 from pathlib import Path
 
 from segdre_plugin.analysis.study.repredict import READINGS, REQUEST, Request
 from segdre_plugin.analysis.study.rows import OWN, SOURCES, Reading
-from segdre_plugin.data.documents import Document, load_documents
 from segdre_plugin.data.files import read_json
+from segdre_plugin.errors import SegDREError
 from segdre_plugin.salient import Chain, as_chain
 from segdre_plugin.seg.run_folder import RunFolder
 from segdre_plugin.seg.store import digest
@@ -20,15 +19,11 @@ from segdre_plugin.stages.stage import predicted_triples
 from segdre_plugin.stages.strategies import choose_salient, get_strategy
 
 SPLIT = "dev"  # on which models read again
+REREAD = "remove that reading's folder and run the study again"
 
 
 class FinishedRun(RunFolder):
     """The folder of a finished run, with its ``readings/``."""
-
-    @cached_property
-    def train(self) -> list[Document]:
-        """The train documents, for Ign-F1."""
-        return _documents(self.files["train"], self.sources["hashes"]["train"])
 
     def scored(self, name: str, reading: Reading | None = None) -> ScoredSplit:
         """Return a split with the margins of the run, or those of a reading where it has its own."""
@@ -36,8 +31,11 @@ class FinishedRun(RunFolder):
         salient = self.salient(name)
         if reading is not None:
             own = self.reading(reading)
-            asked = read_json(own / REQUEST, "request of a reading")["salient"][name]
-            salient = [as_chain(chosen) for chosen in asked]
+            asked = read_json(own / REQUEST, "request of a reading")
+            try:
+                salient = [as_chain(chosen) for chosen in asked["salient"][name]]
+            except (KeyError, TypeError):
+                raise SegDREError(f"{own / REQUEST}: salient.{name} missing", REREAD) from None
             folders |= {stage: own / stage for stage in ("dense", "sparse") if (own / stage).is_dir()}
         tables = {stage: Margins.load(margins_file(folder, name)) for stage, folder in folders.items()}
         return ScoredSplit(self.split(name), tables, salient, self.rel2id, self.train, self.thresholds.fusion)
@@ -48,8 +46,12 @@ class FinishedRun(RunFolder):
 
     def n_injected(self, name: str, reading: Reading) -> int:
         """Return how many triples were injected into the documents of a split."""
-        found = read_json(self.reading(reading) / INJECTED, "injected triples")
-        return int(found[name]["triples"])
+        path = self.reading(reading) / INJECTED
+        found = read_json(path, "injected triples")
+        try:
+            return int(found[name]["triples"])
+        except (KeyError, TypeError, ValueError):
+            raise SegDREError(f"{path}: expected {name} -> triples, left_out", REREAD) from None
 
     def request(self, reading: Reading, head: Path) -> Request:
         """Spell a reading out.
@@ -98,9 +100,3 @@ class FinishedRun(RunFolder):
             cells = scored.cells()
             margins = cells.cells.take(cells.is_dense)  # with the base model's margins
         return predicted_triples(margins, len(documents), self.rel2id)
-
-
-@lru_cache(maxsize=1)
-def _documents(path: Path, fingerprint: str) -> list[Document]:
-    """Read documents once for all runs on the same file."""
-    return load_documents(path)

@@ -55,7 +55,7 @@ def is_read(folder: Path, request: Request) -> bool:
     return path.is_file() and read_json(path, "request of a reading") == json.loads(json.dumps(asdict(request)))
 
 
-class Repredict(TrainingRun):
+class RereadRun(TrainingRun):
     """A finished run whose models read again."""
 
     def answer(self, requests: Mapping[str, Request]) -> dict[str, str]:

@@ -50,6 +50,7 @@ def score(row: Row, found: FinishedRun, partner: Callable[[str], Margins], split
     Raises:
         SegDREError: if there is no gold on the pairs that the row is about.
     """
+    # which thresholds are tried: a grid around the anchors, or just one point
     grid: str | tuple[float, float] = found.search["grid"]
     anchors = (0.0, 0.0, 0.0)
     if row.thresholds != "search":
@@ -61,6 +62,7 @@ def score(row: Row, found: FinishedRun, partner: Callable[[str], Margins], split
     for name in splits:
         if name not in found.documents or not has_gold(found.documents[name]):
             continue
+        # what the row predicts with, and the pairs it is about
         scored = _take(row, found.scored(name, row.reading), partner, name)
         cells = scored.cells()
         if row.pairs != "base":
@@ -69,6 +71,7 @@ def score(row: Row, found: FinishedRun, partner: Callable[[str], Margins], split
                 raise SegDREError(f"{name}: no gold triple on {row.pairs} pairs", "take more documents")
         if taus is None:  # dev comes first
             taus = scored.search(cells, grid, found.search["objective"], anchors)
+        # predictions, and how good they are
         keep = apply_thresholds(cells.cells.margin, cells.stage, cells.is_dense, taus)
         predictions = scored.official(cells.cells.take(keep))
         documents = scored.split.documents
@@ -105,9 +108,9 @@ def _ensemble(how: str, first: Margins, second: Margins, n_entities: int) -> dic
     """Return the tables that two base models make; refuse one and the same."""
     if len(first) == len(second) and (first.margin == second.margin).all():
         raise SegDREError("both base models are the same", "leave --load_path out, or do without the naive ensemble")
-    nothing = first.take(np.empty(0, dtype=np.int64))
     if how == "second":
         return {"base": second}
+    nothing = first.take(np.empty(0, dtype=np.int64))
     if how == "average":
         return {"base": average(first, second, n_entities), "dense": nothing, "sparse": nothing}
     return {"base": first, "dense": second, "sparse": nothing}  # a cell's stage is dense or sparse by its pair alone

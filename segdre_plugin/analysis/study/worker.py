@@ -12,7 +12,7 @@ from collections.abc import Callable, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segdre_plugin.analysis.study.repredict import Repredict, Request
+from segdre_plugin.analysis.study.repredict import Request, RereadRun
 from segdre_plugin.backbones.backbone import Backbone
 from segdre_plugin.backbones.clones.stand_ins import swapped
 from segdre_plugin.backbones.reference import train
@@ -55,10 +55,10 @@ def work(script: Path | None, requests: Path | None, arguments: list[str]) -> No
     """
     names, upstream, backbone, spec = open_script(script, arguments)
     options, sys.argv[1:] = parse(sys.argv[1:])
-    session = (Repredict if requests else TrainingRun)(names, upstream, backbone, spec, options)
+    session = (RereadRun if requests else TrainingRun)(names, upstream, backbone, spec, options)
     if spec.trains and not getattr(session.args, spec.trains):
         raise SegDREError(f"a study trains its rows, and --{spec.trains} is missing", "add it")
-    if not isinstance(session, Repredict):
+    if not isinstance(session, RereadRun):
         session.run()
         return
     assert requests is not None

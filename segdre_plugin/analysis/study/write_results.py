@@ -131,6 +131,7 @@ def write_results(folder: Path, name: str, results: Results, provenance: Provena
     table = main_table(results)
     tables = [table, *filter(None, (shift_table(results), comparison_table(results, comparisons)))]
     figures = draw(folder, name, results)
+    # the numbers as JSON: every row with every seed
     rows = {
         row: {
             "what": asdict(what),
