@@ -132,7 +132,7 @@ def _add_validate(commands: Any) -> None:
     command.add_argument("--rel2id", type=Path, metavar="FILE", help="the relations that may occur in labels")
 
     def run(options: Namespace) -> None:
-        from segdre_plugin.analysis.evaluate import validate
+        from segdre_plugin.data.documents import validate
 
         print(validate(options.file, options.rel2id))
 

@@ -1,75 +1,18 @@
-"""``segdre evaluate`` and ``segdre validate``: files against gold, and files on their own."""
+"""``segdre evaluate``: predictions against gold, or against each other."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from segdre_plugin.analysis.comparison import Comparison, compare, count
-from segdre_plugin.data.documents import Document, check
-from segdre_plugin.data.files import check_output, read_json, write_json
+from segdre_plugin.data.documents import load_gold
+from segdre_plugin.data.files import check_output, write_json
 from segdre_plugin.data.stream import Broken, read_values
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.metrics import evaluate, has_gold
-from segdre_plugin.seg.score_table import COLUMNS, EVIDENCE_COLUMNS
-
-ALL = 1_000_000_000  # problems that validate lists
-
-
-def load_gold(path: Path, rel2id: Mapping[str, int] | None = None) -> list[Document]:
-    """Read DocRED documents from JSON or JSONL.
-
-    Args:
-        path: the file.
-        rel2id: the known relations; None leaves relations unchecked.
-
-    Returns:
-        The documents.
-
-    Raises:
-        SegDREError: if it cannot be read, or with the list of all problems found in it.
-    """
-    return list(read_gold(path, rel2id))
-
-
-def read_gold(path: Path, rel2id: Mapping[str, int] | None = None) -> Iterator[Document]:
-    """Read DocRED documents one by one; their file may be larger than memory.
-
-    Args:
-        path: JSON or JSONL.
-        rel2id: the known relations; None leaves relations unchecked.
-
-    Yields:
-        The documents; after a problem no more of them.
-
-    Raises:
-        SegDREError: if the file cannot be read, or at its end with the list of all problems found in it.
-    """
-    problems: list[str] = []
-    for document, found in check(read_values(path), rel2id):
-        problems += found
-        if not problems:
-            yield document
-    raise_all(problems, f"{path}: {len(problems)} problems", "mend or remove these documents", limit=ALL)
-
-
-def validate(path: Path, rel2id: Path | None = None) -> str:
-    """Check a data file.
-
-    Args:
-        path: DocRED documents, JSON or JSONL.
-        rel2id: the relations that may occur; None leaves relations unchecked.
-
-    Returns:
-        A line on what it holds. Raises SegDREError with every problem in the file.
-    """
-    documents = load_gold(path, None if rel2id is None else read_json(rel2id, "relations"))
-    entities = [entity for document in documents for entity in document["vertexSet"]]
-    triples = sum(len(document.get("labels") or ()) for document in documents)
-    mentions = sum(map(len, entities))
-    return f"{path}: {len(documents)} documents, {len(entities)} entities, {mentions} mentions, {triples} triples"
 
 
 def load_predictions(path: Path) -> list[dict[str, Any]]:
@@ -93,7 +36,7 @@ def load_predictions(path: Path) -> list[dict[str, Any]]:
             rows += [{"title": value.get("title")} | triple for triple in value["triples"] if isinstance(triple, dict)]
         else:
             rows.append(value)
-    raise_all(problems, f"{path}: {len(problems)} broken lines", "write them again")
+    raise_all(problems, f"{path}: {len(problems)} broken lines", "write the file again")
     return rows
 
 
@@ -121,7 +64,7 @@ def run(
     known = load_gold(train) if train else None
     systems = {str(path): load_predictions(path) for path in (predictions, other) if path is not None}
     if other is not None and len(systems) == 1:
-        raise SegDREError(f"--compare {other}: these are the predictions themselves", "give another file")
+        raise SegDREError(f"--compare {other}: these are the predictions themselves", "pass another file")
     report: dict[str, Any] = {"gold": has_gold(documents), "documents": len(documents), "train": train is not None}
     report["evidence"] = any(isinstance(row, dict) and "evidence" in row for rows in systems.values() for row in rows)
     if report["gold"]:
@@ -136,7 +79,9 @@ def run(
 
 
 def print_report(report: Mapping[str, Any], gold: Path) -> None:
-    """Print what :func:`run` found."""
+    """Print the numbers of :func:`run`."""
+    from segdre_plugin.seg.score_table import COLUMNS, EVIDENCE_COLUMNS  # nothing of a run is needed before
+
     if not report["gold"]:
         print(f"no gold: no document of {gold} has labels, so there is nothing to compare with")
         return
@@ -155,7 +100,7 @@ def print_report(report: Mapping[str, Any], gold: Path) -> None:
 
 
 def sentence(found: Comparison, names: Sequence[str]) -> str:
-    """Say in words what a comparison found."""
+    """Return a comparison as a sentence."""
     return (
         f"F1 of {names[0]} - F1 of {names[1]}: {100 * found.difference:+.2f} points, "
         f"{100 * found.confidence:.0f} % confidence interval [{100 * found.low:+.2f}, {100 * found.high:+.2f}] "

@@ -14,7 +14,7 @@ import numpy as np
 from segdre_plugin.backbones.backbone import Backbone
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.injection import BoolArray, Group, Injection, Span, inject_groups
-from segdre_plugin.salient import Salient, as_chain, dense_mask
+from segdre_plugin.salient import Salient, as_chain
 
 Feature = dict[str, Any]
 
@@ -50,24 +50,6 @@ def keep_pairs(feature: Feature, keep: BoolArray, backbone: Backbone) -> Feature
         values = feature[name]
         restricted[name] = values[chosen] if isinstance(values, np.ndarray) else [values[k] for k in chosen]
     return restricted
-
-
-def stage_pairs(feature: Feature, stage: str, salient: Salient) -> BoolArray:
-    """Return which pairs of a document belong to a stage.
-
-    Args:
-        feature: the backbone's feature.
-        stage: base and identify take all pairs, dense those that involve a salient entity (section 3.4), sparse the
-            others (section 3.5).
-        salient: the salient entity, or several.
-
-    Returns:
-        bool [pairs].
-    """
-    if stage in ("base", "identify"):
-        return np.ones(len(feature["hts"]), dtype=bool)
-    dense = dense_mask(feature["hts"], salient)
-    return dense if stage == "dense" else ~dense
 
 
 def visible_entities(feature: Feature, backbone: Backbone, transformer_type: str) -> list[bool]:

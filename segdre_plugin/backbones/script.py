@@ -69,6 +69,10 @@ class Script:
     explain: Callable[[Mapping[str, Path], Sequence[Mapping[str, Any]]], list[str]] = lambda files, documents: []
     max_sentences: str | None = None
 
+    def checkpoint_in(self, folder: Path) -> Path:
+        """Return the checkpoint in a stage's folder."""
+        return Path(self.checkpoint.format(folder=folder))
+
     def checkpoint_at(self, path: str) -> Path:
         """Return the checkpoint that a ``--save_path`` or ``--load_path`` means: a file, or one in a folder."""
         return Path(path) / relpath(self.checkpoint.format(folder="x"), self.save_path.format(folder="x"))

@@ -61,9 +61,9 @@ def entry(names: MutableMapping[str, Any], adapter: str | Backbone, script: Scri
         The new ``main``.
     """
     from segdre_plugin.adapters import SCRIPTS
-    from segdre_plugin.seg.evaluation_run import SavedRun
+    from segdre_plugin.seg.evaluation_run import EvaluationRun
     from segdre_plugin.seg.script_run import peek
-    from segdre_plugin.seg.training_run import Session
+    from segdre_plugin.seg.training_run import TrainingRun
 
     backbone = get_backbone(adapter)
     spec = script or SCRIPTS[backbone.name]
@@ -80,7 +80,7 @@ def entry(names: MutableMapping[str, Any], adapter: str | Backbone, script: Scri
             if options.seg:
                 args, _ = peek(names, upstream, spec)
                 trains = spec.trains is None or getattr(args, spec.trains)
-                (Session if trains else SavedRun)(names, upstream, backbone, spec, options).run()
+                (TrainingRun if trains else EvaluationRun)(names, upstream, backbone, spec, options).run()
                 return
             model = names["DocREModel"]
             plain: dict[str, Any] = {"adapter": adapter, "fast": False}  # to the last bit what the script computes

@@ -34,8 +34,8 @@ PLACES = frozenset(
 )
 
 
-class Driver:
-    """A train script in our hands.
+class ScriptRun:
+    """A run of a train script under our control.
 
     Args:
         names: the globals of the script.

@@ -16,7 +16,7 @@ from segdre_plugin.stages.margins import CELL, FloatArray, Margins, concatenate
 
 
 @dataclass(frozen=True)
-class Cells:
+class Candidates:
     """All candidates of a split with the margins that base and stage gave them.
 
     Attributes:
@@ -99,7 +99,7 @@ def fusible(tables: Mapping[str, Margins], n_entities: int, fusion: str) -> dict
     return {"base": tables["base"]} | own
 
 
-def join(base: Margins, dense: Margins, sparse: Margins, salient: Sequence[Salient], n_entities: int) -> Cells:
+def join(base: Margins, dense: Margins, sparse: Margins, salient: Sequence[Salient], n_entities: int) -> Candidates:
     """Put the margins of three models side by side.
 
     Args:
@@ -113,7 +113,7 @@ def join(base: Margins, dense: Margins, sparse: Margins, salient: Sequence[Salie
         The union of their cells; evidence is the base model's where it scored the pair, else the stage's.
     """
     cells, columns = align((base, dense, sparse), n_entities, -np.inf)
-    return Cells(
+    return Candidates(
         replace(cells, margin=columns[0]),
         np.maximum(columns[1], columns[2]),  # no pair is both dense and sparse
         dense_flags(cells, salient, n_entities),

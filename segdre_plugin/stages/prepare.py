@@ -10,10 +10,11 @@ import numpy as np
 from torch import nn
 
 from segdre_plugin.backbones.attention import position_range
-from segdre_plugin.backbones.features import Feature, add_branches, keep_pairs, stage_pairs, visible_entities
+from segdre_plugin.backbones.features import Feature, add_branches, keep_pairs, visible_entities
 from segdre_plugin.backbones.hooks import STATE, Wrapped
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.salient import Salient, as_chain
+from segdre_plugin.injection import BoolArray
+from segdre_plugin.salient import Salient, as_chain, dense_mask
 from segdre_plugin.stages.branches import Triple, Verbaliser
 
 
@@ -24,13 +25,13 @@ class Prepared:
     Attributes:
         features: those with one pair or more.
         documents: for each feature, the index of its document.
-        injected: document index -> the triples that were injected into it (stage sparse).
+        injected: for each document the triples that were injected into it (stage sparse).
         left_out: how many triples exceeded the token budget (stage sparse).
     """
 
     features: list[Feature]
     documents: list[int]
-    injected: dict[int, list[Triple]]
+    injected: list[list[Triple]]
     left_out: int
 
 
@@ -43,7 +44,7 @@ def prepare_features(
     triples: Sequence[Sequence[Triple]] | None = None,
     verbaliser: Verbaliser | None = None,
 ) -> Prepared:
-    """Return a wrapped model's stage its pairs, and in stage sparse its branches.
+    """Restrict features to the pairs of a wrapped model's stage, and in stage sparse add the branches.
 
     Pairs of an entity without any mention that the encoder sees are left out, and so are documents without a pair.
 
@@ -79,7 +80,7 @@ def prepare_features(
     max_positions, offset = position_range(getattr(model, backbone.encoder), kind)
     chosen: list[Feature] = []
     places: list[int] = []
-    injected: dict[int, list[Triple]] = {}
+    injected: list[list[Triple]] = [[] for _ in features]
     left_out = 0
     for i, feature in enumerate(features):
         chain = as_chain(salient[i]) if salient is not None else ()
@@ -110,3 +111,21 @@ def prepare_features(
         chosen.append(made)
         places.append(i)
     return Prepared(chosen, places, injected, left_out)
+
+
+def stage_pairs(feature: Feature, stage: str, salient: Salient) -> BoolArray:
+    """Return which pairs of a document belong to a stage.
+
+    Args:
+        feature: the backbone's feature.
+        stage: base and identify take all pairs, dense those that involve a salient entity (section 3.4), sparse the
+            others (section 3.5).
+        salient: the salient entity, or several.
+
+    Returns:
+        bool [pairs].
+    """
+    if stage in ("base", "identify"):
+        return np.ones(len(feature["hts"]), dtype=bool)
+    dense = dense_mask(feature["hts"], salient)
+    return dense if stage == "dense" else ~dense

@@ -63,13 +63,13 @@ def test_another_demo_in_the_same_folder_is_refused(finished, capsys):
     assert "arguments.num_train_epochs: 2.0 there, 3.0 now" in capsys.readouterr().err
     assert main(["demo", str(finished), *SIZES, "--seg-salient", "random", "--seg-salient-k", "2"]) == 2
     message = capsys.readouterr().err
-    assert "options.salient: 'not set' there, 'random' now" in message
-    assert "options.salient_k: 'not set' there, 2 now" in message
+    assert "options.salient: 'zip' there, 'random' now" in message
+    assert "options.salient_k: 1 there, 2 now" in message
 
 
 def test_another_loss(finished, tmp_path, capsys):
     assert main(["demo", str(finished), *SIZES, "--seg-loss", "hinge-abl"]) == 2
-    assert "options.loss: 'not set' there, 'hinge-abl' now" in capsys.readouterr().err
+    assert "options.loss: 'atl' there, 'hinge-abl' now" in capsys.readouterr().err
     assert main(["demo", str(tmp_path / "out"), *SIZES, "--seg-loss", "afl"]) == 2
     assert "unknown loss 'afl'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

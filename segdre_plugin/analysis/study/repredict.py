@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from segdre_plugin.backbones.clones.stand_ins import no_report, open_outside
-from segdre_plugin.data.files import read_json, write_json
+from segdre_plugin.data.files import read_json, replacing, write_json
 from segdre_plugin.salient import Chain
-from segdre_plugin.seg.stage_training import load_all
-from segdre_plugin.seg.store import replacing
-from segdre_plugin.seg.training_run import Session
+from segdre_plugin.seg.checkpoints import load_all
+from segdre_plugin.seg.training_run import TrainingRun
+from segdre_plugin.stages.artifacts import INJECTED, margins_file
 from segdre_plugin.stages.branches import Triple, Verbaliser
 from segdre_plugin.stages.margins import Margins
 from segdre_plugin.stages.prepare import prepare_features
 from segdre_plugin.stages.scoring import score_relations
-from segdre_plugin.stages.stage import INJECTED, margins_file, predicted_triples
+from segdre_plugin.stages.stage import predicted_triples
 from segdre_plugin.stages.wrap import unwrap_model, wrap_model
 
 READINGS = "readings"  # a run's folder of readings, one subfolder each
@@ -34,7 +34,7 @@ REQUEST = "request.json"  # what a reading answers; written last
 
 @dataclass(frozen=True)
 class Request:
-    """What the dense and the sparse model are to read.
+    """Input for the dense and the sparse model.
 
     Attributes:
         salient: split -> the salient entities of each document.
@@ -59,7 +59,7 @@ def is_read(folder: Path, request: Request) -> bool:
     return path.is_file() and read_json(path, "request of a reading") == json.loads(json.dumps(asdict(request)))
 
 
-class Repredict(Session):
+class Repredict(TrainingRun):
     """A finished run whose models read again."""
 
     def answer(self, requests: Mapping[str, Request]) -> dict[str, str]:
@@ -79,8 +79,8 @@ class Repredict(Session):
 
         with self.store.locked():
             for stage in ("dense", "sparse"):
-                self._require("sparse", (stage,))
-                self.store.check(stage, self.settings(stage))
+                self.require("sparse", (stage,))
+                self.store.check(stage, self.settings.of(stage))
             names = {"train": read, "collate_fn": self.collate(), "open": open_outside(self.store.root)}
             if self.script.report:
                 names[self.script.report] = no_report
@@ -138,7 +138,7 @@ class Repredict(Session):
         triples: Sequence[Sequence[Triple]] | None = None,
         alpha: float = 1.0,
     ) -> tuple[Margins, dict[str, int]]:
-        """Score a split with the loaded model; also say how many triples were injected and how many left out."""
+        """Score a split with the loaded model; also return how many triples were injected and left out."""
         split = self.splits[name]
         config = replace(self.options.config, alpha=alpha)
         prepared = prepare_features(
@@ -151,7 +151,7 @@ class Repredict(Session):
         )
         how = {"batch_size": args.test_batch_size, "device": args.device, "label": label}
         margins = score_relations(model, prepared.features, prepared.documents, self.names["collate_fn"], **how)
-        n_injected = sum(len(found) for found in prepared.injected.values())
+        n_injected = sum(len(found) for found in prepared.injected)
         return margins, {"triples": n_injected, "left_out": prepared.left_out}
 
     @contextmanager
@@ -167,7 +167,7 @@ class Repredict(Session):
 
 @contextmanager
 def _noting(name: str, problems: dict[str, str]) -> Iterator[None]:
-    """Note what goes wrong, with its traceback on stderr: it concerns one request and not the others."""
+    """Note an error of one request, with its traceback on stderr; the other requests go on."""
     try:
         yield
     except Exception as error:

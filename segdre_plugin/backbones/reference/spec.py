@@ -11,7 +11,7 @@ from segdre_plugin.backbones.clones.stand_ins import swapped
 from segdre_plugin.backbones.reference import train
 from segdre_plugin.backbones.script import Script
 from segdre_plugin.seg.options import parse
-from segdre_plugin.seg.training_run import Session
+from segdre_plugin.seg.training_run import TrainingRun
 
 BACKBONE = replace(ATLOP, name="reference", repository="segdre_plugin.backbones.reference")
 
@@ -35,6 +35,6 @@ def run(arguments: Sequence[str]) -> None:
     options, rest = parse(arguments)
     with swapped(vars(sys), {"argv": [SCRIPT.file, *rest]}):
         if options.seg:
-            Session(vars(train), train.main, BACKBONE, SCRIPT, options).run()
+            TrainingRun(vars(train), train.main, BACKBONE, SCRIPT, options).run()
         else:
             train.main()
