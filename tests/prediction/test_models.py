@@ -42,7 +42,7 @@ def test_the_weights_of_a_stage_fit(kept, stage):
     assert built.load_state_dict(state).missing_keys == []
     feature = tiny.feature(30, seed=1)
     if stage == "sparse":
-        feature = tiny.injected(feature, *zip(*tiny.branches(3), strict=True))
+        feature = tiny.injected(feature, tiny.branches(3))
     batch = wrap_collate(collate_fn, adapter=tiny.ATLOP)([feature])
     with torch.no_grad():
         expected, found = (tiny.logits(one.eval(), batch) for one in (model, built))

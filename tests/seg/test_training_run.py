@@ -1,4 +1,4 @@
-"""What a training run does around the stages: checks before anything is trained, stages skipped, reused, and their settings."""
+"""What a training run does around the stages: checks before anything is trained, stages skipped, reused, settings."""
 
 import json
 
