@@ -23,7 +23,7 @@ from run import Experiments
 
 from segdre_plugin.analysis.study.tables import Cell, Table
 from segdre_plugin.backbones.features import FEATURE, keep_pairs, visible_entities
-from segdre_plugin.backbones.hooks import STATE
+from segdre_plugin.backbones.hooks import wrap_state
 from segdre_plugin.data.files import read_json
 from segdre_plugin.data.splits import Split
 from segdre_plugin.seg.launch import messages
@@ -56,7 +56,7 @@ class AnswersStage(Stage):
             triples=[gold_dense_triples(d, chain) for d, chain in zip(split.documents, salient, strict=True)],
             verbaliser=self.verbaliser,
         )
-        backbone = vars(model)[STATE].backbone
+        backbone = wrap_state(model).backbone
         features, places = [], []
         for place, feature in zip(made.documents, made.features, strict=True):
             whole = split.features[place]

@@ -29,7 +29,7 @@ from segdre_plugin.analysis.study.rows import Column, Line, Row, Study
 from segdre_plugin.analysis.study.score_row import score
 from segdre_plugin.backbones.backbone import Backbone
 from segdre_plugin.backbones.features import keep_pairs
-from segdre_plugin.backbones.hooks import STATE
+from segdre_plugin.backbones.hooks import wrap_state
 from segdre_plugin.data.files import read_json, write_json
 from segdre_plugin.data.splits import Split
 from segdre_plugin.salient import Chain
@@ -72,7 +72,7 @@ class SampledStage(Stage):
     def prepare(self, split: Split, model: Any, known: ChainResult) -> Prepared:
         """Leave the others out."""
         made = super().prepare(split, model, known)
-        return sample(made, vars(model)[STATE].backbone, self.seed) if split.name == "train" else made
+        return sample(made, wrap_state(model).backbone, self.seed) if split.name == "train" else made
 
 
 def sample(made: Prepared, backbone: Backbone, seed: int) -> Prepared:

@@ -1,17 +1,40 @@
-"""The command ``segdre``."""
+"""The command ``segdre``.
+
+Every command is a function that adds its arguments and one that runs it. Only the command that the line names gets its
+arguments, and both functions import what they need themselves: torch takes seconds, ``segdre --help`` should not.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from argparse import Namespace
-from collections.abc import Sequence
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from segdre_plugin import __version__
-from segdre_plugin.analysis.study.arguments import add_study
 from segdre_plugin.errors import SegDREError
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand.
+
+    Attributes:
+        help: its line in ``segdre --help``.
+        add_arguments: adds its arguments to a parser.
+        run: runs it.
+        usage: its usage line; None lets argparse write it.
+        takes_script: whether the command line of a train script may follow after ``--``.
+    """
+
+    help: str
+    add_arguments: Callable[[ArgumentParser], None]
+    run: Callable[[Namespace], None]
+    usage: str | None = None
+    takes_script: bool = False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,20 +44,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the command line; None takes the process's.
 
     Returns:
-        The exit status: 0, or 2 if something is wrong that the user can mend.
+        The exit status: 0, or 2 for an error that the user can fix.
     """
-    parser = argparse.ArgumentParser(prog="segdre", description="SegDRE for document-level relation extraction.")
+    own, script = _split(sys.argv[1:] if arguments is None else arguments)
+    parser = ArgumentParser(prog="segdre", description="SegDRE for document-level relation extraction.")
     parser.add_argument("--version", action="version", version=f"segdre-plugin {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in COMMANDS:
-        add(commands)
-    given, behind = _split(sys.argv[1:] if arguments is None else arguments)
-    options = parser.parse_args(given)
-    if behind and not hasattr(options, "behind"):
-        parser.error(f"unrecognized arguments: -- {' '.join(behind)}")
-    options.behind = behind
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    for name, command in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=command.help, usage=command.usage)
+        if name in own[:1]:
+            command.add_arguments(subparser)
+
+    options = parser.parse_args(own)
+    chosen = COMMANDS[options.command]
+    if script and not chosen.takes_script:
+        parser.error(f"unrecognized arguments: -- {' '.join(script)}")
+    options.behind = script
     try:
-        options.command(options)
+        chosen.run(options)
     except SegDREError as error:
         print(f"segdre: error: {error}", file=sys.stderr)
         return 2
@@ -42,17 +69,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split a command line at its first ``--``: what is behind that is the command line of a train script."""
-    given = list(arguments)
-    cut = given.index("--") if "--" in given else len(given)
-    return given[:cut], given[cut + 1 :]
+    """Split a command line at its first ``--``, after which the command line of a train script follows."""
+    own = list(arguments)
+    cut = own.index("--") if "--" in own else len(own)
+    return own[:cut], own[cut + 1 :]
 
 
-# Commands import what they need when they run: torch takes seconds, `segdre --help` should not.
-
-
-def _add_demo(commands: Any) -> None:
-    command = commands.add_parser("demo", help="see the whole method work on generated documents, on a CPU")
+def _demo_arguments(command: ArgumentParser) -> None:
     command.add_argument("folder", type=Path, nargs="?", default=Path("segdre-demo"), help="for results (%(default)s)")
     for name, default, what in (
         ("train", 1000, "training documents"),
@@ -65,46 +88,55 @@ def _add_demo(commands: Any) -> None:
     for name in ("--seg-salient", "--seg-salient-k", "--seg-train-salient", "--seg-loss"):
         command.add_argument(name, help="as of a run with --seg")
 
-    def run(options: Namespace) -> None:
-        from segdre_plugin.seg.demo import demo
 
-        sizes = {name: getattr(options, name) for name in ("train", "dev", "test", "epochs", "seed")}
-        seg = {name: value for name, value in vars(options).items() if name.startswith("seg_") and value is not None}
-        demo(options.folder, **sizes, options=[f"--{name.replace('_', '-')}={value}" for name, value in seg.items()])
+def _demo(options: Namespace) -> None:
+    from segdre_plugin.analysis.report.render import write_report
+    from segdre_plugin.seg.demo import demo
 
-    command.set_defaults(command=run)
+    started = time.perf_counter()
+
+    sizes = {name: getattr(options, name) for name in ("train", "dev", "test", "epochs", "seed")}
+    seg = {name: value for name, value in vars(options).items() if name.startswith("seg_") and value is not None}
+    demo(options.folder, **sizes, options=[f"--{name.replace('_', '-')}={value}" for name, value in seg.items()])
+    print(f"\nreport: {write_report(options.folder)}")
+    print(f"{time.perf_counter() - started:.0f} seconds")
 
 
-def _add_patch(commands: Any) -> None:
-    command = commands.add_parser("patch", help="make the train script of a clone know --seg")
+def _patch_arguments(command: ArgumentParser) -> None:
     command.add_argument("folder", type=Path, help="the clone")
     command.add_argument("--reverse", action="store_true", help="take the patch out")
 
-    def run(options: Namespace) -> None:
-        from segdre_plugin.backbones.clones.patching import patch
 
-        print(patch(options.folder, options.reverse))
+def _patch(options: Namespace) -> None:
+    from segdre_plugin.backbones.clones.patching import patch
 
-    command.set_defaults(command=run)
+    print(patch(options.folder, options.reverse))
 
 
-def _add_run(commands: Any) -> None:
-    command = commands.add_parser(
-        "run", help="run the train script of an unpatched clone", usage="segdre run SCRIPT -- ARGUMENTS [--seg ...]"
-    )
+def _run_arguments(command: ArgumentParser) -> None:
     command.add_argument("script", type=Path, help="the train script in the clone")
     command.add_argument("arguments", nargs=argparse.REMAINDER, help="its command line, after --")
 
-    def run(options: Namespace) -> None:
-        from segdre_plugin.seg.launch import run_script
 
-        run_script(options.script, [*options.arguments, *options.behind])
+def _run(options: Namespace) -> None:
+    from segdre_plugin.seg.launch import run_script
 
-    command.set_defaults(command=run, behind=[])
+    run_script(options.script, [*options.arguments, *options.behind])
 
 
-def _add_report(commands: Any) -> None:
-    command = commands.add_parser("report", help="show a finished run on one HTML page")
+def _study_arguments(command: ArgumentParser) -> None:
+    from segdre_plugin.analysis.study.arguments import add_arguments
+
+    add_arguments(command)
+
+
+def _study(options: Namespace) -> None:
+    from segdre_plugin.analysis.study.arguments import run
+
+    run(options)
+
+
+def _report_arguments(command: ArgumentParser) -> None:
     command.add_argument("folder", type=Path, metavar="DIR", help="the run's --seg-dir")
     command.add_argument("--output", type=Path, metavar="FILE", help="the page (DIR/report.html)")
     command.add_argument(
@@ -118,88 +150,76 @@ def _add_report(commands: Any) -> None:
         "--data-dir", type=Path, metavar="DIR", help="where the run's data are now (where they were during the run)"
     )
 
-    def run(options: Namespace) -> None:
-        from segdre_plugin.analysis.report.render import write_report
 
-        print(f"written: {write_report(options.folder, options.output, options.documents, options.data_dir)}")
+def _report(options: Namespace) -> None:
+    from segdre_plugin.analysis.report.render import write_report
 
-    command.set_defaults(command=run)
+    print(f"written: {write_report(options.folder, options.output, options.documents, options.data_dir)}")
 
 
-def _add_validate(commands: Any) -> None:
-    command = commands.add_parser("validate", help="check a data file: every problem with title, entity and field")
+def _validate_arguments(command: ArgumentParser) -> None:
     command.add_argument("file", type=Path, help="DocRED documents, JSON or JSONL; labels may be missing")
     command.add_argument("--rel2id", type=Path, metavar="FILE", help="the relations that may occur in labels")
 
-    def run(options: Namespace) -> None:
-        from segdre_plugin.data.documents import validate
 
-        print(validate(options.file, options.rel2id))
+def _validate(options: Namespace) -> None:
+    from segdre_plugin.data.documents import validate
 
-    command.set_defaults(command=run)
+    print(validate(options.file, options.rel2id))
 
 
-def _add_evaluate(commands: Any) -> None:
-    command = commands.add_parser("evaluate", help="score predictions against gold, or compare two of them")
+def _evaluate_arguments(command: ArgumentParser) -> None:
     command.add_argument("predictions", type=Path, help="in the official format, or what segdre predict writes")
     command.add_argument("--gold", type=Path, required=True, metavar="FILE", help="DocRED documents with labels")
     command.add_argument("--train", type=Path, metavar="FILE", help="train documents, whose facts Ign-F1 leaves out")
     command.add_argument("--compare", type=Path, metavar="FILE", help="other predictions: is the difference chance?")
     command.add_argument("--json", type=Path, metavar="FILE", help="write the numbers")
 
-    def run(options: Namespace) -> None:
-        from segdre_plugin.analysis.evaluate import run as evaluate
 
-        evaluate(options.predictions, options.gold, options.train, options.compare, options.json)
+def _evaluate(options: Namespace) -> None:
+    from segdre_plugin.analysis.evaluate import run as evaluate
 
-    command.set_defaults(command=run)
+    evaluate(options.predictions, options.gold, options.train, options.compare, options.json)
 
 
-def _add_stats(commands: Any) -> None:
-    command = commands.add_parser("stats", help="describe data files: sizes, salient entities, coverage, relations")
+def _stats_arguments(command: ArgumentParser) -> None:
     command.add_argument("files", type=Path, nargs="+", metavar="FILE", help="DocRED documents, JSON or JSONL")
     command.add_argument("--json", type=Path, metavar="FILE", help="write the numbers")
     command.add_argument("--figures", type=Path, metavar="FOLDER", help="draw them, PNG and SVG")
     command.add_argument("--rel-info", type=Path, metavar="FILE", help="names of relations (DocRED's rel_info.json)")
 
-    def run(options: Namespace) -> None:
-        from segdre_plugin.analysis.statistics.command import run as describe
 
-        describe(options.files, options.json, options.figures, options.rel_info)
+def _stats(options: Namespace) -> None:
+    from segdre_plugin.analysis.statistics.command import run as describe
 
-    command.set_defaults(command=run)
+    describe(options.files, options.json, options.figures, options.rel_info)
 
 
-def _add_convert(commands: Any) -> None:
-    command = commands.add_parser("convert", help="turn plain text with entity spans into DocRED's JSON")
+def _convert_arguments(command: ArgumentParser) -> None:
     command.add_argument(
         "file", type=Path, help='JSON or JSONL: {"title", "text", "entities": [{"type", "mentions": [[start, end]]}]}'
     )
     command.add_argument("--output", type=Path, required=True, metavar="FILE", help=".jsonl for one document a line")
 
-    def run(options: Namespace) -> None:
-        from segdre_plugin.data.convert import convert_file
 
-        print(convert_file(options.file, options.output))
+def _convert(options: Namespace) -> None:
+    from segdre_plugin.data.convert import convert_file
 
-    command.set_defaults(command=run)
+    print(convert_file(options.file, options.output))
 
 
-def _add_bundle(commands: Any) -> None:
-    command = commands.add_parser("bundle", help="put what prediction needs of a finished --seg run into one folder")
+def _bundle_arguments(command: ArgumentParser) -> None:
     command.add_argument("folder", type=Path, metavar="SEG_DIR", help="the run's --seg-dir")
     command.add_argument("output", type=Path, metavar="OUTPUT", help="the bundle's folder")
 
-    def run(options: Namespace) -> None:
-        from segdre_plugin.seg.bundle import bundle_run
 
-        print(f"written: {bundle_run(options.folder, options.output)}")
+def _bundle(options: Namespace) -> None:
+    from segdre_plugin.seg.bundle import bundle_run
 
-    command.set_defaults(command=run)
+    print(f"written: {bundle_run(options.folder, options.output)}")
 
 
-def _add_predict(commands: Any) -> None:
-    command = commands.add_parser("predict", help="predict new documents with a bundle")
+def _predict_arguments(command: ArgumentParser) -> None:
     command.add_argument("bundle", type=Path, help="what segdre bundle wrote")
     command.add_argument("--input", type=Path, required=True, metavar="FILE", help="DocRED documents, JSON or JSONL")
     command.add_argument("--output", type=Path, required=True, metavar="FILE", help="one answer a line")
@@ -217,38 +237,51 @@ def _add_predict(commands: Any) -> None:
     )
     command.add_argument("--device", help="cpu, cuda, cuda:1, ... (a GPU if there is one)")
 
-    def run(options: Namespace) -> None:
-        from segdre_plugin.prediction.predict import predict
 
-        report = predict(
-            options.bundle,
-            options.input,
-            options.output,
-            clone=options.clone,
-            batch_size=options.batch_size,
-            resume=options.resume,
-            on_error=options.on_error,
-            form=options.format,
-            device=options.device,
-        )
-        print(
-            "written: {output}: {documents} documents, {triples} triples, {rejected} rejected, "
-            "{documents_per_second:.2f} documents a second".format(output=options.output, **report)
-        )
+def _predict(options: Namespace) -> None:
+    from segdre_plugin.prediction.predict import predict
 
-    command.set_defaults(command=run)
+    report = predict(
+        options.bundle,
+        options.input,
+        options.output,
+        clone=options.clone,
+        batch_size=options.batch_size,
+        resume=options.resume,
+        on_error=options.on_error,
+        form=options.format,
+        device=options.device,
+    )
+    print(
+        "written: {output}: {documents} documents, {triples} triples, {rejected} rejected, "
+        "{documents_per_second:.2f} documents a second".format(output=options.output, **report)
+    )
 
 
-COMMANDS = (
-    _add_demo,
-    _add_patch,
-    _add_run,
-    add_study,
-    _add_report,
-    _add_validate,
-    _add_evaluate,
-    _add_stats,
-    _add_convert,
-    _add_bundle,
-    _add_predict,
-)
+COMMANDS = {
+    "demo": Command("see the whole method work on generated documents, on a CPU", _demo_arguments, _demo),
+    "patch": Command("make the train script of a clone know --seg", _patch_arguments, _patch),
+    "run": Command(
+        "run the train script of an unpatched clone",
+        _run_arguments,
+        _run,
+        usage="segdre run SCRIPT -- ARGUMENTS [--seg ...]",
+        takes_script=True,
+    ),
+    "study": Command(
+        "tables and figures of the paper on your data, and where the gain is lost",
+        _study_arguments,
+        _study,
+        usage="segdre study NAME DIR [options] [-- SCRIPT ARGUMENTS [--seg-...]]",
+        takes_script=True,
+    ),
+    "report": Command("show a finished run on one HTML page", _report_arguments, _report),
+    "validate": Command(
+        "check a data file: every problem with title, entity and field", _validate_arguments, _validate
+    ),
+    "evaluate": Command("score predictions against gold, or compare two of them", _evaluate_arguments, _evaluate),
+    "stats": Command("describe data files: sizes, salient entities, coverage, relations", _stats_arguments, _stats),
+    "convert": Command("turn plain text with entity spans into DocRED's JSON", _convert_arguments, _convert),
+    "bundle": Command("put what prediction needs of a finished --seg run into one folder", _bundle_arguments, _bundle),
+    "predict": Command("predict new documents with a bundle", _predict_arguments, _predict),
+}

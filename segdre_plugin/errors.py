@@ -1,4 +1,4 @@
-"""Errors that say what is wrong, where, what was found and what to do.
+"""Errors that state the problem, its place, the value found and a remedy.
 
 Everything this package raises on purpose derives from :class:`SegDREError`. It is also a ``ValueError``, so that a
 caller who guards against bad arguments in the ordinary way catches it too.
@@ -13,8 +13,8 @@ class SegDREError(ValueError):
     """A problem that the user can act on.
 
     Args:
-        message: what is wrong and where, and what was found.
-        hint: what to do about it; printed on a line of its own.
+        message: the problem, its place and the value found.
+        hint: the remedy, an imperative; printed on a line of its own.
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
@@ -23,13 +23,13 @@ class SegDREError(ValueError):
 
 
 def raise_all(problems: Sequence[str], heading: str, hint: str = "", limit: int = 20) -> None:
-    """Raise one error that lists every problem, or return if there is none.
+    """Raise one error that lists every problem; return if the list is empty.
 
     Args:
         problems: one line each.
         heading: the sentence above the list.
-        hint: what to do about them.
-        limit: how many problems are listed; the others are counted.
+        hint: the remedy for all of them.
+        limit: the largest number of problems listed; the others are counted.
 
     Raises:
         SegDREError: if ``problems`` is not empty.

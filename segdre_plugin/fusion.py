@@ -6,24 +6,25 @@ pairs that involve the salient entity, the sparse model for the others. Its rela
     base > tau_base  or  stage > tau_dense    (dense cells)
     base > tau_base  or  stage > tau_sparse   (sparse cells)
 
-What stands for ``stage`` is the stage's own margin (``union``), or its mean with the base's (``average``,
+``stage`` is the stage's own margin (``union``), or its mean with the base's (``average``,
 :func:`segdre_plugin.stages.candidates.fusible`); the search is the same.
 
-All cells that share the number of grid thresholds below their base margin and below their stage margin behave alike, so
+All cells with the same number of grid thresholds below their base margin and below their stage margin behave alike, so
 two 2-D cumulative histograms hold everything that the 3-D grid needs: one pass over the cells, then one over the grid.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from segdre_plugin.binning import Floats, Ints, count_reached
 from segdre_plugin.errors import SegDREError
+from segdre_plugin.vocabulary import BoolArray, FloatArray, IntArray
 
 # Offsets (low, high) from the anchors in section 3.6; the step is 0.1.
 GRIDS = {"docred": (-1.0, 4.0), "redocred": (-2.0, 5.0)}
@@ -32,12 +33,10 @@ FUSIONS = ("union", "average")
 _MAX_POINTS = 1001  # a threshold; more would be 10^9 grid points and minutes of search
 _DECIMALS = 10  # so that the grid's 0.3 is the number 0.3 and not 0.30000000000000004
 
-Bools = NDArray[np.bool_]
-
 
 @dataclass(frozen=True)
 class FusionResult:
-    """Chosen thresholds and what they give on the cells they were chosen on.
+    """Chosen thresholds and their scores on the cells they were chosen on.
 
     Args:
         tau_base: threshold of the base margins.
@@ -47,7 +46,7 @@ class FusionResult:
         precision: correct / predicted, 0 where nothing is predicted.
         recall: correct / gold.
         score: value of the objective that was maximised.
-        fusion: what ``stage`` was: ``union`` or ``average``.
+        fusion: meaning of ``stage``: ``union`` or ``average``.
     """
 
     tau_base: float
@@ -61,31 +60,31 @@ class FusionResult:
 
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> FusionResult:
-        """Take it out of what was written beside other things; results older than ``fusion`` are unions."""
-        return cls(**{f.name: found[f.name] for f in fields(cls) if f.name in found})
+        """Read a result from a mapping that may hold other keys too."""
+        return cls(**{f.name: found[f.name] for f in fields(cls)})
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What every point (tau_base, tau_dense, tau_sparse) of a grid predicts on a set of cells.
+    """Counts of predictions at every point (tau_base, tau_dense, tau_sparse) of a grid.
 
     Attributes:
         offsets: distances from the anchors, [n], the same for the three thresholds.
         taus: thresholds of base, dense and sparse, [3, n].
         dense: predicted, correct and known dense cells at every (tau_base, tau_dense), [3, n, n].
         sparse: the same for sparse cells at every (tau_base, tau_sparse), [3, n, n].
-        n_gold: all gold triples.
+        n_gold: number of gold triples.
         objective: ``"f1"`` or ``"ign_f1"``.
     """
 
-    offsets: Floats
-    taus: Floats
-    dense: Ints
-    sparse: Ints
+    offsets: FloatArray
+    taus: FloatArray
+    dense: IntArray
+    sparse: IntArray
     n_gold: int
     objective: str
 
-    def scores(self, i: int) -> Floats:
+    def scores(self, i: int) -> FloatArray:
         """Return the objective, a fraction, at every (tau_dense, tau_sparse) with tau_base = ``taus[0, i]``, [n, n]."""
         # P[i, j, k] = P_dense[i, j] + P_sparse[i, k]
         predicted, correct, known = self.dense[:, i, :, None] + self.sparse[:, i, None, :]
@@ -108,27 +107,7 @@ def count_grid(
     objective: str = "f1",
     in_train: ArrayLike | None = None,
 ) -> Grid:
-    """Count the predicted, correct and known cells at every grid point; the arguments of ``search_thresholds``.
-
-    Args:
-        base: margins (in logits) of the base model, [N]; -inf where it has none.
-        stage: margins of the dense model in dense cells and of the sparse model in sparse cells, [N]; -inf for none.
-        gold: whether the cell is a gold triple, [N] bool.
-        is_dense: whether the cell's pair involves the salient entity, [N] bool.
-        n_gold: all gold triples, also those without a cell.
-        low: smallest offset from the anchor.
-        high: largest offset from the anchor.
-        step: distance of neighbouring offsets.
-        anchor: a number, or one for each of base, dense and sparse.
-        objective: ``"f1"`` or ``"ign_f1"``.
-        in_train: whether the cell's fact occurs in training, [N] bool; needed by ``"ign_f1"``.
-
-    Returns:
-        The counts.
-
-    Raises:
-        SegDREError: if there is no gold, lengths differ, a margin is NaN or +inf, or an argument is out of its range.
-    """
+    """Count predicted, correct and known cells at every grid point; arguments and errors of ``search_thresholds``."""
     base, stage, dense = _cells(base, stage, is_dense)
     correct = _flags("gold", gold, len(base))
     n_gold = int(n_gold)  # a NumPy integer would make the results NumPy scalars
@@ -140,19 +119,20 @@ def count_grid(
     if objective not in ("f1", "ign_f1"):
         raise SegDREError(f"unknown objective {objective!r}", "use 'f1' or 'ign_f1'")
     if objective == "ign_f1" and in_train is None:
-        raise SegDREError("objective 'ign_f1' needs in_train", "say which cells' facts occur in training")
-    # without it no fact is known, and the plain objective does not ask
+        raise SegDREError("objective 'ign_f1' needs in_train", "pass in_train: which cells' facts occur in training")
+    # without in_train no fact is known; the plain objective does not use it
     known = correct & _flags("in_train", np.zeros(len(base), dtype=bool) if in_train is None else in_train, len(base))
     offsets = _offsets(low, high, step)
     taus = np.round(_anchors(anchor)[:, None] + offsets, _DECIMALS) + 0.0  # [3, n]: base, dense, sparse; no -0.0
     if (np.diff(taus) <= 0).any():
-        raise SegDREError(f"neighbouring thresholds coincide: step={step}, anchor={anchor!r}", "take a larger step")
-    reached = (base > taus[0, 0]) | (stage > taus[1:, 0].min())  # few: the others are predicted nowhere on the grid
+        raise SegDREError(f"neighbouring thresholds coincide: step={step}, anchor={anchor!r}", "use a larger step")
+    # only cells above some threshold matter; the others, most of them, are predicted nowhere on the grid
+    reached = (base > taus[0, 0]) | (stage > taus[1:, 0].min())
     tables = []
     for side, tau_stage in ((dense, taus[1]), (~dense, taus[2])):
         cells = np.flatnonzero(reached & side)
         kind = 2 - correct[cells].astype(np.int64) - known[cells]  # 0: correct and known, 1: correct, 2: wrong
-        counts = count_reached(base[cells], stage[cells], kind, taus[0], tau_stage, step)  # known, correct, predicted
+        counts = _count_reached(base[cells], stage[cells], kind, taus[0], tau_stage)  # known, correct, predicted
         tables.append(counts[::-1])
     return Grid(offsets, taus, tables[0], tables[1], n_gold, objective)
 
@@ -173,15 +153,15 @@ def search_thresholds(
 ) -> FusionResult:
     """Find the best of all (tau_base, tau_dense, tau_sparse) on a grid, exactly (paper section 3.6).
 
-    Each threshold runs over its anchor + low, anchor + low + step, ..., anchor + high, independently of the others. Of
-    equally good points the one nearest to the anchors is taken, then the smallest (tau_base, tau_dense, tau_sparse).
+    Each threshold runs over its anchor + low, anchor + low + step, ..., anchor + high, independently of the others.
+    Ties go to the point nearest to the anchors, then to the smallest (tau_base, tau_dense, tau_sparse).
 
     Args:
         base: margins (in logits) of the base model, [N]; -inf where it has none.
         stage: margins of the dense model in dense cells and of the sparse model in sparse cells, [N]; -inf for none.
         gold: whether the cell is a gold triple, [N] bool.
         is_dense: whether the cell's pair involves the salient entity, [N] bool.
-        n_gold: all gold triples, also those without a cell.
+        n_gold: number of gold triples, those without a cell included.
         low: smallest offset from the anchor.
         high: largest offset from the anchor.
         step: distance of neighbouring offsets.
@@ -224,7 +204,7 @@ def search_thresholds(
     )
 
 
-def apply_thresholds(base: ArrayLike, stage: ArrayLike, is_dense: ArrayLike, result: FusionResult) -> Bools:
+def apply_thresholds(base: ArrayLike, stage: ArrayLike, is_dense: ArrayLike, result: FusionResult) -> BoolArray:
     """Predict with chosen thresholds: the union of the base model and the cell's stage (paper section 3.6).
 
     Args:
@@ -243,7 +223,33 @@ def apply_thresholds(base: ArrayLike, stage: ArrayLike, is_dense: ArrayLike, res
     return (base > result.tau_base) | (stage > np.where(dense, result.tau_dense, result.tau_sparse))
 
 
-def _ign_f1(predicted: Ints, correct: Ints, known: Ints, n_gold: int) -> Floats:
+def _count_reached(
+    first: FloatArray, second: FloatArray, kind: IntArray, tau_first: FloatArray, tau_second: FloatArray
+) -> IntArray:
+    """Count the cells that exceed one of two thresholds, for all pairs of thresholds.
+
+    Args:
+        first: margins of one model, [cells], finite or -inf.
+        second: margins of another model, [cells].
+        kind: 0, 1 or 2 for each cell, [cells].
+        tau_first: rising thresholds of the first model, [n].
+        tau_second: rising thresholds of the second model, [n].
+
+    Returns:
+        For k = 0, 1, 2 the cells of kind <= k with first > tau_first[i] or second > tau_second[j], [3, n, n].
+    """
+    n = len(tau_first)
+    shape = (3, n + 1, n + 1)
+    row = np.searchsorted(tau_first, first, side="left")  # thresholds strictly below the margin, 0 to n
+    column = np.searchsorted(tau_second, second, side="left")
+    bins = np.ravel_multi_index((kind, row, column), shape)
+    histogram = np.bincount(bins, minlength=math.prod(shape)).reshape(shape)
+    # not reached at (i, j): row <= i and column <= j, so that neither threshold is exceeded
+    missed = histogram.cumsum(axis=0).cumsum(axis=1).cumsum(axis=2)
+    return missed[:, -1:, -1:] - missed[:, :n, :n]
+
+
+def _ign_f1(predicted: IntArray, correct: IntArray, known: IntArray, n_gold: int) -> FloatArray:
     """The official Ign-F1: known facts leave the precision and stay in the recall; 1e-5 is its guard against 0 / 0."""
     precision = (correct - known) / (predicted - known + 1e-5)
     recall = correct / n_gold
@@ -251,12 +257,12 @@ def _ign_f1(predicted: Ints, correct: Ints, known: Ints, n_gold: int) -> Floats:
     return np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
 
 
-def _cells(base: ArrayLike, stage: ArrayLike, is_dense: ArrayLike) -> tuple[Floats, Floats, Bools]:
+def _cells(base: ArrayLike, stage: ArrayLike, is_dense: ArrayLike) -> tuple[FloatArray, FloatArray, BoolArray]:
     margins = []
     for name, values in (("base", base), ("stage", stage)):
         array = np.asarray(values, dtype=np.float64)
         if array.ndim != 1:
-            raise SegDREError(f"{name} must be [N], found {list(array.shape)}", "flatten the cells")
+            raise SegDREError(f"{name} must be [N], got {list(array.shape)}", "flatten the cells")
         if len(array) and not array.max() < np.inf:  # the maximum of anything and NaN is NaN
             where = int(np.flatnonzero(np.isnan(array) | np.isposinf(array))[0])
             raise SegDREError(f"{name}[{where}] is {array[where]}", "margins are finite, or -inf where there is none")
@@ -266,28 +272,28 @@ def _cells(base: ArrayLike, stage: ArrayLike, is_dense: ArrayLike) -> tuple[Floa
     return margins[0], margins[1], _flags("is_dense", is_dense, len(margins[0]))
 
 
-def _flags(name: str, values: ArrayLike, length: int) -> Bools:
+def _flags(name: str, values: ArrayLike, length: int) -> BoolArray:
     array = np.asarray(values)
     if array.shape != (length,):
         raise SegDREError(f"lengths differ: {name} is {list(array.shape)}, the margins [{length}]")
     if array.dtype != bool and not np.isin(array, (0, 1)).all():
-        raise SegDREError(f"{name} must be bool, found {array.dtype} with other values than 0 and 1")
+        raise SegDREError(f"{name} must be bool, got {array.dtype} with other values than 0 and 1")
     return array.astype(bool, copy=False)
 
 
-def _anchors(anchor: float | Sequence[float]) -> Floats:
+def _anchors(anchor: float | Sequence[float]) -> FloatArray:
     array = np.asarray(anchor, dtype=np.float64)
     if array.shape not in ((), (3,)) or not np.isfinite(array).all():
-        raise SegDREError(f"anchor must be a finite number, or one for each of base, dense, sparse; found {anchor!r}")
+        raise SegDREError(f"anchor must be a finite number, or three: base, dense, sparse; got {anchor!r}")
     return np.broadcast_to(array, (3,))
 
 
-def _offsets(low: float, high: float, step: float) -> Floats:
+def _offsets(low: float, high: float, step: float) -> FloatArray:
     if not (np.isfinite([low, high, step]).all() and low <= high and step > 0):
-        raise SegDREError(f"the grid needs low <= high and step > 0, found low={low}, high={high}, step={step}")
+        raise SegDREError(f"the grid needs low <= high and step > 0, got low={low}, high={high}, step={step}")
     n = int(np.floor((high - low) / step + 1e-6)) + 1  # the end belongs to it even if 0.1 * 50 falls short of it
     if n > _MAX_POINTS:
         raise SegDREError(
-            f"the grid has {n} points a threshold, at most {_MAX_POINTS} are searched", "take a larger step"
+            f"the grid has {n} points a threshold, at most {_MAX_POINTS} are searched", "use a larger step"
         )
     return np.round(low + step * np.arange(n), _DECIMALS)

@@ -4,7 +4,7 @@ A dense triple becomes a *branch* of a few tokens that hangs on the salient enti
 their position ids and by the mask, not by their place in memory, so branches are appended after the document with the
 soft positions that K-BERT's insertion would give them: everything that points into the document stays valid.
 
-Who sees whom is kept by *nodes* of the tree: every token has a node, a small boolean matrix says which nodes see each
+Visibility is kept by *nodes* of the tree: every token has a node, a small boolean matrix says which nodes see each
 other, and only on the device does that become a mask over pairs of tokens (:mod:`segdre_plugin.backbones.attention`).
 """
 
@@ -12,18 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
-from itertools import chain, pairwise
-from operator import or_
+from itertools import chain
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import ArrayLike
 
 from segdre_plugin.errors import SegDREError
-
-Span = tuple[int, int]
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
+from segdre_plugin.vocabulary import BoolArray, IntArray, Span
 
 TEXT_NODE = 0  # document tokens that see no branch
 
@@ -37,7 +32,7 @@ class Injection:
         position_ids: [L], soft positions.
         node_ids: [L], each token's node of the sentence tree.
         visibility: [nodes, nodes], True where tokens of the two nodes see each other (eq. 10).
-        n_document: how many of the ``L`` tokens are the document's.
+        n_document: number of document tokens, the first of the ``L``.
     """
 
     input_ids: IntArray
@@ -73,7 +68,7 @@ def inject(
     max_positions: int = 512,
     position_offset: int = 0,
 ) -> Injection:
-    """Append branches to a document (eq. 9) and say who sees whom (eq. 10).
+    """Append branches to a document (eq. 9) and compute which nodes see each other (eq. 10).
 
     A branch sees itself and all tokens in ``anchors``; those see the branch; branches do not see each other; document
     tokens see document tokens. A branch's soft position starts one after the last token of the first anchor.
@@ -85,7 +80,7 @@ def inject(
         branches: the branches' token ids, appended in this order.
         branch_anchors: for each branch, further spans that see it (option ``link``: the mentions of the entity that
             the branch names).
-        max_positions: how many positions the encoder has; positions saturate at the last one.
+        max_positions: number of positions of the encoder; positions saturate at the last one.
         position_offset: the first position id (0 for BERT, padding_idx + 1 for RoBERTa).
 
     Returns:
@@ -108,9 +103,9 @@ def inject_groups(
 
     Args:
         input_ids: the document's token ids, special tokens included.
-        groups: a salient entity's anchors and branches each; branches are appended group by group.
-        max_positions: how many positions the encoder has; positions saturate at the last one.
-        position_offset: the first position id.
+        groups: one for each salient entity; branches are appended group by group.
+        max_positions: number of positions of the encoder; positions saturate at the last one.
+        position_offset: the first position id (0 for BERT, padding_idx + 1 for RoBERTa).
 
     Returns:
         The injected document.
@@ -127,14 +122,16 @@ def inject_groups(
     text_nodes, sees = _text_nodes(n, groups, len(branches))
     n_text = len(sees)
 
+    # eq. 10: text sees text, anchors and their branches see each other, a branch sees itself
     visibility = np.zeros((n_text + len(branches),) * 2, dtype=bool)
     visibility[:n_text, :n_text] = True
     visibility[:n_text, n_text:], visibility[n_text:, :n_text] = sees, sees.T
     visibility.flat[:: len(visibility) + 1] = True
 
+    # soft positions: a branch starts right after the anchor on which it hangs
     n_branch = int(lengths.sum())
     positions = np.arange(n + n_branch)
-    positions[n:] += np.repeat(hang - n - (lengths.cumsum() - lengths), lengths)  # a branch starts where it hangs
+    positions[n:] += np.repeat(hang - n - (lengths.cumsum() - lengths), lengths)
     return Injection(
         input_ids=np.fromiter(chain(input_ids, *branches), dtype=np.int64, count=n + n_branch),
         position_ids=position_offset + np.minimum(positions, max_positions - 1),
@@ -144,7 +141,7 @@ def inject_groups(
     )
 
 
-def visible_matrix(node_ids: npt.ArrayLike, visibility: npt.ArrayLike) -> BoolArray:
+def visible_matrix(node_ids: ArrayLike, visibility: ArrayLike) -> BoolArray:
     """Spell out the visible matrix over tokens (eq. 10, True where the paper has 0, False where it has -inf).
 
     Args:
@@ -159,45 +156,38 @@ def visible_matrix(node_ids: npt.ArrayLike, visibility: npt.ArrayLike) -> BoolAr
 
 
 def _text_nodes(n: int, groups: Sequence[Group], n_branches: int) -> tuple[IntArray, BoolArray]:
-    """Return the ``n`` document tokens nodes: tokens that see the same branches have the same one.
+    """Assign nodes to the ``n`` document tokens: tokens that see the same branches share one.
 
     Returns:
         Each token's node, [n], numbered as they first occur after TEXT_NODE; and which branches a node sees, bool
         [nodes, branches].
     """
-    changes: dict[int, list[tuple[int, int]]] = {0: [], n: []}  # where spans start (1) and end (-1), and of which bits
+    spans: list[tuple[Span, slice]] = []  # with the branches that their tokens see
     first = 0
     for group in groups:
-        everything = ((1 << len(group.branches)) - 1) << first  # a bit for each branch that the group's anchors see
-        spans = [(span, everything) for span in group.anchors]
+        last = first + len(group.branches)
+        spans += [(span, slice(first, last)) for span in group.anchors]
         for k, linked in enumerate(group.branch_anchors or (), start=first):
-            spans += [(span, 1 << k) for span in linked]
-        for (start, end), bits in spans:
-            changes.setdefault(start, []).append((bits, 1))
-            changes.setdefault(end, []).append((bits, -1))
-        first += len(group.branches)
+            spans += [(span, slice(k, k + 1)) for span in linked]
+        first = last
 
-    kinds = {0: TEXT_NODE}
-    edges = sorted(changes)
-    nodes: list[int] = []  # of the stretches between edges: there all tokens lie in the same spans
-    inside: dict[int, int] = {}
-    for edge in edges[:-1]:
-        for bits, step in changes[edge]:
-            inside[bits] = inside.get(bits, 0) + step
-            if not inside[bits]:
-                del inside[bits]
-        nodes.append(kinds.setdefault(reduce(or_, inside, 0), len(kinds)))
-    n_bytes = n_branches // 8 + 1
-    packed = np.frombuffer(b"".join(bits.to_bytes(n_bytes, "little") for bits in kinds), dtype=np.uint8)
-    sees = np.unpackbits(packed.reshape(len(kinds), n_bytes), axis=1, count=n_branches, bitorder="little")
-    lengths = [end - start for start, end in pairwise(edges)]
-    return np.repeat(np.array(nodes, dtype=np.int64), lengths), sees.view(bool)
+    # between two edges all tokens lie in the same spans; row 0 stands for text that sees no branch
+    edges = sorted({0, n, *chain.from_iterable(span for span, _ in spans)})
+    place = {edge: row for row, edge in enumerate(edges, start=1)}
+    sees = np.zeros((len(edges), n_branches), dtype=bool)
+    for (start, end), branches in spans:
+        sees[place[start] : place[end], branches] = True
+
+    nodes: dict[bytes, int] = {}
+    node_of = np.array([nodes.setdefault(row.tobytes(), len(nodes)) for row in sees], dtype=np.int64)
+    first_row = np.unique(node_of, return_index=True)[1]
+    return np.repeat(node_of[1:], np.diff(edges)), sees[first_row]
 
 
 def _check(n: int, group: Group, max_positions: int) -> None:
     """Refuse what :func:`inject` cannot do, before it does anything."""
     if max_positions < 1:
-        raise SegDREError(f"inject: max_positions is {max_positions}", "give the number of positions the encoder has")
+        raise SegDREError(f"inject: max_positions is {max_positions}", "pass the encoder's number of positions")
     if group.branches and not group.anchors:
         raise SegDREError(
             f"inject: {len(group.branches)} branches but no anchor",
@@ -207,7 +197,7 @@ def _check(n: int, group: Group, max_positions: int) -> None:
     if linked is not None and len(linked) != len(group.branches):
         raise SegDREError(
             f"inject: branch_anchors has {len(linked)} entries for {len(group.branches)} branches",
-            "give one list of spans for each branch",
+            "pass one list of spans for each branch",
         )
     for start, end in chain(group.anchors, *(linked or ())):
         if not 0 <= start < end <= n:

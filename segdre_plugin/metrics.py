@@ -7,16 +7,16 @@ format: dicts with ``title``, ``h_idx``, ``t_idx``, ``r`` and, if there is any, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from numbers import Integral
 from typing import Any
 
 from segdre_plugin.errors import SegDREError, raise_all
+from segdre_plugin.vocabulary import Document, Triple, labels
 
-Document = Mapping[str, Any]
-Fact = tuple[str, str, str]  # head name, tail name, relation
-Triple = tuple[str, int, int, str]  # title, head, tail, relation
+Fact = tuple[str, str, str]  # head name, relation, tail name
+Located = tuple[str, Triple]  # title of a document, a triple in it
 
 _FORMAT = (
     "a prediction is {'title': str, 'h_idx': int, 't_idx': int, 'r': str} and, optionally, 'evidence': list of int"
@@ -37,7 +37,7 @@ def evaluate(
     Args:
         predictions: in the official format; may be empty.
         documents: DocRED documents with gold ``labels``; gold without ``evidence`` has none.
-        train_documents: documents whose facts Ign-F1 ignores; without them no fact is ignored.
+        train_documents: documents whose facts Ign-F1 ignores; None ignores no fact.
 
     Returns:
         Fractions ``precision``, ``recall``, ``f1``, ``ign_f1``, ``intra_f1``, ``inter_f1``, ``evidence_f1``; and the
@@ -54,14 +54,18 @@ def evaluate(
     correct = gold.keys() & predicted.keys()
 
     facts = train_facts(train_documents or ())
-    known = sum(in_train(by_title[title], h, t, r, facts) for title, h, t, r in correct)
+    known = sum(in_train(by_title[title], triple, facts) for title, triple in correct)
     recall = len(correct) / len(gold)
     ign_precision = (len(correct) - known) / (len(predicted) - known + 1e-5)
 
-    intra = {triple for triple in gold.keys() | predicted.keys() if _is_intra(triple, by_title)}
-    unknown = {triple for triple in predicted if triple[0] not in by_title}
-    found_evidence = sum(len(gold[triple] & predicted[triple]) for triple in correct)
-    predicted_evidence = sum(len(evidence) for triple, evidence in predicted.items() if triple not in unknown)
+    unknown = {found for found in predicted if found[0] not in by_title}
+    intra = {
+        (title, triple)
+        for title, triple in (gold.keys() | predicted.keys()) - unknown
+        if is_intra(by_title[title], triple.head, triple.tail)
+    }
+    found_evidence = sum(len(gold[found] & predicted[found]) for found in correct)
+    predicted_evidence = sum(len(evidence) for found, evidence in predicted.items() if found not in unknown)
     return {
         "precision": len(correct) / len(predicted) if predicted else 0.0,
         "recall": recall,
@@ -77,32 +81,30 @@ def evaluate(
 
 
 def train_facts(documents: Iterable[Document]) -> set[Fact]:
-    """All facts of labelled documents, for every name that the two entities go by.
+    """Collect the facts of labelled documents, under every name of the two entities.
 
     Args:
         documents: DocRED documents; those without ``labels`` state no fact.
 
     Returns:
-        Triples (head name, tail name, relation).
+        Facts (head name, relation, tail name).
 
     Raises:
         SegDREError: if a document or a label is malformed.
     """
     facts: set[Fact] = set()
     for doc in documents:
-        for h, t, r, _ in _labels(doc):
-            facts.update((head, tail, r) for head, tail in product(_names(doc, h), _names(doc, t)))
+        for triple, _ in _labels(doc):
+            facts.update(_facts(doc, triple))
     return facts
 
 
-def in_train(doc: Document, h: int, t: int, r: str, facts: set[Fact]) -> bool:
-    """Whether a triple is a known fact under any pair of mention names.
+def in_train(doc: Document, triple: Triple, facts: set[Fact]) -> bool:
+    """Return whether a triple is a known fact under any pair of mention names.
 
     Args:
         doc: the DocRED document of the triple.
-        h: index of the head entity.
-        t: index of the tail entity.
-        r: relation.
+        triple: head, relation and tail.
         facts: from ``train_facts``.
 
     Returns:
@@ -112,13 +114,13 @@ def in_train(doc: Document, h: int, t: int, r: str, facts: set[Fact]) -> bool:
         SegDREError: if the document has no such entity, or a mention has no name.
     """
     n = len(_entities(doc))
-    if not (_is_index(h, n) and _is_index(t, n)):
-        raise SegDREError(f"{_label(doc)}: no pair ({h}, {t}), it has {n} entities")
-    return any((head, tail, r) in facts for head, tail in product(_names(doc, h), _names(doc, t)))
+    if not (_is_index(triple.head, n) and _is_index(triple.tail, n)):
+        raise SegDREError(f"{_label(doc)}: no pair ({triple.head}, {triple.tail}), it has {n} entities")
+    return any(fact in facts for fact in _facts(doc, triple))
 
 
 def is_intra(doc: Document, h: int, t: int) -> bool:
-    """Whether some sentence mentions both head and tail.
+    """Return whether some sentence mentions both head and tail.
 
     Args:
         doc: the DocRED document.
@@ -133,7 +135,7 @@ def is_intra(doc: Document, h: int, t: int) -> bool:
 
 
 def has_gold(documents: Iterable[Document]) -> bool:
-    """Whether there is anything to score against.
+    """Return whether there is anything to score against.
 
     Args:
         documents: DocRED documents.
@@ -141,46 +143,40 @@ def has_gold(documents: Iterable[Document]) -> bool:
     Returns:
         True if a document has a triple.
     """
-    return any(doc.get("labels") for doc in documents)
+    return any(labels(doc) for doc in documents)
 
 
 def _f1(correct: int, predicted: int, gold: int) -> float:
     return 2 * correct / (predicted + gold) if correct else 0.0
 
 
-def _is_intra(triple: Triple, by_title: Mapping[str, Document]) -> bool:
-    """Whether a sentence mentions both head and tail; False for a title without document."""
-    title, h, t, _ = triple
-    return title in by_title and is_intra(by_title[title], h, t)
-
-
-def _gold(documents: Sequence[Document]) -> tuple[dict[Triple, set[int]], int]:
-    """Evidence of each gold triple, and the official number of gold evidence sentences: one sum over all labels."""
-    gold: dict[Triple, set[int]] = {}
+def _gold(documents: Sequence[Document]) -> tuple[dict[Located, set[int]], int]:
+    """Return the evidence of each gold triple, and the official number of gold evidence sentences, over all labels."""
+    gold: dict[Located, set[int]] = {}
     n_evidence = 0
     for doc in documents:
-        for h, t, r, evidence in _labels(doc):
-            gold[doc["title"], h, t, r] = set(evidence)
+        for triple, evidence in _labels(doc):
+            gold[doc["title"], triple] = set(evidence)
             n_evidence += len(evidence)
     return gold, n_evidence
 
 
-def _predicted(predictions: Sequence[Mapping[str, Any]], by_title: Mapping[str, Document]) -> dict[Triple, set[int]]:
-    """Evidence of each predicted triple, the first of equal ones.
+def _predicted(predictions: Sequence[Mapping[str, Any]], by_title: Mapping[str, Document]) -> dict[Located, set[int]]:
+    """Return the evidence of each predicted triple, of the first one where a triple is predicted twice.
 
     Args:
         predictions: in the official format.
-        by_title: the documents.
+        by_title: title -> document.
 
     Returns:
-        Sets of sentence indices by triple.
+        Triple -> sentence indices.
 
     Raises:
         SegDREError: listing every malformed prediction.
     """
     if isinstance(predictions, (Mapping, str)):
-        raise SegDREError(f"predictions must be a list, found {type(predictions).__name__}", _FORMAT)
-    found: dict[Triple, set[int]] = {}
+        raise SegDREError(f"predictions must be a list, got {type(predictions).__name__}", _FORMAT)
+    found: dict[Located, set[int]] = {}
     problems = []
     for i, item in enumerate(predictions):
         wrong = _problem(item, by_title)
@@ -188,32 +184,32 @@ def _predicted(predictions: Sequence[Mapping[str, Any]], by_title: Mapping[str, 
             title = item.get("title") if isinstance(item, Mapping) else None
             problems.append(f"prediction {i} (title {title!r}): {wrong}")
         else:
-            triple = (item["title"], int(item["h_idx"]), int(item["t_idx"]), item["r"])
-            found.setdefault(triple, set(item.get("evidence") or ()))
+            triple = Triple(int(item["h_idx"]), item["r"], int(item["t_idx"]))
+            found.setdefault((item["title"], triple), set(item.get("evidence") or ()))
     raise_all(problems, f"{len(problems)} of {len(predictions)} predictions are malformed", _FORMAT)
     return found
 
 
 def _problem(item: object, by_title: Mapping[str, Document]) -> str:
-    """What is wrong with a prediction; empty if nothing is."""
+    """Return what is wrong with a prediction; empty if it is well-formed."""
     if not isinstance(item, Mapping):
-        return f"a dict is due, found {type(item).__name__}"
+        return f"expected a dict, got {type(item).__name__}"
     missing = [field for field in ("title", "h_idx", "t_idx", "r") if field not in item]
     if missing:
         return f"lacks {', '.join(map(repr, missing))}"
     for field in ("title", "r"):
         if not isinstance(item[field], str):
-            return f"{field!r} must be str, found {item[field]!r}"
+            return f"{field!r} must be str, got {item[field]!r}"
     doc = by_title.get(item["title"])
     n = len(_entities(doc)) if doc is not None else None
     for field in ("h_idx", "t_idx"):
         if not _is_index(item[field], n):
-            return f"{field!r} must be an index" + (f" below {n}" if n is not None else "") + f", found {item[field]!r}"
+            return f"{field!r} must be an index" + (f" below {n}" if n is not None else "") + f", got {item[field]!r}"
     evidence = item.get("evidence")
     if evidence is not None and (
         not isinstance(evidence, (list, tuple, set)) or not all(_is_index(sentence) for sentence in evidence)
     ):
-        return f"'evidence' must be a list of sentence indices, found {evidence!r}"
+        return f"'evidence' must be a list of sentence indices, got {evidence!r}"
     return ""
 
 
@@ -228,10 +224,10 @@ def _by_title(documents: Sequence[Document]) -> dict[str, Document]:
     for i, doc in enumerate(documents):
         title = doc.get("title")
         if not isinstance(title, str):
-            raise SegDREError(f"document {i}: 'title' must be str, found {title!r}", "pass DocRED documents")
+            raise SegDREError(f"document {i}: 'title' must be str, got {title!r}", "pass DocRED documents")
         if title in by_title:
             raise SegDREError(
-                f"two documents are called {title!r}", "predictions name documents by title: make titles unique"
+                f"two documents have the title {title!r}", "predictions name documents by title: make titles unique"
             )
         by_title[title] = doc
     return by_title
@@ -247,32 +243,34 @@ def _entities(doc: Document) -> Sequence[Sequence[Mapping[str, Any]]]:
     return doc["vertexSet"]
 
 
-def _labels(doc: Document) -> list[tuple[int, int, str, Sequence[int]]]:
-    """Gold triples (h, t, r, evidence) of a document.
+def _labels(doc: Document) -> list[tuple[Triple, Sequence[int]]]:
+    """Return the gold triples of a document with their evidence.
 
     Args:
-        doc: a DocRED document.
+        doc: a DocRED document; ``labels`` may be missing.
 
     Returns:
-        One tuple a label, in the document's order; none without ``labels``.
+        A triple and its sentence indices for each label, in the document's order.
 
     Raises:
         SegDREError: if a label lacks a field or names an entity that does not exist.
     """
-    labels = []
-    for i, label in enumerate(doc.get("labels") or ()):
+    found = []
+    for i, label in enumerate(labels(doc)):
         missing = {"h", "t", "r"} - label.keys()
         if missing:
             raise SegDREError(f"{_label(doc)}, label {i}: lacks {sorted(missing)}, found {dict(label)}")
         h, t, n = label["h"], label["t"], len(_entities(doc))
         if not (_is_index(h, n) and _is_index(t, n)):
             raise SegDREError(f"{_label(doc)}, label {i}: no pair ({h}, {t}), it has {n} entities")
-        labels.append((h, t, label["r"], label.get("evidence") or ()))
-    return labels
+        found.append((Triple(h, label["r"], t), label.get("evidence") or ()))
+    return found
 
 
-def _names(doc: Document, entity: int) -> set[str]:
-    return set(_mention_values(doc, entity, "name"))
+def _facts(doc: Document, triple: Triple) -> Iterator[Fact]:
+    """Return a triple as facts, one for each pair of names of its head and tail."""
+    heads, tails = (set(_mention_values(doc, entity, "name")) for entity in (triple.head, triple.tail))
+    return ((head, triple.relation, tail) for head, tail in product(heads, tails))
 
 
 def _mention_values(doc: Document, entity: int, field: str) -> list[Any]:

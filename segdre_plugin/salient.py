@@ -12,34 +12,33 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from segdre_plugin.errors import SegDREError
+from segdre_plugin.vocabulary import BoolArray, Document, FloatArray, IntArray, Triple, labels
 
-Document = Mapping[str, Any]
-Triple = tuple[int, int, str]  # head, tail, relation
-Chain = tuple[int, ...]  # the salient entities of a document, the most salient one first; empty: none
-Salient = int | None | Sequence[int]  # what functions take for a chain
+Chain = tuple[int, ...]  # the salient entities of a document, the most salient one first; may be empty
+Salient = int | None | Sequence[int]  # accepted in place of a chain
 
 
 def gold_triples(doc: Document) -> set[Triple]:
-    """Distinct gold triples.
+    """Return the distinct gold triples.
 
     Args:
         doc: a DocRED document; without ``labels`` it has no triple.
 
     Returns:
-        Triples (h, t, r).
+        The triples, each once.
 
     Raises:
         SegDREError: if ``vertexSet`` is missing, or a label lacks a field or names an entity that does not exist.
     """
     n_entities = len(_entities(doc))
-    return {_triple(doc, label, n_entities) for label in doc.get("labels") or ()}
+    return {_triple(doc, label, n_entities) for label in labels(doc)}
 
 
-def relation_counts(doc: Document) -> NDArray[np.int64]:
-    """Number of distinct gold triples (h, t, r) in which each entity is head or tail.
+def relation_counts(doc: Document) -> IntArray:
+    """Count the distinct gold triples in which each entity is head or tail.
 
     Args:
         doc: a DocRED document; without ``labels`` it has no triple.
@@ -54,7 +53,7 @@ def relation_counts(doc: Document) -> NDArray[np.int64]:
 
 
 def gold_salient(doc: Document) -> int | None:
-    """Gold salient entity: the largest relation count; ties go to more mentions, then to the lower index.
+    """Return the gold salient entity: the largest relation count; ties go to more mentions, then to the lower index.
 
     Args:
         doc: a DocRED document.
@@ -70,16 +69,17 @@ def gold_salient(doc: Document) -> int | None:
 
 
 def gold_chain(doc: Document, k: int | None = None) -> list[int]:
-    """Greedy chain of salient entities: each covers the most triples that involve none before it (appendix A.1).
+    """Build the greedy chain of salient entities (appendix A.1).
 
-    Ties are broken as for ``gold_salient``, which is the chain's first entity.
+    Each entity covers the most triples that involve none before it. Ties are broken as for ``gold_salient``, which is
+    the chain's first entity.
 
     Args:
         doc: a DocRED document.
-        k: length at which the chain stops; None goes on until no triple is left.
+        k: the largest length of the chain; None goes on until no triple is left.
 
     Returns:
-        Entity indices, in the chain's order; less than k if there is no triple left, none without a triple.
+        Entity indices, in the chain's order; fewer than k where no triple is left.
 
     Raises:
         SegDREError: as ``gold_triples``.
@@ -88,16 +88,16 @@ def gold_chain(doc: Document, k: int | None = None) -> list[int]:
     chain: list[int] = []
     while remaining and (k is None or len(chain) < k):
         chain.append(largest(doc, _involved(remaining, len(_entities(doc)))))
-        remaining = {(h, t, r) for h, t, r in remaining if chain[-1] not in (h, t)}
+        remaining -= _covered(remaining, chain[-1:])
     return chain
 
 
-def largest(doc: Document, counts: Sequence[int] | NDArray[np.int64]) -> int:
-    """Entity with the largest count; ties go to more mentions, then to the lower index.
+def largest(doc: Document, counts: Sequence[int] | IntArray) -> int:
+    """Return the entity with the largest count; ties go to more mentions, then to the lower index.
 
     Args:
         doc: a DocRED document with one entity or more.
-        counts: of each entity, [n_entities].
+        counts: one for each entity, [n_entities].
 
     Returns:
         The entity's index.
@@ -106,13 +106,13 @@ def largest(doc: Document, counts: Sequence[int] | NDArray[np.int64]) -> int:
     return max(range(len(entities)), key=lambda e: (counts[e], len(entities[e]), -e))
 
 
-def entity_counts(counts: ArrayLike, pairs: ArrayLike, n_entities: int) -> NDArray[np.float64]:
+def entity_counts(counts: ArrayLike, pairs: ArrayLike, n_entities: int) -> FloatArray:
     """Aggregate the counts c of pairs by entity (paper section 3.3, after equation 7).
 
     Args:
         counts: count of each pair, expected or observed, [n_pairs]; ``counts[k]`` belongs to ``pairs[k]``.
         pairs: entity indices (h, t), [n_pairs, 2].
-        n_entities: entities of the document.
+        n_entities: number of entities in the document.
 
     Returns:
         Sum over all pairs in which an entity is head or tail, [n_entities].
@@ -121,14 +121,14 @@ def entity_counts(counts: ArrayLike, pairs: ArrayLike, n_entities: int) -> NDArr
         SegDREError: if there is no entity, lengths differ, an index is out of range, or a count is not finite.
     """
     if n_entities < 1:
-        raise SegDREError(f"a document needs an entity, found n_entities={n_entities}", "leave such documents out")
+        raise SegDREError(f"a document needs an entity, got n_entities={n_entities}", "leave such documents out")
     index = _pair_array(pairs)
     values = np.asarray(counts, dtype=np.float64)
     if values.shape != (len(index),):
-        raise SegDREError(f"one count for each pair is due: found counts {values.shape}, pairs {index.shape}")
+        raise SegDREError(f"expected one count for each pair, got counts {values.shape}, pairs {index.shape}")
     if not np.isfinite(values).all():
         where = int(np.flatnonzero(~np.isfinite(values))[0])
-        raise SegDREError(f"counts must be finite, found {values[where]} for pair {index[where].tolist()}")
+        raise SegDREError(f"counts must be finite, got {values[where]} for pair {index[where].tolist()}")
     if len(index) and (index.min() < 0 or index.max() >= n_entities):
         found = f"found indices {index.min()} to {index.max()} for {n_entities} entities"
         raise SegDREError(f"pairs name an entity that does not exist: {found}", "pass the pairs of this document")
@@ -140,12 +140,12 @@ def entity_counts(counts: ArrayLike, pairs: ArrayLike, n_entities: int) -> NDArr
 
 
 def select_salient(counts: ArrayLike, pairs: ArrayLike, n_entities: int) -> int:
-    """Predicted salient entity: the highest aggregated relation count; ties go to the lower index (section 3.3).
+    """Select the salient entity by the highest aggregated relation count; ties go to the lower index (section 3.3).
 
     Args:
         counts: expected count of each pair (equation 7), [n_pairs]; ``counts[k]`` belongs to ``pairs[k]``.
         pairs: entity indices (h, t), [n_pairs, 2].
-        n_entities: entities of the document.
+        n_entities: number of entities in the document.
 
     Returns:
         The entity's index; 0 without pairs.
@@ -157,13 +157,13 @@ def select_salient(counts: ArrayLike, pairs: ArrayLike, n_entities: int) -> int:
 
 
 def select_chain(counts: ArrayLike, pairs: ArrayLike, n_entities: int, k: int) -> list[int]:
-    """Predicted chain of salient entities: greedy, as ``gold_chain``, on the counts of the pairs that are left.
+    """Select a chain of salient entities: greedy, as ``gold_chain``, on the counts of the pairs that are left.
 
     Args:
         counts: expected count of each pair (equation 7), [n_pairs]; ``counts[j]`` belongs to ``pairs[j]``.
         pairs: entity indices (h, t), [n_pairs, 2].
-        n_entities: entities of the document.
-        k: length at which the chain stops; it stops before where no other entity has a count above 0.
+        n_entities: number of entities in the document.
+        k: the largest length of the chain; it ends earlier where no other entity has a count above 0.
 
     Returns:
         Entity indices, one or more; the first is that of ``select_salient``. Ties go to the lower index.
@@ -172,7 +172,7 @@ def select_chain(counts: ArrayLike, pairs: ArrayLike, n_entities: int, k: int) -
         SegDREError: as ``entity_counts``, or if k is less than 1.
     """
     if k < 1:
-        raise SegDREError(f"a chain of salient entities has one or more, found k={k}")
+        raise SegDREError(f"a chain needs one salient entity or more, got k={k}", "pass k >= 1")
     totals = entity_counts(counts, pairs, n_entities)
     index, left = _pair_array(pairs), np.array(counts, dtype=np.float64)
     chain = [int(totals.argmax())]
@@ -186,34 +186,35 @@ def select_chain(counts: ArrayLike, pairs: ArrayLike, n_entities: int, k: int) -
 
 
 def as_chain(salient: Salient) -> Chain:
-    """Salient entities as a tuple, the first one first; None is none."""
+    """Return salient entities as a tuple, the most salient one first; None gives an empty one."""
     chain = () if salient is None else (salient,) if isinstance(salient, (int, np.integer)) else tuple(salient)
     if not all(isinstance(entity, (int, np.integer)) for entity in chain):
-        raise SegDREError(f"salient entities are indices, found {list(chain)}")
+        raise SegDREError(f"salient entities are indices, got {list(chain)}")
     return tuple(int(entity) for entity in chain)
 
 
 def saliency(documents: Sequence[Document], salient: Sequence[Salient], k: int = 1) -> dict[str, float]:
-    """Quality of predicted salient entities: accuracy and Saliency (paper equation 8).
+    """Score predicted salient entities: accuracy and Saliency (paper equation 8).
 
-    Accuracy is that of the first entity. Count is what the chain covers, compared with what a gold chain of k entities
-    does; as that is greedy, too, a predicted chain of several can cover more. Documents without a triple are left out.
+    Accuracy is that of the first entity. Count is the number of triples that the chain covers, compared with those that
+    a gold chain of k entities covers; as that one is greedy too, a predicted chain of several can cover more. Documents
+    without a triple are left out.
 
     Args:
         documents: DocRED documents with gold labels.
-        salient: the predicted entities of each document; none (no prediction) count 0 relations.
-        k: most salient entities of a document.
+        salient: the predicted entities of each document; no prediction covers no relation.
+        k: the largest allowed number of salient entities a document.
 
     Returns:
         ``accuracy``; ``saliency``, the mean over documents of Count(e_sal) / Count(e_gold); ``saliency_micro``, the
-        ratio of the two sums; ``documents``, how many were counted.
+        ratio of the two sums; ``documents``, the number of documents counted.
 
     Raises:
         SegDREError: if lengths differ, an entity does not exist, a chain is longer than k, or no document has a triple.
     """
     if len(documents) != len(salient):
-        raise SegDREError(f"one salient entity for each document is due: found {len(salient)} for {len(documents)}")
-    hits, found, due = [], [], []
+        raise SegDREError(f"expected one salient entity for each document, got {len(salient)} for {len(documents)}")
+    hits, found, expected = [], [], []
     for doc, chosen in zip(documents, salient, strict=True):
         chain, triples, n = as_chain(chosen), gold_triples(doc), len(_entities(doc))
         for entity in chain:
@@ -225,23 +226,23 @@ def saliency(documents: Sequence[Document], salient: Sequence[Salient], k: int =
         if gold:
             hits.append(chain[:1] == gold[:1])
             found.append(len(_covered(triples, chain)))
-            due.append(len(_covered(triples, gold)))
-    if not due:
+            expected.append(len(_covered(triples, gold)))
+    if not expected:
         raise SegDREError("there is no gold: no document has a triple", "score documents that have labels")
     return {
         "accuracy": float(np.mean(hits)),
-        "saliency": float(np.mean(np.divide(found, due))),
-        "saliency_micro": float(np.sum(found) / np.sum(due)),
-        "documents": len(due),
+        "saliency": float(np.mean(np.divide(found, expected))),
+        "saliency_micro": float(np.sum(found) / np.sum(expected)),
+        "documents": len(expected),
     }
 
 
-def dense_mask(pairs: ArrayLike, salient: Salient) -> NDArray[np.bool_]:
-    """Which pairs are dense, i.e. involve a salient entity (paper section 3.4); the others are sparse.
+def dense_mask(pairs: ArrayLike, salient: Salient) -> BoolArray:
+    """Return which pairs are dense, i.e. involve a salient entity (paper section 3.4); the others are sparse.
 
     Args:
         pairs: entity indices (h, t), [n_pairs, 2].
-        salient: the salient entity's index, or several; with none no pair is dense.
+        salient: the salient entity's index, or several; without one no pair is dense.
 
     Returns:
         True for dense pairs, [n_pairs].
@@ -249,16 +250,16 @@ def dense_mask(pairs: ArrayLike, salient: Salient) -> NDArray[np.bool_]:
     Raises:
         SegDREError: if ``pairs`` is not [n_pairs, 2] of integers.
     """
-    involved: NDArray[np.bool_] = np.isin(_pair_array(pairs), as_chain(salient))  # [n_pairs, 2]
+    involved: BoolArray = np.isin(_pair_array(pairs), as_chain(salient))  # [n_pairs, 2]
     return involved[:, 0] | involved[:, 1]
 
 
-def _pair_array(pairs: ArrayLike) -> NDArray[np.int64]:
+def _pair_array(pairs: ArrayLike) -> IntArray:
     index = np.asarray(pairs)
     if index.size == 0:
         return np.zeros((0, 2), dtype=np.int64)
     if index.ndim != 2 or index.shape[1] != 2 or index.dtype.kind not in "iu":
-        raise SegDREError(f"pairs must be integers [n_pairs, 2], found {index.dtype} {list(index.shape)}")
+        raise SegDREError(f"pairs must be integers [n_pairs, 2], got {index.dtype} {list(index.shape)}")
     return index.astype(np.int64)
 
 
@@ -274,16 +275,16 @@ def _entities(doc: Document) -> Sequence[Sequence[Any]]:
     return doc["vertexSet"]
 
 
-def _involved(triples: Iterable[Triple], n_entities: int) -> NDArray[np.int64]:
-    """Triples in which each entity is head or tail, [n_entities]."""
+def _involved(triples: Iterable[Triple], n_entities: int) -> IntArray:
+    """Count the triples in which each entity is head or tail, [n_entities]."""
     counts = np.zeros(n_entities, dtype=np.int64)
-    for h, t, _ in triples:
-        counts[list({h, t})] += 1
+    for triple in triples:
+        counts[list({triple.head, triple.tail})] += 1
     return counts
 
 
 def _covered(triples: Iterable[Triple], chain: Sequence[int]) -> set[Triple]:
-    return {(h, t, r) for h, t, r in triples if h in chain or t in chain}
+    return {triple for triple in triples if triple.head in chain or triple.tail in chain}
 
 
 def _triple(doc: Document, label: Mapping[str, Any], n_entities: int) -> Triple:
@@ -293,4 +294,4 @@ def _triple(doc: Document, label: Mapping[str, Any], n_entities: int) -> Triple:
     h, t, r = label["h"], label["t"], label["r"]
     if not all(isinstance(e, (int, np.integer)) and 0 <= e < n_entities for e in (h, t)):
         raise SegDREError(f"{_name(doc)}: label ({h}, {t}, {r}) names an entity beyond its {n_entities} entities")
-    return h, t, r
+    return Triple(h, r, t)

@@ -20,7 +20,7 @@ _LINEAR_BEYOND = 40.0
 
 
 def zip_nll(pi_logit: Tensor, rate_logit: Tensor, counts: Tensor, reduction: str = "mean") -> Tensor:
-    """Negative log-likelihood of counts under a zero-inflated Poisson distribution (paper equation 6).
+    """Compute the negative log-likelihood of counts under a zero-inflated Poisson distribution (paper equation 6).
 
     Value and gradient are finite for logits in [-1e4, 1e4] and any count (the gradient grows like the count and float16
     cannot hold more than 65,504). Logits of a half type are computed, and the result is returned, in float32.
@@ -50,10 +50,11 @@ def zip_nll(pi_logit: Tensor, rate_logit: Tensor, counts: Tensor, reduction: str
     bad = ~torch.isfinite(y) | (y < 0) | (y != y.floor())  # one test, so that a device is waited for once
     if bool(bad.any()):
         example = y[bad][0].item()
-        raise SegDREError(f"zip_nll: counts must be finite whole numbers >= 0, found {example}", "check the labels")
+        raise SegDREError(f"zip_nll: counts must be finite whole numbers >= 0, got {example}", "check the labels")
     if reduction == "mean" and shape.numel() == 0:
         raise SegDREError(f"zip_nll: no element to take the mean of, shape {list(shape)}", "leave empty batches out")
 
+    # eq. 6: -log P(y), P(0) = pi + (1 - pi) exp(-lambda), P(y > 0) = (1 - pi) exp(-lambda) lambda^y / y!
     log_pi = F.logsigmoid(pi_logit)
     log_not_pi = F.logsigmoid(-pi_logit)
     rate = _softplus(rate_logit)
@@ -66,7 +67,7 @@ def zip_nll(pi_logit: Tensor, rate_logit: Tensor, counts: Tensor, reduction: str
 
 
 def zip_mean(pi_logit: Tensor, rate_logit: Tensor) -> Tensor:
-    """Expected count (1 - pi) * lambda of a zero-inflated Poisson distribution (paper equation 7).
+    """Compute the expected count (1 - pi) * lambda of a zero-inflated Poisson distribution (paper equation 7).
 
     Args:
         pi_logit: logit of the zero component's probability pi; any shape.
@@ -107,7 +108,7 @@ class CountHead(nn.Module):
         super().__init__()
         if min(in_features, hidden, outputs) < 1:
             found = f"in_features={in_features}, hidden={hidden}, outputs={outputs}"
-            raise SegDREError(f"CountHead: sizes must be >= 1, found {found}")
+            raise SegDREError(f"CountHead: sizes must be >= 1, got {found}")
         self.in_features = in_features
         self.hidden = nn.Linear(in_features, hidden)
         self.output = nn.Linear(hidden, outputs)
@@ -125,8 +126,8 @@ class CountHead(nn.Module):
             SegDREError: if the last dimension is not ``in_features``.
         """
         if features.ndim == 0 or features.shape[-1] != self.in_features:
-            found = f"features {list(features.shape)}, due [..., {self.in_features}]"
-            raise SegDREError(f"CountHead: wrong size: {found}", "build the head with the classifier's in_features")
+            found = f"expected features [..., {self.in_features}], got {list(features.shape)}"
+            raise SegDREError(f"CountHead: {found}", "build the head with the classifier's in_features")
         weight = self.output.weight @ self.hidden.weight  # [outputs, in_features]
         bias = self.output.weight @ self.hidden.bias + self.output.bias  # [outputs]
         return F.linear(features, weight, bias)
@@ -140,7 +141,7 @@ class CountLoss(nn.Module):
     """
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean negative log-likelihood of the pairs' relation counts; ``labels`` is left as it is.
+        """Compute the mean negative log-likelihood of the pairs' relation counts; ``labels`` is left as it is.
 
         Args:
             logits: output of ``CountHead``, [N, 2].
@@ -154,15 +155,15 @@ class CountLoss(nn.Module):
         """
         if labels.ndim != 2 or logits.shape != (labels.shape[0], 2):
             found = f"logits {list(logits.shape)}, labels {list(labels.shape)}"
-            raise SegDREError(f"CountLoss: logits [N, 2] and labels [N, classes] are due, found {found}")
+            raise SegDREError(f"CountLoss: expected logits [N, 2] and labels [N, classes], got {found}")
         return zip_nll(logits[:, 0], logits[:, 1], labels[:, 1:].float().sum(1))
 
     def get_label(self, logits: Tensor, num_labels: int = -1) -> Tensor:
-        """Expected count of every pair (paper equation 7).
+        """Compute the expected count of every pair (paper equation 7).
 
         Args:
             logits: output of ``CountHead``, [N, 2].
-            num_labels: taken because the backbones pass it; has no meaning for counts.
+            num_labels: accepted because the backbones pass it; ignored.
 
         Returns:
             Expected relations per pair, [N].
@@ -171,17 +172,15 @@ class CountLoss(nn.Module):
             SegDREError: if the logits are not [N, 2].
         """
         if logits.ndim != 2 or logits.shape[1] != 2:
-            raise SegDREError(
-                f"CountLoss: logits [N, 2] are due, found {list(logits.shape)}", "wrap the classifier too"
-            )
+            raise SegDREError(f"CountLoss: expected logits [N, 2], got {list(logits.shape)}", "wrap the classifier too")
         return zip_mean(logits[:, 0], logits[:, 1])
 
     def get_score(self, logits: Tensor, num_labels: int = -1) -> tuple[Tensor, Tensor]:
-        """Expected counts in the form of DREEAM's top scores and top classes.
+        """Return expected counts in the form of DREEAM's top scores and top classes.
 
         Args:
             logits: output of ``CountHead``, [N, 2].
-            num_labels: taken because the backbones pass it; has no meaning for counts.
+            num_labels: accepted because the backbones pass it; ignored.
 
         Returns:
             Expected relations per pair, [N, 1], and zeros (long) in place of class indices, [N, 1].
@@ -191,7 +190,7 @@ class CountLoss(nn.Module):
 
 
 def _working_precision(pi_logit: Tensor, rate_logit: Tensor) -> tuple[Tensor, Tensor]:
-    """Both logits in one dtype of at least 32 bits.
+    """Return both logits in one dtype of at least 32 bits.
 
     Args:
         pi_logit: any shape.
@@ -206,7 +205,7 @@ def _working_precision(pi_logit: Tensor, rate_logit: Tensor) -> tuple[Tensor, Te
     dtype = torch.promote_types(pi_logit.dtype, rate_logit.dtype)
     if not (pi_logit.is_floating_point() and rate_logit.is_floating_point()):
         found = f"{pi_logit.dtype} and {rate_logit.dtype}"
-        raise SegDREError(f"ZIP: logits must be floating point, found {found}", "pass the count head's output")
+        raise SegDREError(f"ZIP: logits must be floating point, got {found}", "pass the count head's output")
     dtype = torch.promote_types(dtype, torch.float32)
     return pi_logit.to(dtype), rate_logit.to(dtype)
 
@@ -216,5 +215,5 @@ def _softplus(x: Tensor) -> Tensor:
 
 
 def _log_softplus(x: Tensor) -> Tensor:
-    """Finite log(softplus(x)) where softplus(x) underflows; the clamp keeps NaN out of the unused branch's gradient."""
+    """Compute log(softplus(x)), finite where softplus(x) underflows; the clamp keeps NaN out of the unused gradient."""
     return torch.where(x < -_LINEAR_BEYOND, x, _softplus(x.clamp(min=-_LINEAR_BEYOND)).log())

@@ -1,6 +1,7 @@
 """What gets installed: from a built wheel, and in place."""
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from locate import REPOSITORY
 
 import segdre_plugin
+from segdre_plugin.data.synthetic.corpus import generate
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +79,57 @@ def test_constraints_pin_what_the_package_needs():
     section = config.split("install_requires")[1].split("[options.pack")[0]
     needed = re.findall(r"^    ([A-Za-z0-9_\-]+) >=", section, re.M)
     assert {name.lower() for name in needed} <= pinned
+
+
+def light(tmp_path, script, *arguments):
+    """Run a script, which must load neither torch nor transformers."""
+    script += "\nimport sys; print(sorted({'torch', 'transformers'} & sys.modules.keys()))"
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)], cwd=tmp_path, check=True, capture_output=True, timeout=120
+    )
+    assert done.stdout.splitlines()[-1] == b"[]"
+
+
+MAIN = """
+import sys
+from segdre_plugin.cli import main
+try:
+    status = main(sys.argv[1:])
+except SystemExit as end:
+    status = end.code
+assert not status
+"""
+HELP = ["demo", "patch", "run", "report", "validate", "evaluate", "stats", "convert", "bundle", "predict"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fusion", "injection", "metrics", "salient", "data.splits", "data.files"])
+def test_modules_without_a_model_load_no_torch(tmp_path, name):
+    light(tmp_path, f"import segdre_plugin.{name}")
+
+
+@pytest.mark.slow
+def test_help_and_version_load_no_torch(tmp_path):
+    light(tmp_path, MAIN, "--version")
+    light(tmp_path, MAIN, "--help")
+    parts = [MAIN.replace("sys.argv[1:]", f"[{name!r}, '--help']") for name in HELP]
+    light(tmp_path, "\n".join(parts))
+
+
+@pytest.mark.slow
+def test_commands_on_files_load_no_torch(tmp_path):
+    documents = generate(2, 0)
+    (tmp_path / "dev.json").write_text(json.dumps(documents))
+    (tmp_path / "result.json").write_text(
+        json.dumps([{"title": documents[0]["title"], "h_idx": 0, "t_idx": 1, "r": "P17"}])
+    )
+    light(tmp_path, MAIN, "validate", "dev.json")
+    light(tmp_path, MAIN, "stats", "dev.json")
+    light(tmp_path, MAIN, "evaluate", "result.json", "--gold", "dev.json")
+
+
+@pytest.mark.slow
+def test_torch_would_be_seen(tmp_path):
+    # negative control
+    with pytest.raises(AssertionError):
+        light(tmp_path, "import segdre_plugin.zip_head")

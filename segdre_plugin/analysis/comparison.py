@@ -14,19 +14,15 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from scipy import stats
 
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.metrics import Triple
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
+from segdre_plugin.metrics import Located
+from segdre_plugin.vocabulary import Document, FloatArray, IntArray, Triple, labels
 
 
 @dataclass(frozen=True)
@@ -57,14 +53,14 @@ class Comparison:
 
 
 def distinct(
-    predictions: Sequence[Mapping[str, Any]], documents: Sequence[Mapping[str, Any]]
-) -> tuple[set[Triple], set[Triple]]:
+    predictions: Sequence[Mapping[str, Any]], documents: Sequence[Document]
+) -> tuple[set[Located], set[Located]]:
     """Return the gold and the predicted triples, each once; the arguments of :func:`count`."""
-    gold = {(d["title"], k["h"], k["t"], k["r"]) for d in documents for k in d.get("labels") or ()}
-    return gold, {(p["title"], p["h_idx"], p["t_idx"], p["r"]) for p in predictions}
+    gold = {(d["title"], Triple(k["h"], k["r"], k["t"])) for d in documents for k in labels(d)}
+    return gold, {(p["title"], Triple(p["h_idx"], p["r"], p["t_idx"])) for p in predictions}
 
 
-def count(predictions: Sequence[Mapping[str, Any]], documents: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+def count(predictions: Sequence[Mapping[str, Any]], documents: Sequence[Document]) -> dict[str, list[int]]:
     """Count each document's correct, predicted and gold triples, each distinct.
 
     Args:
@@ -75,7 +71,7 @@ def count(predictions: Sequence[Mapping[str, Any]], documents: Sequence[Mapping[
         Title -> [correct, predicted, gold]; titles that only the predictions know have no gold.
     """
     gold, predicted = distinct(predictions, documents)
-    sums = [Counter(triple[0] for triple in triples) for triples in (gold & predicted, predicted, gold)]
+    sums = [Counter(title for title, _ in found) for found in (gold & predicted, predicted, gold)]
     titles = dict.fromkeys([*(d["title"] for d in documents), *(p["title"] for p in predictions)])
     return {title: [counts[title] for counts in sums] for title in titles}
 
@@ -97,11 +93,11 @@ def mistakes(predictions: Sequence[Mapping[str, Any]], documents: Sequence[Mappi
         with the recall to 1. 0 where there is nothing to divide by.
     """
     gold, found = distinct(predictions, documents)
-    gold_pairs, found_pairs = ({triple[:3] for triple in triples} for triples in (gold, found))
+    gold_pairs, found_pairs = ({_pair(triple) for triple in triples} for triples in (gold, found))
     wrong, missed = found - gold, gold - found
-    turned = {(title, h, t, r) for title, h, t, r in wrong if (title, t, h, r) in gold}
-    elsewhere = {triple for triple in wrong - turned if triple[:3] in gold_pairs}
-    noticed = {triple for triple in missed if triple[:3] in found_pairs}
+    turned = {(title, Triple(h, r, t)) for title, (h, r, t) in wrong if (title, Triple(t, r, h)) in gold}
+    elsewhere = {triple for triple in wrong - turned if _pair(triple) in gold_pairs}
+    noticed = {triple for triple in missed if _pair(triple) in found_pairs}
     n_found, n_gold = max(1, len(found)), max(1, len(gold))
     return {
         "wrong_direction": len(turned) / n_found,
@@ -135,6 +131,8 @@ def compare(
     Raises:
         SegDREError: if there are fewer than two documents, or an argument is out of its range.
     """
+    from scipy import stats  # takes a second to load, which scoring without a comparison need not wait for
+
     titles = list(dict.fromkeys([*first, *second]))
     if len(titles) < 2:
         raise SegDREError(f"paired bootstrap over {len(titles)} documents", "compare on two documents or more")
@@ -160,11 +158,12 @@ def compare(
             paired=True,
             confidence_level=confidence,
             method="percentile",
-            **_seeded(seed),
+            **_seeded(stats.bootstrap, seed),
             **how,
         )
         low, high = (float(end) for end in drawn.confidence_interval)
-        swapped = stats.permutation_test(systems, difference, permutation_type="samples", **_seeded(seed), **how)
+        seeded = _seeded(stats.permutation_test, seed)
+        swapped = stats.permutation_test(systems, difference, permutation_type="samples", **seeded, **how)
         p_value = float(swapped.pvalue)
     f1 = tuple(float(_f1(counts[system], -1)) for system in systems)
     return Comparison((f1[0], f1[1]), observed, low, high, confidence, p_value, n, resamples, seed)
@@ -175,9 +174,9 @@ def _row(system: Mapping[str, Sequence[int]], other: Mapping[str, Sequence[int]]
     return list(system.get(title) or (0, 0, other[title][2]))
 
 
-def _seeded(seed: int) -> dict[str, Any]:
-    """Return scipy's generator under the name that its version has for it."""
-    name = "rng" if "rng" in inspect.signature(stats.bootstrap).parameters else "random_state"
+def _seeded(test: Callable[..., Any], seed: int) -> dict[str, Any]:
+    """Return a generator under the name that this version of scipy has for it."""
+    name = "rng" if "rng" in inspect.signature(test).parameters else "random_state"
     return {name: np.random.default_rng(seed)}
 
 
@@ -186,3 +185,8 @@ def _f1(counts: IntArray, axis: int) -> FloatArray:
     correct, predicted, gold = (counts[..., k].sum(axis=axis) for k in range(3))
     total = predicted + gold
     return np.divide(2.0 * correct, total, out=np.zeros(np.shape(total)), where=total > 0)
+
+
+def _pair(located: Located) -> tuple[str, int, int]:
+    title, triple = located
+    return title, triple.head, triple.tail

@@ -7,10 +7,10 @@ Input, a JSON list or JSONL, as any system for named entities and coreference ca
 A mention is [start, end) in characters of ``text`` (Unicode code points, as Python counts them); ``type`` may be
 missing. Finding the entities and which mentions belong together is not ours to do.
 
-Words are runs of letters and digits (with single apostrophes, hyphens and points inside, as in "didn't" or "U.S"), and
-every other character that is no space. A sentence ends after ``.``, ``!`` or ``?`` and closing quotes or brackets if
-spaces and no small letter follow, and at an empty line. Mentions rule over both: a word is cut where a mention starts
-or ends, a sentence does not end inside a mention, and spaces at the ends of a mention are left out.
+Words and sentences follow Unicode's rules for text in any language (UAX 29, by uniseg), with spaces left out and one
+change: a line break counts as a space, so that wrapped lines stay together, and an empty line ends a sentence. Mentions
+rule over both: a word is cut where a mention starts or ends, a sentence does not end inside a mention, and spaces at
+the ends of a mention are left out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -27,23 +27,22 @@ from typing import IO, Any
 from segdre_plugin.data.documents import find_problems
 from segdre_plugin.data.files import check_output, write
 from segdre_plugin.data.stream import Broken, read_values
-from segdre_plugin.errors import raise_all
+from segdre_plugin.errors import SegDREError, raise_all
+from segdre_plugin.vocabulary import Span
 
-WORD = re.compile(r"\w+(?:['\u2019.\-]\w+)*|[^\w\s]")
-SENTENCE_END = re.compile(r"[.!?]+[\"'\u201d\u2019)\]]*(?=\s+[^\sa-z])|\n[ \t]*(?=\n)")
+LINE_BREAK = re.compile(r"\r|\n(?!\s*\n)")  # not before an empty line
+NOT_SPACE = re.compile(r"\S+")
 UNTYPED = "MISC"  # DocRED's type of entities that are none of the others
-
-Span = tuple[int, int]
 
 
 @dataclass
 class Converted:
-    """What became of a file.
+    """Counts of a conversion.
 
     Attributes:
-        documents: how many there are.
-        cut_words: how many words were cut where a mention starts or ends.
-        joined_sentences: how many sentence ends lay inside a mention and were ignored.
+        documents: documents written.
+        cut_words: words cut where a mention starts or ends.
+        joined_sentences: sentence ends inside a mention, which were ignored.
     """
 
     documents: int = 0
@@ -66,7 +65,7 @@ class _Grid:
     ends: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def add(self, words: list[Span]) -> None:
-        """Add a sentence; one without a word is none."""
+        """Add a sentence unless it has no word."""
         if not words:
             return
         for w, (start, end) in enumerate(words):
@@ -82,9 +81,11 @@ def convert_file(path: Path, output: Path) -> str:
         output: DocRED documents: JSONL if it is called ``.jsonl``, else a JSON list.
 
     Returns:
-        A line on what was done. Raises SegDREError with every problem in the file, or if ``output`` cannot be written.
+        A line on what was done. Raises SegDREError with every problem in the file, or if ``output`` cannot be written
+        or uniseg is not installed.
     """
     check_output("--output", output, [path])
+    _unicode_rules()
     tally = Converted()
     lines = output.suffix == ".jsonl"
 
@@ -102,7 +103,7 @@ def convert_file(path: Path, output: Path) -> str:
                 before = b"" if lines else b"[\n" if i == 0 else b",\n"
                 file.write(before + json.dumps(convert(value, tally), ensure_ascii=False).encode())
                 file.write(b"\n" if lines else b"")
-        raise_all(problems, f"{path}: {len(problems)} problems", "mend or remove these documents")
+        raise_all(problems, f"{path}: {len(problems)} problems", "fix or remove these documents")
         if not lines:
             file.write(b"\n]\n" if tally.documents else b"[]\n")
 
@@ -114,11 +115,11 @@ def convert_file(path: Path, output: Path) -> str:
 
 
 def text_problems(value: Any, index: int) -> list[str]:
-    """List what is wrong with a text and its spans, one line each.
+    """List the problems of a text and its spans, one line each.
 
     Args:
-        value: what should be a document of the form that the module's docstring shows.
-        index: its place in its file.
+        value: a candidate for a document of the form that the module's docstring shows.
+        index: its place in its file, from 0.
 
     Returns:
         The problems; empty if there is none.
@@ -126,25 +127,25 @@ def text_problems(value: Any, index: int) -> list[str]:
     if isinstance(value, Broken):
         return [f"document {index}: {value.reason}"]
     if not isinstance(value, dict):
-        return [f"document {index}: expected an object, found {type(value).__name__}"]
+        return [f"document {index}: expected an object, got {type(value).__name__}"]
     where = f"document {index} {value.get('title')!r}"
     problems = [
-        f"{where}: {name}: expected text, found {type(value.get(name)).__name__}"
+        f"{where}: {name}: expected text, got {type(value.get(name)).__name__}"
         for name in ("title", "text")
         if not _is_text(value.get(name))
     ]
     text, entities = value.get("text"), value.get("entities")
-    if not problems and not WORD.search(text):  # type: ignore[arg-type]
+    if not problems and not text.strip():  # type: ignore[union-attr]
         problems.append(f"{where}: text: no word in it")
     if not isinstance(entities, list):
-        return [*problems, f"{where}: entities: expected a list, found {type(entities).__name__}"]
+        return [*problems, f"{where}: entities: expected a list, got {type(entities).__name__}"]
     for e, entity in enumerate(entities):
         mentions = entity.get("mentions") if isinstance(entity, dict) else None
         if not (isinstance(mentions, list) and mentions):
             problems.append(f"{where}: entities[{e}]: expected an object with one mention or more")
             continue
         if not isinstance(entity.get("type", UNTYPED), str):
-            problems.append(f"{where}: entities[{e}]: type: expected text, found {entity['type']!r}")
+            problems.append(f"{where}: entities[{e}]: type: expected text, got {entity['type']!r}")
         problems += [
             f"{where}: entities[{e}].mentions[{m}]: {problem}"
             for m, span in enumerate(mentions)
@@ -160,10 +161,10 @@ def _is_text(value: Any) -> bool:
 def _span_problem(span: Any, text: str) -> str:
     whole = isinstance(span, (list, tuple)) and len(span) == 2
     if not whole or not all(isinstance(end, int) and not isinstance(end, bool) for end in span):
-        return f"expected [start, end) in characters, found {span!r}"
+        return f"expected [start, end) in characters, got {span!r}"
     start, end = span
     if not 0 <= start < end <= len(text):
-        return f"{span!r} is no [start, end) inside the text of {len(text)} characters"
+        return f"{span!r} is not a [start, end) inside the text of {len(text)} characters"
     if not text[start:end].strip():
         return f"{span!r} holds only spaces"
     return ""
@@ -211,13 +212,31 @@ def _split(text: str, mentions: list[Span], tally: Converted) -> _Grid:
     for start, end in mentions:
         inside[start + 1 : end] = [True] * (end - start - 1)
     edges = sorted({edge for span in mentions for edge in span})
-    ends = [match.end() for match in SENTENCE_END.finditer(text)]
+
+    word_boundaries, sentence_boundaries = _unicode_rules()
+    flat = LINE_BREAK.sub(" ", text)  # of the same length, so that offsets stay
+    ends = list(sentence_boundaries(flat))
     tally.joined_sentences += sum(inside[end] for end in ends)
-    kept = [0, *(end for end in ends if not inside[end]), len(text)]
     grid = _Grid()
-    for start, end in pairwise(kept):
-        grid.add([piece for match in WORD.finditer(text, start, end) for piece in _cut(match.span(), edges, tally)])
+    for start, end in pairwise(end for end in ends if not inside[end]):
+        segments = pairwise(start + boundary for boundary in word_boundaries(flat[start:end]))
+        words = [match.span() for a, b in segments for match in NOT_SPACE.finditer(text, a, b)]
+        grid.add([piece for word in words for piece in _cut(word, edges, tally)])
     return grid
+
+
+def _unicode_rules() -> tuple[Callable[[str], Iterator[int]], Callable[[str], Iterator[int]]]:
+    """Return the functions that list where words and where sentences begin and end (UAX 29).
+
+    Raises:
+        SegDREError: if uniseg is not installed.
+    """
+    try:
+        from uniseg.sentencebreak import sentence_boundaries
+        from uniseg.wordbreak import word_boundaries
+    except ImportError:
+        raise SegDREError("segdre convert needs uniseg", 'pip install "segdre-plugin[text]"') from None
+    return word_boundaries, sentence_boundaries
 
 
 def _cut(word: Span, edges: list[int], tally: Converted) -> Iterator[Span]:

@@ -1,4 +1,4 @@
-"""DocRED documents: read and checked, every problem at once with its title and field."""
+"""Load and check DocRED documents; problems are reported all at once, each with title and field."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any
 from segdre_plugin.data.files import read_json
 from segdre_plugin.data.stream import Broken, read_values
 from segdre_plugin.errors import raise_all
-
-Document = dict[str, Any]
+from segdre_plugin.vocabulary import Document
 
 ALL = 1_000_000_000  # problems that validate lists
 LONGEST = 100  # characters of a value in a message
@@ -24,16 +23,16 @@ def load_documents(path: Path, rel2id: Mapping[str, int] | None = None) -> list[
         rel2id: the known relations; None leaves relations unchecked.
 
     Returns:
-        The documents, as they are.
+        The documents, unchanged.
 
     Raises:
         SegDREError: if the file cannot be read, or with the list of all problems found in it.
     """
     documents = read_json(path, "documents")
     if not isinstance(documents, list):
-        raise_all([f"found {type(documents).__name__}"], f"{path}: expected a list of documents")
+        raise_all([f"got {type(documents).__name__}"], f"{path}: expected a list of documents")
     problems = [problem for _, found in check(documents, rel2id) for problem in found]
-    raise_all(problems, f"{path}: {len(problems)} problems", "mend or remove these documents")
+    raise_all(problems, f"{path}: {len(problems)} problems", "fix or remove these documents")
     return documents
 
 
@@ -92,10 +91,10 @@ def validate(path: Path, rel2id: Path | None = None) -> str:
 
 
 def check(values: Iterable[Any], rel2id: Mapping[str, int] | None = None) -> Iterator[tuple[Any, list[str]]]:
-    """Go through the documents of a file and say what is wrong with each, with itself and with its title.
+    """Check the documents of a file one by one, each on its own and for a title that occurs twice.
 
     Args:
-        values: what should be DocRED documents.
+        values: candidates for DocRED documents.
         rel2id: the known relations; None leaves relations unchecked.
 
     Yields:
@@ -114,9 +113,9 @@ def find_problems(document: Any, index: int, rel2id: Mapping[str, int] | None = 
     """List what is wrong with a document, one line each with its field.
 
     Args:
-        document: what should be a DocRED document.
-        index: its place in its file.
-        rel2id: the known relations.
+        document: a candidate for a DocRED document.
+        index: its place in its file, from 0.
+        rel2id: the known relations; None leaves relations unchecked.
 
     Returns:
         The problems; empty if there is none.
@@ -124,9 +123,10 @@ def find_problems(document: Any, index: int, rel2id: Mapping[str, int] | None = 
     if isinstance(document, Broken):
         return [f"document {index}: {document.reason}"]
     if not isinstance(document, dict):
-        return [f"document {index}: expected an object, found {type(document).__name__}"]
+        return [f"document {index}: expected an object, got {type(document).__name__}"]
     where = f"document {index} {_short(document.get('title'))}"
     problems = [] if _is_text(document.get("title")) else [f"{where}: title: expected text"]
+    # entities and labels refer to sentences, so nothing below can be checked without them
     sents, entities = document.get("sents"), document.get("vertexSet")
     if not (isinstance(sents, list) and sents and all(_is_sentence(sent) for sent in sents)):
         return [*problems, f"{where}: sents: expected sentences, each a list of one word or more"]
@@ -137,7 +137,7 @@ def find_problems(document: Any, index: int, rel2id: Mapping[str, int] | None = 
         if not _is_text(word)
     ]
     if not isinstance(entities, list):
-        return [*problems, f"{where}: vertexSet: expected a list of entities, found {type(entities).__name__}"]
+        return [*problems, f"{where}: vertexSet: expected a list of entities, got {type(entities).__name__}"]
     for e, mentions in enumerate(entities):
         if not (isinstance(mentions, list) and mentions):
             problems.append(f"{where}: vertexSet[{e}]: expected one mention or more")
@@ -148,7 +148,7 @@ def find_problems(document: Any, index: int, rel2id: Mapping[str, int] | None = 
                 problems.append(f"{where}: vertexSet[{e}][{m}]: {problem}")
     labels = document.get("labels")
     if labels is not None and not isinstance(labels, list):
-        return [*problems, f"{where}: labels: expected a list, found {type(labels).__name__}"]
+        return [*problems, f"{where}: labels: expected a list, got {type(labels).__name__}"]
     for k, label in enumerate(labels or []):
         problem = _label_problem(label, len(entities), len(sents), rel2id)
         if problem:
@@ -157,7 +157,7 @@ def find_problems(document: Any, index: int, rel2id: Mapping[str, int] | None = 
 
 
 def _short(value: Any) -> str:
-    """Show a value in a message, cut off where it is long."""
+    """Return a value as text for a message, at most LONGEST characters of it."""
     try:
         text = repr(value)
     except RecursionError:
@@ -183,32 +183,32 @@ def _is_index(value: Any, n: int) -> bool:
 
 def _mention_problem(mention: Any, sents: Sequence[Sequence[str]]) -> str:
     if not isinstance(mention, dict):
-        return f"expected an object, found {type(mention).__name__}"
+        return f"expected an object, got {type(mention).__name__}"
     if not _is_text(mention.get("name")):
-        return f"name: expected text, found {_short(mention.get('name'))}"
+        return f"name: expected text, got {_short(mention.get('name'))}"
     sent_id, pos = mention.get("sent_id"), mention.get("pos")
     if not _is_index(sent_id, len(sents)):
-        return f"sent_id: expected 0 to {len(sents) - 1}, found {_short(sent_id)}"
+        return f"sent_id: expected 0 to {len(sents) - 1}, got {_short(sent_id)}"
     words = len(sents[sent_id])  # type: ignore[index]
     inside = isinstance(pos, (list, tuple)) and len(pos) == 2 and all(_is_index(p, words + 1) for p in pos)
     if not inside or not pos[0] < pos[1]:  # type: ignore[index]
-        return f"pos: {_short(pos)} is no [start, end) inside sentence {sent_id} of {words} words"
+        return f"pos: {_short(pos)} is not a [start, end) inside sentence {sent_id} of {words} words"
     return ""
 
 
 def _label_problem(label: Any, n_entities: int, n_sents: int, rel2id: Mapping[str, int] | None) -> str:
     if not isinstance(label, dict):
-        return f"expected an object, found {type(label).__name__}"
+        return f"expected an object, got {type(label).__name__}"
     head, tail, relation, evidence = (label.get(key) for key in ("h", "t", "r", "evidence"))
     for name, entity in (("h", head), ("t", tail)):
         if not _is_index(entity, n_entities):
-            return f"{name}: expected an entity from 0 to {n_entities - 1}, found {_short(entity)}"
+            return f"{name}: expected an entity from 0 to {n_entities - 1}, got {_short(entity)}"
     if head == tail:
         return f"h and t are the same entity {head}"
     if rel2id is None and not _is_text(relation):
-        return f"r: expected a relation id, found {_short(relation)}"
+        return f"r: expected a relation id, got {_short(relation)}"
     if rel2id is not None and (not isinstance(relation, str) or rel2id.get(relation, 0) == 0):
-        return f"r: {_short(relation)} is no relation of rel2id.json"
+        return f"r: {_short(relation)} is not a relation of rel2id.json"
     if evidence is not None and not (isinstance(evidence, list) and all(_is_index(s, n_sents) for s in evidence)):
-        return f"evidence: expected sentences from 0 to {n_sents - 1}, found {_short(evidence)}"
+        return f"evidence: expected sentences from 0 to {n_sents - 1}, got {_short(evidence)}"
     return ""

@@ -13,12 +13,14 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from segdre_plugin.errors import SegDREError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -49,20 +51,20 @@ def check_output(option: str, path: Path, sources: Iterable[Path] = (), *, folde
     """Refuse, before any work, an output that could not be written at its end.
 
     Args:
-        option: the option that names it.
+        option: the option that names it, for messages.
         path: the output.
-        sources: files that are read, which it must not replace.
-        folder: whether it is a folder, not a file.
+        sources: input files, which it must not replace.
+        folder: whether a folder is to be written, not a file.
 
     Raises:
-        SegDREError: if the folder that it lies in is missing, or something else stands in its place.
+        SegDREError: if its parent folder is missing, or something else exists at the path.
     """
     if not path.absolute().parent.is_dir():
-        raise SegDREError(f"{option} {path}: no folder {path.parent}", "make it first")
+        raise SegDREError(f"{option} {path}: no folder {path.parent}", "create it first")
     if path.resolve() in {source.resolve() for source in sources}:
-        raise SegDREError(f"{option} {path} is one of the files that are read", "give another path")
+        raise SegDREError(f"{option} {path} is one of the files that are read", "use another path")
     if path.exists() and path.is_dir() != folder:
-        raise SegDREError(f"{option} {path} is not a {'folder' if folder else 'file'}", "give another path")
+        raise SegDREError(f"{option} {path} is not a {'folder' if folder else 'file'}", "use another path")
 
 
 def read_json(path: Path, what: str) -> Any:
@@ -70,20 +72,20 @@ def read_json(path: Path, what: str) -> Any:
 
     Args:
         path: the file.
-        what: what it is, for messages.
+        what: a noun for the contents, for messages.
 
     Returns:
-        Its value.
+        The decoded value.
 
     Raises:
-        SegDREError: if it is missing or no JSON.
+        SegDREError: if it is missing or not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SegDREError(f"{what}: cannot read {path}: {error.strerror}", "check the path") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise SegDREError(f"{what}: {path} is no JSON: {error}", "check that the file is whole") from None
+        raise SegDREError(f"{what}: {path} is not JSON: {error}", "check that the file is whole") from None
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -104,7 +106,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     except OSError as error:
         raise SegDREError(f"cannot read {path}: {error.strerror or error}", "check the path") from None
     except (ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise SegDREError(f"{path} is no file of arrays: {_first_line(error)}", "make that stage again") from None
+        raise SegDREError(f"{path} is not a file of arrays: {_first_line(error)}", "train that stage again") from None
 
 
 def read_weights(path: Path, what: str) -> dict[str, torch.Tensor]:
@@ -112,7 +114,7 @@ def read_weights(path: Path, what: str) -> dict[str, torch.Tensor]:
 
     Args:
         path: the file.
-        what: what it is, for messages.
+        what: a noun for the contents, for messages.
 
     Returns:
         The state dict.
@@ -120,16 +122,18 @@ def read_weights(path: Path, what: str) -> dict[str, torch.Tensor]:
     Raises:
         SegDREError: if it is missing or not a file of tensors.
     """
+    import torch  # takes seconds to load, and most commands read no weights
+
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise SegDREError(f"{what}: cannot read {path}: {error.strerror}", "check the path") from None
     except Exception as error:  # torch.load raises half a dozen types for a broken or foreign file
         raise SegDREError(
-            f"{what}: {path} is no checkpoint of tensors: {_first_line(error)}", "train that stage again"
+            f"{what}: {path} is not a checkpoint of tensors: {_first_line(error)}", "train that stage again"
         ) from None
     if not (isinstance(state, dict) and all(isinstance(value, torch.Tensor) for value in state.values())):
-        raise SegDREError(f"{what}: {path} is no checkpoint of tensors", "give a saved state_dict")
+        raise SegDREError(f"{what}: {path} is not a checkpoint of tensors", "pass a saved state_dict")
     return state
 
 

@@ -1,20 +1,18 @@
-"""The data of a ``--seg`` run: the splits, the relations, and what every stage needs to know of them."""
+"""The data of a ``--seg`` run: its splits and relations, loaded and checked."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from segdre_plugin.backbones.backbone import Backbone
-from segdre_plugin.backbones.features import Feature, visible_entities
-from segdre_plugin.data.documents import Document, load_documents
+from segdre_plugin.data.documents import load_documents
 from segdre_plugin.data.files import fingerprint, read_json
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.metrics import has_gold
-
-SUM_TOLERANCE = 0.02  # of a distribution that was stored in half precision
+from segdre_plugin.vocabulary import Document, entities, labels
 
 
 @dataclass
@@ -24,14 +22,14 @@ class Split:
     Attributes:
         name: train, dev or test.
         path: its file.
-        documents: its documents.
-        features: the backbone's features, one a document; empty until the backbone's reader ran.
+        documents: DocRED documents, checked.
+        features: the backbone's features, one a document; empty until the backbone's reader has run.
     """
 
     name: str
     path: Path
     documents: list[Document]
-    features: list[Feature] = field(default_factory=list)
+    features: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def has_gold(self) -> bool:
@@ -43,9 +41,9 @@ def load_splits(paths: Mapping[str, Path], rel2id: Mapping[str, int], skip_unusa
     """Read and check the splits.
 
     Args:
-        paths: name -> file.
-        rel2id: the relations.
-        skip_unusable: accept documents that have no pair of entities.
+        paths: train, dev or test -> file.
+        rel2id: relation id -> class.
+        skip_unusable: accept documents without a pair of entities.
 
     Returns:
         Name -> split.
@@ -56,9 +54,9 @@ def load_splits(paths: Mapping[str, Path], rel2id: Mapping[str, int], skip_unusa
     splits = {name: Split(name, path, load_documents(path, rel2id)) for name, path in paths.items()}
     for split in splits.values():
         lone = [
-            f"document {i} {document['title']!r}: {len(document['vertexSet'])} entities"
+            f"document {i} {document['title']!r}: {len(entities(document))} entities"
             for i, document in enumerate(split.documents)
-            if len(document["vertexSet"]) < 2
+            if len(entities(document)) < 2
         ]
         if not skip_unusable:
             raise_all(
@@ -71,78 +69,16 @@ def load_splits(paths: Mapping[str, Path], rel2id: Mapping[str, int], skip_unusa
     return splits
 
 
-def attach_features(
-    split: Split, features: Sequence[Feature], backbone: Backbone, transformer_type: str, skip_unusable: bool
-) -> None:
-    """Take what the backbone's reader made of a split.
-
-    Args:
-        split: the split; gets its features.
-        features: one a document.
-        backbone: says what the encoder sees.
-        transformer_type: bert or roberta.
-        skip_unusable: accept entities that the encoder does not see.
-
-    Raises:
-        SegDREError: if features and documents do not go together, or an entity has no mention that the encoder sees.
-    """
-    titles = [feature.get("title") for feature in features]
-    if titles != [document["title"] for document in split.documents]:
-        raise SegDREError(
-            f"{split.path}: the backbone's reader gave {len(features)} features that are not those of the "
-            f"{len(split.documents)} documents",
-            "is the clone's prepro.py the original one?",
-        )
-    raise_all(
-        [
-            f"document {i} {feature['title']!r}: {problem}"
-            for i, feature in enumerate(features)
-            for problem in _token_problems(feature, backbone)
-        ],
-        f"{split.path}: token distributions (teacher attentions) that are not those of these documents",
-        "make their file again, from these very documents and with the same tokenizer",
-    )
-    if not skip_unusable:
-        raise_all(
-            [
-                f"document {i} {document['title']!r}: entity {e} ({document['vertexSet'][e][0]['name']!r})"
-                for i, (document, feature) in enumerate(zip(split.documents, features, strict=True))
-                for e, seen in enumerate(visible_entities(feature, backbone, transformer_type))
-                if not seen
-            ],
-            f"{split.path}: entities without a mention inside the encoder's windows",
-            "shorten these documents, raise --max_seq_length (the windows hold about 1,020 tokens), or leave the pairs "
-            "of these entities out with --seg-skip-unusable (their gold triples still count)",
-        )
-    split.features = list(features)
-
-
-def _token_problems(feature: Feature, backbone: Backbone) -> Iterator[str]:
-    """Return what is wrong with the fields that hold a distribution over the document's tokens for each pair."""
-    for name in backbone.token_fields:
-        rows = feature.get(name)
-        if rows is None:
-            continue
-        expected = (len(feature["hts"]), len(feature["input_ids"]))
-        if tuple(rows.shape) != expected:
-            yield f"{name} are {list(rows.shape)}, expected {list(expected)} [pairs, tokens]"
-            continue
-        sums = rows.sum(axis=1)
-        strange = ~((abs(sums - 1) < SUM_TOLERANCE) | (sums == 0))  # NaN is strange, too
-        if strange.any():
-            yield f"{name} of {int(strange.sum())} pairs do not sum to 1 over the document's tokens"
-
-
 def check_sentences(splits: Mapping[str, Split], most: int, argument: str) -> None:
-    """Refuse documents with more sentences than the model has evidence for.
+    """Refuse documents with more sentences than the model predicts evidence for.
 
     Args:
-        splits: the data.
-        most: how many sentences a document may have.
-        argument: the script's argument that says so.
+        splits: name -> split.
+        most: the largest number of sentences in a document.
+        argument: the script's argument that sets it, for messages.
 
     Raises:
-        SegDREError: with all such documents.
+        SegDREError: listing all such documents.
     """
     counts = [len(document["sents"]) for split in splits.values() for document in split.documents]
     raise_all(
@@ -161,8 +97,8 @@ def load_rel2id(path: Path, num_class: int) -> dict[str, int]:
     """Read the relations and check that they fit the model.
 
     Args:
-        path: the file.
-        num_class: classes of the model.
+        path: DocRED's ``rel2id.json``.
+        num_class: number of classes of the model, NA included.
 
     Returns:
         Relation id -> class.
@@ -182,17 +118,17 @@ def load_rel2id(path: Path, num_class: int) -> dict[str, int]:
 
 
 def load_relation_names(candidates: Sequence[Path], rel2id: Mapping[str, int]) -> tuple[Path, dict[str, str]]:
-    """Read the relations' names.
+    """Read the relations' names from the first file that exists.
 
     Args:
-        candidates: where rel_info.json may be; the first one that exists is read.
+        candidates: paths of rel_info.json, by falling precedence.
         rel2id: the relations that need a name.
 
     Returns:
-        The file, and relation id -> name.
+        The file's path, and relation id -> name.
 
     Raises:
-        SegDREError: if there is no such file, or it lacks a relation.
+        SegDREError: if no file exists, or it lacks a relation.
     """
     path = next((path for path in candidates if path.is_file()), None)
     if path is None:
@@ -230,23 +166,25 @@ def fingerprints(splits: Mapping[str, Split], rel2id: Path) -> dict[str, str]:
 
 
 def readable(split: Split, folder: Path) -> Path:
-    """Return a file of the split that the backbones' readers understand.
+    """Return a file of the split that the backbones' readers can read.
 
     They index ``label["evidence"]`` and loop over ``labels``; both may be missing in legal data.
 
     Args:
-        split: the split.
-        folder: where a copy may be written.
+        split: a split; only its path and documents are used.
+        folder: an existing folder for the copy, if one is needed.
 
     Returns:
         The split's own file, or a copy of it with the missing fields.
     """
-    labels = [document.get("labels", []) for document in split.documents]
-    if all(part is not None and all(label.get("evidence") is not None for label in part) for part in labels):
+    complete = all(
+        document.get("labels", ()) is not None and all(label.get("evidence") is not None for label in labels(document))
+        for document in split.documents
+    )
+    if complete:
         return split.path
     filled = [
-        document
-        | {"labels": [label | {"evidence": label.get("evidence") or []} for label in document.get("labels") or []]}
+        {**document, "labels": [{**label, "evidence": label.get("evidence") or []} for label in labels(document)]}
         for document in split.documents
     ]
     copy = folder / split.path.name

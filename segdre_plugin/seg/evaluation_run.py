@@ -7,20 +7,16 @@ that evaluation tunes is inference-stage fusion (:mod:`segdre_plugin.stages.isf`
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from segdre_plugin.backbones.losses import UPSTREAM
 from segdre_plugin.data.files import fingerprint, replacing, write_json
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.fusion import FusionResult
 from segdre_plugin.salient import saliency
 from segdre_plugin.seg.bundle import offer
-from segdre_plugin.seg.checkpoints import load_all
 from segdre_plugin.seg.options import parse
 from segdre_plugin.seg.run_folder import RESULT, RunFolder
 from segdre_plugin.seg.score_table import print_scores
@@ -36,7 +32,6 @@ from segdre_plugin.stages.scored import ScoredSplit
 from segdre_plugin.stages.scoring import score_relations
 from segdre_plugin.stages.stage import ChainResult, build_chain, run_chain
 from segdre_plugin.stages.strategies import check_labels
-from segdre_plugin.stages.wrap import unwrap_model, wrap_model
 
 
 class EvaluationRun(ScriptRun):
@@ -128,7 +123,7 @@ class EvaluationRun(ScriptRun):
     def _predict(self, args: Namespace, model: Any, *_: Any, **__: Any) -> Any:
         """Stand in for the script's ``evaluate``: every stage in turn, with its checkpoint, in the one model."""
         how = {"collate_fn": self.names["collate_fn"], "batch_size": args.test_batch_size, "device": args.device}
-        model_for = partial(self._loaded, model)
+        model_for = partial(self.loaded, model, self.config)
         verbaliser = Verbaliser(self.reader.tokenizer, self.relation_names, self.config)
         stages = build_chain(self.config, self.rel2id, verbaliser, self.args.seed)
         self.found = run_chain(stages.values(), model_for, self.split, label=self.split.path.name, **how)
@@ -139,18 +134,6 @@ class EvaluationRun(ScriptRun):
                 label = f"pseudo-documents: {self.split.path.name}"
                 self.pseudo = score_relations(model, features, places, label=label, **how)
         return self.script.scores(0.0, {})
-
-    @contextmanager
-    def _loaded(self, model: Any, stage: str) -> Iterator[Any]:
-        """Make the script's model that of a stage while the context lasts."""
-        # no loss is asked for: one of the user's own need not be registered
-        config = replace(self.config, loss=UPSTREAM)
-        wrap_model(model, stage=stage, adapter=self.backbone, config=config, **self.options.speed)
-        try:
-            load_all(model, self.script.checkpoint_in(self.store.folder(stage)))
-            yield model
-        finally:
-            unwrap_model(model)
 
     def _finish(self, tuned: dict[str, Any] | None) -> None:
         """Fuse and evaluate with the run's thresholds, with inference-stage fusion too if asked for, and write."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -131,6 +131,25 @@ def load_script(path: Path, arguments: list[str]) -> Callable[[], None]:
     names = vars(module)
     main: Callable[[], None] = names["main"]
     return main if hasattr(main, "segdre") else entry(names, adapter)
+
+
+def run_reference(arguments: Sequence[str]) -> None:
+    """Run the reference model's train script.
+
+    Args:
+        arguments: its command line, options of ours included; without ``--seg`` the script trains the base alone.
+    """
+    from segdre_plugin.backbones.clones.stand_ins import swapped
+    from segdre_plugin.backbones.reference import train
+    from segdre_plugin.backbones.reference.spec import BACKBONE, SCRIPT
+    from segdre_plugin.seg.training_run import TrainingRun
+
+    options, rest = parse(arguments)
+    with swapped(vars(sys), {"argv": [SCRIPT.file, *rest]}):
+        if options.seg:
+            TrainingRun(vars(train), train.main, BACKBONE, SCRIPT, options).run()
+        else:
+            train.main()
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from segdre_plugin.backbones.attach import attach_features
 from segdre_plugin.backbones.backbone import Backbone
 from segdre_plugin.backbones.script import Script
 from segdre_plugin.data import splits as data
@@ -78,7 +79,7 @@ class Reader:
         if split.name == "train" and labels and not _has_evidence(split):
             print("segdre: no label of train has evidence: training without the evidence loss")
             features = [feature | {labels: None} for feature in features]
-        data.attach_features(split, features, self.backbone, self.args.transformer_type, self.skip_unusable)
+        attach_features(split, features, self.backbone, self.args.transformer_type, self.skip_unusable)
 
     def _explain(self, split: Split, arguments: dict[str, Any], error: Exception) -> None:
         """Read document by document to find those that the reader stumbles over, and raise."""

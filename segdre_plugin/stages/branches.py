@@ -10,8 +10,8 @@ from typing import Any
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.salient import Salient, as_chain
 from segdre_plugin.stages.config import SegConfig
+from segdre_plugin.vocabulary import Triple, labels
 
-Triple = tuple[int, str, int]  # head, relation, tail
 Branch = tuple[list[int], int]  # token ids, the entity that the branch names
 
 
@@ -114,11 +114,13 @@ def owner(salient: Salient, triple: Triple) -> int:
         SegDREError: if none is.
     """
     chain = as_chain(salient)
-    found = next((entity for entity in chain if entity in (triple[0], triple[2])), None)
+    head, _, tail = triple
+    found = next((entity for entity in chain if entity in (head, tail)), None)
     if found is None:
         entities = " or ".join(map(str, chain)) or "(none)"
         raise SegDREError(
-            f"the triple {triple} does not involve the salient entity {entities}", "only dense triples are injected"
+            f"the triple {tuple(triple)} does not involve the salient entity {entities}",
+            "only dense triples are injected",
         )
     return found
 
@@ -158,5 +160,5 @@ def entity_name(document: Mapping[str, Any], entity: int) -> str:
 def gold_dense_triples(document: Mapping[str, Any], salient: Salient) -> list[Triple]:
     """Return a document's distinct gold triples that involve its salient entities, in the order of its labels."""
     chain = as_chain(salient)
-    triples = ((label["h"], label["r"], label["t"]) for label in document.get("labels") or [])
-    return list(dict.fromkeys(triple for triple in triples if triple[0] in chain or triple[2] in chain))
+    triples = (Triple(label["h"], label["r"], label["t"]) for label in labels(document))
+    return list(dict.fromkeys(triple for triple in triples if triple.head in chain or triple.tail in chain))

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from segdre_plugin.data.splits import Split
-from segdre_plugin.injection import BoolArray
 from segdre_plugin.metrics import in_train, train_facts
 from segdre_plugin.salient import Salient, as_chain
-from segdre_plugin.stages.margins import CELL, FloatArray, Margins, concatenate
+from segdre_plugin.stages.margins import CELL, Margins, concatenate
+from segdre_plugin.vocabulary import BoolArray, Document, FloatArray, Triple, labels
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ def count_entities(split: Split) -> int:
 
 
 def gold_flags(
-    cells: Margins, split: Split, rel2id: Mapping[str, int], train: Sequence[dict[str, Any]]
+    cells: Margins, split: Split, rel2id: Mapping[str, int], train: Sequence[Document]
 ) -> tuple[BoolArray, BoolArray, int]:
     """Compare cells with the gold.
 
@@ -151,9 +150,9 @@ def gold_flags(
     facts = train_facts(train)
     gold: dict[tuple[int, int, int, int], bool] = {}
     for d, document in enumerate(split.documents):
-        for label in document.get("labels") or []:
-            head, tail, relation = label["h"], label["t"], label["r"]
-            gold[d, head, tail, rel2id[relation]] = in_train(document, head, tail, relation, facts)
+        for label in labels(document):
+            head, relation, tail = triple = Triple(label["h"], label["r"], label["t"])
+            gold[d, head, tail, rel2id[relation]] = in_train(document, triple, facts)
     columns = (getattr(cells, name).tolist() for name in CELL)
     known = [gold.get(cell) for cell in zip(*columns, strict=True)]
     is_gold = np.array([flag is not None for flag in known], dtype=bool)

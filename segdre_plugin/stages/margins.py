@@ -12,15 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from segdre_plugin.data.files import read_arrays, write_arrays
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.injection import BoolArray
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
+from segdre_plugin.vocabulary import BoolArray, FloatArray, IntArray
 
 KINDS = {"i": "indices from 0", "ii": "pairs of indices from 0", "f": "finite floating-point numbers"}
 CELL = ("document", "head", "tail", "relation")  # what says which cell it is
@@ -49,7 +45,7 @@ class Margins:
     def __len__(self) -> int:
         return len(self.margin)
 
-    def take(self, keep: npt.NDArray[Any]) -> Margins:
+    def take(self, keep: BoolArray | IntArray) -> Margins:
         """Return the cells at ``keep`` (a mask or indices)."""
         return Margins(*(getattr(self, f.name)[keep] for f in fields(self)))
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from segdre_plugin.backbones.attention import position_range
 from segdre_plugin.backbones.features import Feature, add_branches, keep_pairs, visible_entities
-from segdre_plugin.backbones.hooks import STATE, Wrapped
+from segdre_plugin.backbones.hooks import wrap_state
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.injection import BoolArray
 from segdre_plugin.salient import Salient, as_chain, dense_mask
@@ -62,10 +62,8 @@ def prepare_features(
     Raises:
         SegDREError: if the model is not wrapped, the lengths differ, or the stage needs what is not given.
     """
-    wrapped: Wrapped | None = vars(model).get(STATE)
-    if wrapped is None:
-        raise SegDREError(f"this {type(model).__name__} is not wrapped", "call wrap_model(model, stage=...) first")
-    stage, backbone = wrapped.stage, wrapped.backbone
+    state = wrap_state(model)
+    stage, backbone = state.stage, state.backbone
     needed = {"dense": ("salient",), "sparse": ("salient", "triples", "verbaliser")}.get(stage, ())
     passed = {"salient": salient, "triples": triples, "verbaliser": verbaliser}
     missing = [name for name in needed if passed[name] is None]

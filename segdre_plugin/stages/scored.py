@@ -37,7 +37,7 @@ class ScoredSplit:
     tables: Mapping[str, Margins]
     salient: Sequence[Chain]
     rel2id: Mapping[str, int]
-    train: Sequence[dict[str, Any]]
+    train: Sequence[Document]
     fusion: str = "union"
 
     def cells(self) -> Candidates:
@@ -157,7 +157,7 @@ def own_scores(
     return evaluate(official(predicted, documents, id2rel), documents, train)
 
 
-def own_gold(documents: Sequence[Document], salient: Sequence[Chain], stage: str) -> list[dict[str, Any]]:
+def own_gold(documents: Sequence[Document], salient: Sequence[Chain], stage: str) -> list[Document]:
     """Leave only the gold triples of a stage's own pairs in documents.
 
     Args:

@@ -15,12 +15,13 @@ import numpy as np
 
 from segdre_plugin.data.splits import Split
 from segdre_plugin.salient import Chain, gold_chain
-from segdre_plugin.stages.branches import Triple, Verbaliser, gold_dense_triples
+from segdre_plugin.stages.branches import Verbaliser, gold_dense_triples
 from segdre_plugin.stages.config import STAGES, SegConfig
 from segdre_plugin.stages.margins import Margins
 from segdre_plugin.stages.prepare import Prepared, prepare_features
 from segdre_plugin.stages.scoring import score_counts, score_relations
 from segdre_plugin.stages.strategies import choose_salient
+from segdre_plugin.vocabulary import Triple
 
 ModelFor = Callable[[str], AbstractContextManager[Any]]
 
@@ -218,7 +219,7 @@ def predicted_triples(margins: Margins, n_documents: int, rel2id: Mapping[str, i
     id2rel = {i: name for name, i in rel2id.items()}
     predicted = margins.take(margins.margin > 0)
     for k in np.argsort(-predicted.margin, kind="stable").tolist():
-        triple = (int(predicted.head[k]), id2rel[int(predicted.relation[k])], int(predicted.tail[k]))
+        triple = Triple(int(predicted.head[k]), id2rel[int(predicted.relation[k])], int(predicted.tail[k]))
         found[int(predicted.document[k])].append(triple)
     return found
 

@@ -159,7 +159,7 @@ def test_bad_files_end_in_a_message(files, capsys):
     folder, _, first = files
     (folder / "bad.json").write_text(json.dumps([*first, {"title": "d0", "h_idx": 9, "t_idx": 1, "r": "p"}]))
     (folder / "lines.jsonl").write_text('{"title": "d0"}\n{"title": \n')
-    for name, words in (("bad.json", "'h_idx' must be an index below 4"), ("lines.jsonl", "line 1: no JSON")):
+    for name, words in (("bad.json", "'h_idx' must be an index below 4"), ("lines.jsonl", "line 1: not JSON")):
         assert main(["evaluate", str(folder / name), "--gold", str(folder / "gold.json")]) == 2
         assert words in capsys.readouterr().err
     command = ["evaluate", str(folder / "a.json"), "--gold", str(folder / "gold.json")]

@@ -34,7 +34,7 @@ BROKEN = {
     "unfinished": ("run.json", None, "not a finished run"),
     "no metrics": ("metrics.json", None, "not a finished run"),
     "half metrics": ("metrics.json", "{}", "thresholds missing"),
-    "torn": ("metrics.json", '{"dev"', "no JSON"),
+    "torn": ("metrics.json", '{"dev"', "not JSON"),
     "no margins": ("dense/margins_dev.npz", None, "margins_dev.npz"),
     "torn margins": ("sparse/margins_dev.npz", "PK", "margins_dev.npz"),
     "no counts": ("identify/counts_dev.npz", None, "counts_dev.npz"),

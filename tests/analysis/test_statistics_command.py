@@ -150,7 +150,7 @@ class TestErrors:
         assert "cannot read" in self.refused(capsys, tmp_path / "nowhere.json")
         empty = tmp_path / "empty.json"
         empty.write_text("[]")
-        assert "there is no document in it" in self.refused(capsys, corpus / "dev.json", empty)
+        assert "no documents" in self.refused(capsys, corpus / "dev.json", empty)
         documents = json.loads((corpus / "dev.json").read_text())
         documents[1]["labels"][0]["h"] = 99
         documents[3]["vertexSet"][0] = []
@@ -162,7 +162,7 @@ class TestErrors:
         assert "vertexSet[0]: expected one mention or more" in message
         assert not (tmp_path / "numbers.json").exists()
         broken.write_text('{"title": "A"\n')
-        assert "no JSON" in self.refused(capsys, broken)
+        assert "not JSON" in self.refused(capsys, broken)
         assert "given twice" in self.refused(capsys, corpus / "dev.json", corpus / ".." / corpus.name / "dev.json")
 
     def test_relation_names(self, corpus, tmp_path, capsys):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.fusion import GRIDS, FusionResult, apply_thresholds, search_thresholds
+from segdre_plugin.fusion import GRIDS, FusionResult, apply_thresholds, count_grid, search_thresholds
 
 SMALL = {"low": -0.2, "high": 0.3, "step": 0.1}
 
@@ -110,6 +110,20 @@ class TestPaperGrid:
         assert 2 * (mixed & gold).sum() / (mixed.sum() + n_gold) < together.f1 - 0.01
 
 
+def test_counts_equal_those_of_the_cells_one_by_one():
+    base, stage, gold, dense, n_gold = random_cells(300)
+    base, stage = np.round(base, 1), np.round(stage, 1)  # many lie on a threshold
+    known = gold & (np.arange(300) % 3 > 0)
+    grid = count_grid(base, stage, gold, dense, n_gold, **SMALL, anchor=(0.0, 0.1, 0.3), in_train=known)
+    for counts, side, tau in ((grid.dense, dense, grid.taus[1]), (grid.sparse, ~dense, grid.taus[2])):
+        for (i, a), (j, b) in itertools.product(enumerate(grid.taus[0]), enumerate(tau)):
+            predicted = side & ((base > a) | (stage > b))
+            assert counts[:, i, j].tolist() == [(predicted & kind).sum() for kind in (predicted, gold, known)]
+            # negative control: cells on a threshold make a difference
+            on = side & ((base >= a) | (stage >= b))
+            assert i or on.sum() > counts[0, i, j]
+
+
 def test_margin_on_threshold_is_not_predicted():
     result = FusionResult(0.3, 0.3, 0.3, 0, 0, 0, 0)
     assert apply_thresholds([0.3, 0.1 + 0.2], [-np.inf] * 2, [True, False], result).tolist() == [False, True]
@@ -150,6 +164,8 @@ GOOD = {"base": [0.0, 1.0], "stage": [0.0, 1.0], "gold": [True, False], "is_dens
         ({"step": 0.0}, "step > 0"),
         ({"high": float("inf")}, "low <= high"),
         ({"step": 1e-4}, "larger step"),
+        ({"step": 1e-11, "high": -1 + 1e-10}, "neighbouring thresholds coincide"),
+        ({"anchor": 1e16}, "neighbouring thresholds coincide"),
         ({"anchor": (0.0, 1.0)}, "anchor"),
         ({"anchor": float("nan")}, "anchor"),
         ({"objective": "recall"}, "'recall'"),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.metrics import evaluate, has_gold, in_train, is_intra, train_facts
+from segdre_plugin.vocabulary import Triple
 
 SCORES = ("precision", "recall", "f1", "ign_f1", "intra_f1", "inter_f1", "evidence_f1")
 
@@ -76,10 +77,10 @@ class TestByHand:
 
     def test_facts(self):
         facts = train_facts(TRAIN)
-        assert facts == {(f"A0.{s}", "A1.1", r) for s in (5, 1) for r in "pq"}
-        assert in_train(DOCS[0], 0, 1, "p", facts)
-        assert not in_train(DOCS[0], 1, 0, "p", facts)
-        assert not in_train(DOCS[1], 0, 1, "p", facts)
+        assert facts == {(f"A0.{s}", r, "A1.1") for s in (5, 1) for r in "pq"}
+        assert in_train(DOCS[0], Triple(0, "p", 1), facts)
+        assert not in_train(DOCS[0], Triple(1, "p", 0), facts)
+        assert not in_train(DOCS[1], Triple(0, "p", 1), facts)
 
     def test_has_gold(self):
         assert has_gold(DOCS)
@@ -119,16 +120,16 @@ def test_gold_scores_one():
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (prediction("A", 3, 0, "p"), "prediction 1 .*'A'.*'h_idx' must be an index below 3, found 3"),
-        (prediction("A", 0, -1, "p"), "'t_idx'.*found -1"),
-        (prediction("A", 0, "1", "p"), "'t_idx'.*found '1'"),
-        (prediction("C", True, 1, "p"), "'h_idx' must be an index, found True"),
+        (prediction("A", 3, 0, "p"), "prediction 1 .*'A'.*'h_idx' must be an index below 3, got 3"),
+        (prediction("A", 0, -1, "p"), "'t_idx'.*got -1"),
+        (prediction("A", 0, "1", "p"), "'t_idx'.*got '1'"),
+        (prediction("C", True, 1, "p"), "'h_idx' must be an index, got True"),
         (prediction("A", 0, 1, 5), "'r' must be str"),
         (prediction(None, 0, 1, "p"), "'title' must be str"),
         (prediction("A", 0, 1, "p", evidence="01"), "'evidence'"),
         (prediction("A", 0, 1, "p", evidence=[0.5]), "'evidence'"),
         ({"title": "A", "h_idx": 0}, "lacks 't_idx', 'r'"),
-        (("A", 0, 1, "p"), "a dict is due, found tuple"),
+        (("A", 0, 1, "p"), "expected a dict, got tuple"),
     ],
 )
 def test_malformed_predictions(bad, message):

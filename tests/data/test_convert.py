@@ -2,6 +2,7 @@
 
 import json
 import string
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -35,7 +36,8 @@ def test_by_hand():
             ['"', "Why", "?", '"'],
             ["He", "stayed", "."],
             ["Mr", "."],
-            ["X-1", "paid", "3.5", "euros", "!", "then", "left"],
+            ["X", "-", "1", "paid", "3.5", "euros", "!"],
+            ["then", "left"],
         ],
         "vertexSet": [
             [
@@ -59,11 +61,14 @@ def test_mentions_rule_over_sentences_and_words():
     names = [entity[0]["name"] for entity in document["vertexSet"]]
     assert names == ["Dr. Olo", "Varnburg", "St. Olo", "Dr."]
     assert [entity[0]["pos"] for entity in document["vertexSet"]] == [[2, 5], [1, 2], [4, 7], [2, 4]]
-    assert (tally.documents, tally.cut_words, tally.joined_sentences) == (1, 1, 3)
+    assert (tally.documents, tally.cut_words, tally.joined_sentences) == (1, 1, 2)
 
 
 @settings(max_examples=150, deadline=None)
-@given(data=st.data(), text=st.text(alphabet=string.ascii_letters + " .!?'\"-\n\t5é中\u00a0", min_size=1, max_size=60))
+@given(
+    data=st.data(),
+    text=st.text(alphabet=string.ascii_letters + " .!?'\"-\n\r\t5é中\u00a0\u0301।", min_size=1, max_size=60),
+)
 def test_every_text_and_mention_survives(data, text):
     ends = st.integers(0, len(text))
     drawn = data.draw(st.lists(st.tuples(ends, ends).map(sorted), max_size=6))
@@ -84,21 +89,47 @@ def test_every_text_and_mention_survives(data, text):
         assert "".join(found) == "".join(text[start:end].split()) == "".join(mention["name"].split())
 
 
+LANGUAGES = {
+    "Chinese": ("奥洛住在这里。他走了。", [["奥", "洛", "住", "在", "这", "里", "。"], ["他", "走", "了", "。"]]),
+    "Hindi": ("वह गया। वह आया।", [["वह", "गया", "।"], ["वह", "आया", "।"]]),
+    "Arabic": ("ما هذا؟ هذا كتاب.", [["ما", "هذا", "؟"], ["هذا", "كتاب", "."]]),
+    "combining marks": ("Zoe\u0308 sah Jose\u0301.", [["Zoe\u0308", "sah", "Jose\u0301", "."]]),
+    "wrapped lines": (
+        "Olo left\r\nearly. He\nstayed.\r\n\r\nNow",
+        [["Olo", "left", "early", "."], ["He", "stayed", "."], ["Now"]],
+    ),
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_one_way_for_all_languages(language):
+    text, sents = LANGUAGES[language]
+    assert convert({"title": "A", "text": text, "entities": []})["sents"] == sents
+
+
+def test_says_what_to_install(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uniseg.wordbreak", None)
+    source = tmp_path / "texts.json"
+    source.write_text(json.dumps([GOOD]))
+    assert main(["convert", str(source), "--output", str(tmp_path / "out.json")]) == 2
+    assert 'pip install "segdre-plugin[text]"' in capsys.readouterr().err
+
+
 GOOD = {"title": "A", "text": "Olo left.", "entities": [{"mentions": [[0, 3]]}]}
 BAD = [
-    (3, "expected an object, found int"),
-    (GOOD | {"title": None}, "title: expected text, found NoneType"),
-    (GOOD | {"text": 5}, "text: expected text, found int"),
+    (3, "expected an object, got int"),
+    (GOOD | {"title": None}, "title: expected text, got NoneType"),
+    (GOOD | {"text": 5}, "text: expected text, got int"),
     (GOOD | {"text": " \n ", "entities": []}, "text: no word in it"),
     (GOOD | {"text": "Olo \ud800"}, "text: expected text"),
-    (GOOD | {"entities": {}}, "entities: expected a list, found dict"),
+    (GOOD | {"entities": {}}, "entities: expected a list, got dict"),
     (GOOD | {"entities": [[[0, 3]]]}, "entities[0]: expected an object with one mention or more"),
     (GOOD | {"entities": [{"mentions": []}]}, "entities[0]: expected an object with one mention or more"),
-    (GOOD | {"entities": [{"mentions": [[0, 3]], "type": 1}]}, "entities[0]: type: expected text, found 1"),
+    (GOOD | {"entities": [{"mentions": [[0, 3]], "type": 1}]}, "entities[0]: type: expected text, got 1"),
     (GOOD | {"entities": [{"mentions": [[0, 3], [0]]}]}, "entities[0].mentions[1]: expected [start, end)"),
     (GOOD | {"entities": [{"mentions": [[0, 3.0]]}]}, "entities[0].mentions[0]: expected [start, end)"),
-    (GOOD | {"entities": [{"mentions": [[7, 12]]}]}, "mentions[0]: [7, 12] is no [start, end) inside the text of 9"),
-    (GOOD | {"entities": [{"mentions": [[3, 3]]}]}, "mentions[0]: [3, 3] is no [start, end)"),
+    (GOOD | {"entities": [{"mentions": [[7, 12]]}]}, "mentions[0]: [7, 12] is not a [start, end) inside the text of 9"),
+    (GOOD | {"entities": [{"mentions": [[3, 3]]}]}, "mentions[0]: [3, 3] is not a [start, end)"),
     (GOOD | {"entities": [{"mentions": [[3, 4]]}]}, "mentions[0]: [3, 4] holds only spaces"),
 ]
 

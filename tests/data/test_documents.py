@@ -34,33 +34,33 @@ BAD = [
     (("sents",), "Varn is old .", "sents: expected sentences"),
     (("sents", 1), [], "sents: expected sentences, each a list of one word or more"),
     (("sents", 1, 2), None, "sents: expected sentences"),
-    (("vertexSet",), MISSING, "vertexSet: expected a list of entities, found NoneType"),
-    (("vertexSet",), {}, "vertexSet: expected a list of entities, found dict"),
+    (("vertexSet",), MISSING, "vertexSet: expected a list of entities, got NoneType"),
+    (("vertexSet",), {}, "vertexSet: expected a list of entities, got dict"),
     (("vertexSet", 1), [], "vertexSet[1]: expected one mention or more"),
     (("vertexSet", 1), None, "vertexSet[1]: expected one mention or more"),
-    (FIRST, "Varn", "vertexSet[0][0]: expected an object, found str"),
-    ((*FIRST, "name"), MISSING, "vertexSet[0][0]: name: expected text, found None"),
-    ((*FIRST, "sent_id"), 2, "vertexSet[0][0]: sent_id: expected 0 to 1, found 2"),
-    ((*FIRST, "sent_id"), -1, "vertexSet[0][0]: sent_id: expected 0 to 1, found -1"),
-    ((*FIRST, "sent_id"), True, "vertexSet[0][0]: sent_id: expected 0 to 1, found True"),
-    ((*FIRST, "sent_id"), "0", "vertexSet[0][0]: sent_id: expected 0 to 1, found '0'"),
-    ((*FIRST, "pos"), MISSING, "vertexSet[0][0]: pos: None is no [start, end) inside sentence 0 of 4 words"),
-    ((*FIRST, "pos"), [3, 5], "vertexSet[0][0]: pos: [3, 5] is no [start, end) inside sentence 0 of 4 words"),
-    ((*FIRST, "pos"), [2, 2], "vertexSet[0][0]: pos: [2, 2] is no"),
-    ((*FIRST, "pos"), [-1, 2], "vertexSet[0][0]: pos: [-1, 2] is no"),
-    ((*FIRST, "pos"), [0], "vertexSet[0][0]: pos: [0] is no"),
-    ((*FIRST, "pos"), [0.0, 1.0], "vertexSet[0][0]: pos: [0.0, 1.0] is no"),
-    (("labels",), {}, "labels: expected a list, found dict"),
-    (LABEL, [1, 0, "P1"], "labels[0]: expected an object, found list"),
-    ((*LABEL, "h"), 2, "labels[0]: h: expected an entity from 0 to 1, found 2"),
-    ((*LABEL, "t"), MISSING, "labels[0]: t: expected an entity from 0 to 1, found None"),
+    (FIRST, "Varn", "vertexSet[0][0]: expected an object, got str"),
+    ((*FIRST, "name"), MISSING, "vertexSet[0][0]: name: expected text, got None"),
+    ((*FIRST, "sent_id"), 2, "vertexSet[0][0]: sent_id: expected 0 to 1, got 2"),
+    ((*FIRST, "sent_id"), -1, "vertexSet[0][0]: sent_id: expected 0 to 1, got -1"),
+    ((*FIRST, "sent_id"), True, "vertexSet[0][0]: sent_id: expected 0 to 1, got True"),
+    ((*FIRST, "sent_id"), "0", "vertexSet[0][0]: sent_id: expected 0 to 1, got '0'"),
+    ((*FIRST, "pos"), MISSING, "vertexSet[0][0]: pos: None is not a [start, end) inside sentence 0 of 4 words"),
+    ((*FIRST, "pos"), [3, 5], "vertexSet[0][0]: pos: [3, 5] is not a [start, end) inside sentence 0 of 4 words"),
+    ((*FIRST, "pos"), [2, 2], "vertexSet[0][0]: pos: [2, 2] is not"),
+    ((*FIRST, "pos"), [-1, 2], "vertexSet[0][0]: pos: [-1, 2] is not"),
+    ((*FIRST, "pos"), [0], "vertexSet[0][0]: pos: [0] is not"),
+    ((*FIRST, "pos"), [0.0, 1.0], "vertexSet[0][0]: pos: [0.0, 1.0] is not"),
+    (("labels",), {}, "labels: expected a list, got dict"),
+    (LABEL, [1, 0, "P1"], "labels[0]: expected an object, got list"),
+    ((*LABEL, "h"), 2, "labels[0]: h: expected an entity from 0 to 1, got 2"),
+    ((*LABEL, "t"), MISSING, "labels[0]: t: expected an entity from 0 to 1, got None"),
     ((*LABEL, "t"), 1, "labels[0]: h and t are the same entity 1"),
-    ((*LABEL, "r"), "P9", "labels[0]: r: 'P9' is no relation of rel2id.json"),
-    ((*LABEL, "r"), "Na", "labels[0]: r: 'Na' is no relation of rel2id.json"),
-    ((*LABEL, "r"), 1, "labels[0]: r: 1 is no relation of rel2id.json"),
-    ((*LABEL, "r"), [], "labels[0]: r: [] is no relation of rel2id.json"),
-    ((*LABEL, "evidence"), [2], "labels[0]: evidence: expected sentences from 0 to 1, found [2]"),
-    ((*LABEL, "evidence"), 1, "labels[0]: evidence: expected sentences from 0 to 1, found 1"),
+    ((*LABEL, "r"), "P9", "labels[0]: r: 'P9' is not a relation of rel2id.json"),
+    ((*LABEL, "r"), "Na", "labels[0]: r: 'Na' is not a relation of rel2id.json"),
+    ((*LABEL, "r"), 1, "labels[0]: r: 1 is not a relation of rel2id.json"),
+    ((*LABEL, "r"), [], "labels[0]: r: [] is not a relation of rel2id.json"),
+    ((*LABEL, "evidence"), [2], "labels[0]: evidence: expected sentences from 0 to 1, got [2]"),
+    ((*LABEL, "evidence"), 1, "labels[0]: evidence: expected sentences from 0 to 1, got 1"),
 ]
 
 
@@ -74,7 +74,7 @@ def test_names_the_document_and_the_field(path, value, message):
 
 @pytest.mark.parametrize("thing", [None, [], "text", 3])
 def test_what_is_no_document(thing):
-    assert find_problems(thing, 3) == [f"document 3: expected an object, found {type(thing).__name__}"]
+    assert find_problems(thing, 3) == [f"document 3: expected an object, got {type(thing).__name__}"]
 
 
 LEGAL = {
@@ -127,7 +127,7 @@ def test_many_problems_are_counted(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b'{"title": "A"}', "expected a list of documents"), (b"[{]", "is no JSON"), (b"\xff\xfe[", "is no JSON")],
+    [(b'{"title": "A"}', "expected a list of documents"), (b"[{]", "is not JSON"), (b"\xff\xfe[", "is not JSON")],
 )
 def test_file_that_holds_no_documents(tmp_path, content, message):
     path = tmp_path / "dev.json"

@@ -116,7 +116,7 @@ def test_the_bomb_is_one(tmp_path):
 @pytest.mark.parametrize("thing", [torch.ones(2), [torch.ones(2)], {"epoch": 3, "model": {"w": torch.ones(2)}}])
 def test_what_is_no_state_dict(tmp_path, thing):
     torch.save(thing, tmp_path / "a.pt")
-    with pytest.raises(SegDREError, match=r"a\.pt is no checkpoint of tensors"):
+    with pytest.raises(SegDREError, match=r"a\.pt is not a checkpoint of tensors"):
         read_weights(tmp_path / "a.pt", "stage base")
 
 
@@ -128,7 +128,7 @@ def test_weights_round_trip(tmp_path):
     assert all(torch.equal(again[name], value) for name, value in state.items())
 
 
-@pytest.mark.parametrize(("content", "message"), [(None, "cannot read"), (b"{", "no JSON"), (b"\xff", "no JSON")])
+@pytest.mark.parametrize(("content", "message"), [(None, "cannot read"), (b"{", "not JSON"), (b"\xff", "not JSON")])
 def test_json_errors(tmp_path, content, message):
     path = tmp_path / "a.json"
     if content is not None:

@@ -2,7 +2,6 @@
 
 import os
 import sys
-import warnings
 from pathlib import Path
 from types import ModuleType
 
@@ -101,14 +100,12 @@ def test_broken_clones_leave_nothing_behind(clone, untouched, case):
     assert message in str(caught.value)
 
 
-def test_other_modules_than_those_of_the_training_are_noted(clone, untouched):
+def test_other_modules_than_those_of_the_training_are_refused(clone, untouched):
     known = {name: blob_hash(text.encode()) for name, text in FILES.items()}
     known["evaluation.py"] = "0" * 40  # nothing that prediction imports
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        load_parts("atlop", clone, REL2ID, known)
+    load_parts("atlop", clone, REL2ID, known)
     (clone / "losses.py").write_text("VALUE = 9\n")
-    with pytest.warns(UserWarning, match=r"losses.py differ from those"):
+    with pytest.raises(SegDREError, match=r"modules that the model was not trained with:\n  - losses.py: git blob"):
         load_parts("atlop", clone, REL2ID, known)
 
 

@@ -161,7 +161,7 @@ def test_rejected_documents_are_skipped_and_named(bundle, whole, with_bad, tmp_p
     rejected = lines(tmp_path / "out.jsonl.rejected.jsonl")
     assert [line["index"] for line in rejected] == list(BAD)
     assert rejected[0]["title"] == "no sentences"
-    for line, words in zip(rejected, ("sents: expected", "no JSON", "title: expected", "found list"), strict=True):
+    for line, words in zip(rejected, ("sents: expected", "not JSON", "title: expected", "got list"), strict=True):
         assert words in line["reasons"][0]
         assert line["reasons"][0].startswith(f"document {line['index']}")
     expected = {line["index"]: line for line in lines(whole) if line["index"] not in BAD}
@@ -204,7 +204,7 @@ def command(bundle, source, output, *more):  # noqa: F811
 
 def test_a_list_that_breaks_off_keeps_what_came_before(bundle, whole, documents, tmp_path):  # noqa: F811
     (tmp_path / "documents.json").write_text(json.dumps(documents)[:-1])
-    with pytest.raises(SegDREError, match="is no JSON"):
+    with pytest.raises(SegDREError, match="is not JSON"):
         predict(bundle, tmp_path / "documents.json", tmp_path / "out.jsonl", batch_size=2)
     assert (tmp_path / "out.jsonl").read_bytes() == whole.read_bytes()
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from segdre_plugin.backbones.reference.spec import run
 from segdre_plugin.cli import main
 from segdre_plugin.metrics import evaluate
+from segdre_plugin.seg.launch import run_reference
 
 SIZES = ["--train", "24", "--dev", "8", "--test", "8", "--epochs", "2"]
 
@@ -86,8 +86,8 @@ def test_base_stage_equals_the_script_without_seg(finished, tmp_path):
     checkpoint = tmp_path / "plain.pt"
     data = str(finished / "corpus")
     arguments = ["--data_dir", data, "--num_class", "15", "--num_train_epochs", "2"]
-    run([*arguments, "--save_path", str(checkpoint)])
-    run([*arguments, "--seg", "--seg-dir", str(tmp_path), "--seg-stage", "base", "--no-seg-fast"])
+    run_reference([*arguments, "--save_path", str(checkpoint)])
+    run_reference([*arguments, "--seg", "--seg-dir", str(tmp_path), "--seg-stage", "base", "--no-seg-fast"])
     plain, ours = (torch.load(path, weights_only=True) for path in (checkpoint, tmp_path / "base" / "checkpoint.pt"))
     assert plain.keys() == ours.keys()
     assert all(torch.equal(plain[name], ours[name]) for name in plain)

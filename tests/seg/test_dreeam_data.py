@@ -10,8 +10,9 @@ import tiny
 from segdre_plugin import SegDREError
 from segdre_plugin.adapters import BACKBONES
 from segdre_plugin.adapters.dreeam.teacher import teacher_problems
+from segdre_plugin.backbones.attach import attach_features
 from segdre_plugin.backbones.features import FEATURE, keep_pairs
-from segdre_plugin.data.splits import Split, attach_features, check_sentences
+from segdre_plugin.data.splits import Split, check_sentences
 from segdre_plugin.seg.launch import prepare
 
 DREEAM = BACKBONES["dreeam"]
@@ -65,7 +66,7 @@ class TestTeacher:
         for value, words in (
             ([rows], "1 documents; document 1 'second' has no attentions"),
             ([rows, None], "document 1 'second': expected an array"),
-            ({"a": rows}, "expected a list with an array for each document, found dict"),
+            ({"a": rows}, "expected a list with an array for each document, got dict"),
         ):
             path.write_bytes(pickle.dumps(value))
             (problem,) = teacher_problems(path, documents)

@@ -96,7 +96,7 @@ class TestCheck:
     def test_broken_settings(self, tmp_path):
         store = built(tmp_path)
         (store.folder("base") / "settings.json").write_text("{")
-        with pytest.raises(SegDREError, match=r"stage base: .* is no JSON"):
+        with pytest.raises(SegDREError, match=r"stage base: .* is not JSON"):
             store.check("base", SETTINGS)
 
 

@@ -102,10 +102,8 @@ def build(run: RunFolder, titles: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def _template() -> Any:
-    try:
-        import jinja2
-    except ImportError:
-        raise SegDREError("segdre report needs jinja2", 'pip install "segdre-plugin[report]"') from None
+    import jinja2
+
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

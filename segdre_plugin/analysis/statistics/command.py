@@ -7,7 +7,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from segdre_plugin.analysis.statistics.figures import write_figures
 from segdre_plugin.analysis.statistics.measure import LabelStatistics, Statistics, describe, sort_relations
 from segdre_plugin.analysis.statistics.table import as_json, format_table
 from segdre_plugin.data.documents import read_gold
@@ -79,6 +78,8 @@ def _write(
 ) -> None:
     try:
         if figures is not None:
+            from segdre_plugin.analysis.statistics.figures import write_figures  # which loads matplotlib
+
             write_figures(figures, labelled, names)
         if output is not None:
             write_json(output, {column: as_json(s, names) for column, s in found.items()})

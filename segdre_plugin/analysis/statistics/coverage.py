@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from segdre_plugin.metrics import is_intra
-from segdre_plugin.salient import Document, gold_chain, gold_triples, largest, relation_counts
+from segdre_plugin.salient import gold_chain, gold_triples, largest, relation_counts
+from segdre_plugin.vocabulary import Document, entities
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ def max_intra_relation(doc: Document) -> int:
     Returns:
         The entity's index; ties as for ``gold_salient``, so without an intra triple the entity with the most mentions.
     """
-    counts = np.zeros(len(doc["vertexSet"]), dtype=np.int64)
-    for h, t, _ in gold_triples(doc):
+    counts = np.zeros(len(entities(doc)), dtype=np.int64)
+    for h, _, t in gold_triples(doc):
         if is_intra(doc, h, t):
             counts[list({h, t})] += 1
     return largest(doc, counts)
@@ -66,7 +67,7 @@ def max_mention(doc: Document) -> int:
     Returns:
         The entity's index; ties go to the lower index.
     """
-    return largest(doc, [0] * len(doc["vertexSet"]))
+    return largest(doc, [0] * len(entities(doc)))
 
 
 CRITERIA: dict[str, Callable[[Document], int]] = {
@@ -87,9 +88,9 @@ def coverage(doc: Document, entity: int) -> Coverage:
         The shares within one and two hops.
     """
     triples = gold_triples(doc)
-    near = {entity}.union(*({h, t} for h, t, _ in triples if entity in (h, t)))
-    hop_1 = sum(entity in (h, t) for h, t, _ in triples)
-    hop_2 = sum(h in near or t in near for h, t, _ in triples)
+    near = {entity}.union(*({h, t} for h, _, t in triples if entity in (h, t)))
+    hop_1 = sum(entity in (h, t) for h, _, t in triples)
+    hop_2 = sum(h in near or t in near for h, _, t in triples)
     return Coverage(hop_1 / len(triples), hop_2 / len(triples))
 
 
@@ -104,5 +105,5 @@ def chain_coverage(doc: Document) -> list[int]:
         never grow, and sum to the document's triples.
     """
     place = {entity: order for order, entity in enumerate(gold_chain(doc))}
-    first = [min(place.get(h, len(place)), place.get(t, len(place))) for h, t, _ in gold_triples(doc)]
+    first = [min(place.get(h, len(place)), place.get(t, len(place))) for h, _, t in gold_triples(doc)]
     return np.bincount(first, minlength=len(place)).tolist() if first else []

@@ -15,7 +15,8 @@ import numpy as np
 
 from segdre_plugin.analysis.statistics.coverage import CRITERIA, Coverage, chain_coverage, coverage
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.salient import Document, gold_salient, gold_triples
+from segdre_plugin.salient import gold_salient, gold_triples
+from segdre_plugin.vocabulary import Document, entities
 
 
 @dataclass(frozen=True)
@@ -97,12 +98,12 @@ def describe(documents: Iterable[Document], what: str = "documents") -> Statisti
     dense, sparse, chain = Counter[str](), Counter[str](), Counter[int]()
     covered: dict[str, list[tuple[float, float]]] = {name: [] for name in CRITERIA}
     for doc in documents:
-        triples, n = gold_triples(doc), len(doc["vertexSet"])
-        sizes.append((n, n * (n - 1), len(doc["sents"]), len(triples), len({r for _, _, r in triples})))
+        triples, n = gold_triples(doc), len(entities(doc))
+        sizes.append((n, n * (n - 1), len(doc["sents"]), len(triples), len({triple.relation for triple in triples})))
         if not triples:
             continue
         salient = gold_salient(doc)
-        for h, t, r in triples:
+        for h, r, t in triples:
             (dense if salient in (h, t) else sparse)[r] += 1
         for name, choose in CRITERIA.items():
             found = coverage(doc, choose(doc))
@@ -110,7 +111,7 @@ def describe(documents: Iterable[Document], what: str = "documents") -> Statisti
         chain.update(dict(enumerate(chain_coverage(doc))))
     if not sizes:
         raise SegDREError(f"{what}: expected documents, got none", "pass one document or more")
-    entities, pairs, sentences, n_triples, n_relations = np.mean(sizes, axis=0).tolist()
+    n_entities, pairs, sentences, n_triples, n_relations = np.mean(sizes, axis=0).tolist()
     labels = None
     if chain:
         total = dense + sparse
@@ -123,7 +124,7 @@ def describe(documents: Iterable[Document], what: str = "documents") -> Statisti
             chain=tuple(chain[order] for order in range(len(chain))),
             classes=tuple(RelationClass(r, dense[r], sparse[r]) for r in sorted(total, key=lambda r: (-total[r], r))),
         )
-    return Statistics(len(sizes), entities, pairs, sentences, labels)
+    return Statistics(len(sizes), n_entities, pairs, sentences, labels)
 
 
 def sort_relations(found: Iterable[LabelStatistics]) -> list[str]:

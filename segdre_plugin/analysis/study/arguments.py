@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import Any
 
 from segdre_plugin.analysis.study.studies import STUDIES
 
 
-def add_study(commands: Any) -> None:
-    """Add the command to the console script's."""
-    what = "tables and figures of the paper on your data, and where the gain is lost"
-    command = commands.add_parser(
-        "study", help=what, usage="segdre study NAME DIR [options] [-- SCRIPT ARGUMENTS [--seg-...]]"
-    )
+def add_arguments(command: ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
     command.add_argument("name", choices=sorted(STUDIES))
     command.add_argument("folder", type=Path, metavar="DIR", help="for its runs and results; run again to go on")
     command.add_argument("--seeds", type=int, nargs="+", default=[66], metavar="SEED", help="one run each (66)")
@@ -39,11 +34,11 @@ def add_study(commands: Any) -> None:
     for name, what in (("train", "documents"), ("dev", "documents"), ("test", "documents"), ("epochs", "of a stage")):
         corpus.add_argument(f"--{name}", type=int, metavar="N", help=what)
 
-    def run(options: Namespace) -> None:
-        from segdre_plugin.analysis.study.command import SIZES, run  # which loads all that trains
 
-        sizes = {name: getattr(options, name) for name in SIZES}
-        how = {name: getattr(options, name) for name in ("partners", "others", "trains")}
-        run(options.name, options.folder, options.seeds, options.behind, sizes, **how)
+def run(options: Namespace) -> None:
+    """Run the command."""
+    from segdre_plugin.analysis.study import command  # which loads all that trains
 
-    command.set_defaults(command=run, behind=[])
+    sizes = {name: getattr(options, name) for name in command.SIZES}
+    how = {name: getattr(options, name) for name in ("partners", "others", "trains")}
+    command.run(options.name, options.folder, options.seeds, options.behind, sizes, **how)

@@ -14,34 +14,30 @@ from pathlib import Path
 from typing import Any
 
 from segdre_plugin.data.synthetic import vocabulary as words
-from segdre_plugin.data.synthetic.facts import Entity, Statement, Triple, World, build_world, closure
+from segdre_plugin.data.synthetic.facts import Entity, Statement, World, build_world, closure
 from segdre_plugin.data.synthetic.vocabulary import RELATIONS
 from segdre_plugin.errors import SegDREError
+from segdre_plugin.vocabulary import Triple
 
 __all__ = ["RELATIONS", "generate", "rel2id", "write_corpus"]
 
-Document = dict[str, Any]
 NOMINAL_RATE = 0.4  # how often a noun stands for the topic: its facts then cross sentences
 REVISIT_RATE = 0.5  # how often two known entities meet again without a relation
 DECOY_RATE = 0.4  # how often the most mentioned entity may not be the most related one
 
 
 def rel2id() -> dict[str, int]:
-    """Number the relations.
-
-    Returns:
-        Relation id to class; "Na" is 0.
-    """
+    """Return relation id -> class; "Na" is 0."""
     return {"Na": 0} | {relation: k for k, relation in enumerate(RELATIONS, start=1)}
 
 
 def generate(
     n_documents: int, seed: int, *, sentences: tuple[int, int] = (5, 8), entities: tuple[int, int] = (6, 12)
-) -> list[Document]:
+) -> list[dict[str, Any]]:
     """Generate documents.
 
     Args:
-        n_documents: how many.
+        n_documents: number of documents, 0 or more.
         seed: the same seed and sizes give the same documents on every machine.
         sentences: fewest and most sentences a document.
         entities: fewest and most entities a document.
@@ -54,12 +50,12 @@ def generate(
     """
     for name, (low, high), least in (("sentences", sentences, 2), ("entities", entities, 4)):
         if not least <= low <= high:
-            raise SegDREError(f"{name} is ({low}, {high})", f"give (fewest, most) with {least} <= fewest <= most")
+            raise SegDREError(f"{name} is ({low}, {high})", f"pass (fewest, most) with {least} <= fewest <= most")
     if n_documents < 0:
-        raise SegDREError(f"n_documents is {n_documents}", "give 0 or more")
+        raise SegDREError(f"n_documents is {n_documents}", "pass 0 or more")
     rng = random.Random(seed)
     titles: set[str] = set()
-    documents: list[Document] = []
+    documents: list[dict[str, Any]] = []
     while len(documents) < n_documents:
         world = build_world(rng, rng.choice(sorted(words.CORE)), rng.randint(*entities))
         document = _write(rng, world, rng.randint(*sentences))
@@ -75,7 +71,7 @@ def write_corpus(
     """Write a corpus in DocRED's layout: train_annotated.json, dev.json, test.json, rel2id.json, rel_info.json.
 
     Args:
-        folder: made if it is not there; files of these names are replaced.
+        folder: created if it does not exist; files of these names are replaced.
         train: number of training documents.
         dev: number of development documents.
         test: number of test documents.
@@ -154,7 +150,7 @@ class _Writer:
         return max((i for i in ids if i <= sent_id), default=ids[0])
 
 
-def _write(rng: random.Random, world: World, n_sentences: int) -> Document:
+def _write(rng: random.Random, world: World, n_sentences: int) -> dict[str, Any]:
     """Return what the world holds in about ``n_sentences`` sentences."""
     topic = world.entities[0]
     statements = _group(rng, world.statements)
@@ -181,7 +177,7 @@ def _write(rng: random.Random, world: World, n_sentences: int) -> Document:
         template = _template(rng, world, statement)
         sent_id = writer.say(template, statement.heads, statement.tail, join=place in joined)
         for head in statement.heads:
-            said_in[head, statement.relation, statement.tail] = sent_id
+            said_in[Triple(head, statement.relation, statement.tail)] = sent_id
     return _assemble(world, writer, said_in)
 
 
@@ -228,7 +224,7 @@ def _template(rng: random.Random, world: World, statement: Statement) -> str:
     return rng.choice(wording.clear + wording.shared * about_topic)
 
 
-def _assemble(world: World, writer: _Writer, said_in: dict[Triple, int]) -> Document:
+def _assemble(world: World, writer: _Writer, said_in: dict[Triple, int]) -> dict[str, Any]:
     """Number the entities by their first mention and label all facts, with the evidence of every hop."""
     proofs = closure(world.stated())
 
@@ -237,14 +233,15 @@ def _assemble(world: World, writer: _Writer, said_in: dict[Triple, int]) -> Docu
         if proof is not None:
             return evidence(proof[0]) | evidence(proof[1])
         sent_id = said_in[fact]
-        return {sent_id, writer.near(fact[0], sent_id), writer.near(fact[2], sent_id)}
+        return {sent_id, writer.near(fact.head, sent_id), writer.near(fact.tail, sent_id)}
 
     order = sorted(
         range(len(world.entities)), key=lambda k: (writer.mentions[k][0]["sent_id"], writer.mentions[k][0]["pos"])
     )
     place = {old: new for new, old in enumerate(order)}
     labels = [
-        {"h": place[h], "t": place[t], "r": r, "evidence": sorted(evidence((h, r, t)))} for h, r, t in sorted(proofs)
+        {"h": place[fact.head], "t": place[fact.tail], "r": fact.relation, "evidence": sorted(evidence(fact))}
+        for fact in sorted(proofs)
     ]
     return {
         "title": " ".join(world.entities[0].name),

@@ -5,11 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from segdre_plugin.data.synthetic import vocabulary as words
-
-Triple = tuple[int, str, int]  # head, relation id, tail
+from segdre_plugin.vocabulary import Document, Triple, labels
 
 
 @dataclass
@@ -51,18 +49,20 @@ class World:
     used_words: set[str] = field(default_factory=set)
 
     def stated(self) -> set[Triple]:
-        """List the stated facts."""
-        return {(h, s.relation, s.tail) for s in self.statements if s.relation in words.RELATIONS for h in s.heads}
+        """Return the stated facts."""
+        return {
+            Triple(h, s.relation, s.tail) for s in self.statements if s.relation in words.RELATIONS for h in s.heads
+        }
 
 
 def closure(facts: Iterable[Triple]) -> dict[Triple, tuple[Triple, Triple] | None]:
     """Add what follows from the facts by the rules, until nothing new follows.
 
     Args:
-        facts: triples (head, relation, tail).
+        facts: the stated facts.
 
     Returns:
-        Every fact with the two facts it follows from; None for the given ones.
+        Every fact with the two facts from which it follows; None for the stated ones.
     """
     known: dict[Triple, tuple[Triple, Triple] | None] = dict.fromkeys(sorted(facts))
     while True:
@@ -70,32 +70,32 @@ def closure(facts: Iterable[Triple]) -> dict[Triple, tuple[Triple, Triple] | Non
         for first, second, result in words.RULES:
             for one in known:
                 for two in known:
-                    if one[1] == first and two[1] == second and one[2] == two[0] and one[0] != two[2]:
-                        fact = (one[0], result, two[2])
-                        if fact not in known:
-                            new.setdefault(fact, (one, two))
+                    if not _chained(one, first, two, second) or one.head == two.tail:
+                        continue
+                    fact = Triple(one.head, result, two.tail)
+                    if fact not in known:
+                        new.setdefault(fact, (one, two))
         if not new:
             return known
         known.update(new)
 
 
-def two_hop_triples(document: dict[str, Any]) -> set[Triple]:
-    """Find the labels of a generated document that follow from two others and are not stated themselves.
+def _chained(one: Triple, first: str, two: Triple, second: str) -> bool:
+    """Return whether (a, first, b) and (b, second, c) are these two facts."""
+    return one.relation == first and two.relation == second and one.tail == two.head
 
-    Args:
-        document: a document of this corpus, with labels.
 
-    Returns:
-        Triples (head, relation, tail).
-    """
-    labels = {(label["h"], label["r"], label["t"]) for label in document["labels"]}
-    derived = set()
-    for first, second, result in words.RULES:
-        for one in labels:
-            derived |= {
-                (one[0], result, two[2]) for two in labels if (one[1], one[2], two[1]) == (first, two[0], second)
-            }
-    return derived & labels
+def two_hop_triples(document: Document) -> set[Triple]:
+    """Return the labels of a generated document that follow from two others and are not stated themselves."""
+    known = {Triple(label["h"], label["r"], label["t"]) for label in labels(document)}
+    derived = {
+        Triple(one.head, result, two.tail)
+        for first, second, result in words.RULES
+        for one in known
+        for two in known
+        if _chained(one, first, two, second)
+    }
+    return derived & known
 
 
 def build_world(rng: random.Random, kind: str, n_entities: int) -> World:
@@ -103,8 +103,8 @@ def build_world(rng: random.Random, kind: str, n_entities: int) -> World:
 
     Args:
         rng: source of randomness.
-        kind: what the topic is: "band", "company" or "town".
-        n_entities: how many entities the document should have.
+        kind: kind of the topic: "band", "company" or "town".
+        n_entities: number of entities to aim at.
 
     Returns:
         Entities and statements, without a contradiction.
@@ -125,7 +125,7 @@ def build_world(rng: random.Random, kind: str, n_entities: int) -> World:
 
 
 def _try(rng: random.Random, world: World, move: words.Move) -> None:
-    """Make a move unless an entity that it needs is not there or it contradicts what is known."""
+    """Make a move unless an entity that it needs does not exist or it contradicts a known fact."""
     relation, *roles = move
     before = len(world.entities)
     ends: list[int] = []
@@ -145,7 +145,7 @@ def _try(rng: random.Random, world: World, move: words.Move) -> None:
     if relation == "idle":
         world.statements.append(statement)
         return
-    fact = (ends[0], relation, ends[1])
+    fact = Triple(ends[0], relation, ends[1])
     known = closure(world.stated())
     extended = closure(world.stated() | {fact})
     values = [(h, r) for h, r, _ in extended if r in words.FUNCTIONAL]
@@ -160,7 +160,7 @@ def invent(rng: random.Random, kind: str, used_words: set[str]) -> Entity:
 
     Args:
         rng: source of randomness.
-        kind: what it is.
+        kind: "person", "town", ...
         used_words: invented words of the document so far.
 
     Returns:

@@ -165,7 +165,7 @@ ALONE: dict[str, tuple[str, ...]] = {
 }
 
 # What a document about a topic tells, as moves (relation or "idle", head, tail). Ends: "topic", "+kind" for a new
-# entity, "kind" for one that is there already. Core moves come first, each with the chance given; then extra moves
+# entity, "kind" for one that already exists. Core moves come first, each with the chance given; then extra moves
 # follow until the document has its entities.
 Move = tuple[str, str, str]
 CORE: dict[str, tuple[tuple[float, Move], ...]] = {

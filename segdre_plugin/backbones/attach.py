@@ -1,0 +1,74 @@
+"""The features that a backbone's reader built, checked against the documents of their split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from segdre_plugin.backbones.backbone import Backbone
+from segdre_plugin.backbones.features import Feature, visible_entities
+from segdre_plugin.data.splits import Split
+from segdre_plugin.errors import SegDREError, raise_all
+
+SUM_TOLERANCE = 0.02  # of a distribution that was stored in half precision
+
+
+def attach_features(
+    split: Split, features: Sequence[Feature], backbone: Backbone, transformer_type: str, skip_unusable: bool
+) -> None:
+    """Check the features that the backbone's reader built for a split, and add them to it.
+
+    Args:
+        split: changed in place.
+        features: one for each document.
+        backbone: the backbone's description, for its windows.
+        transformer_type: bert or roberta.
+        skip_unusable: accept entities that the encoder does not see.
+
+    Raises:
+        SegDREError: if features and documents do not match, or an entity has no mention that the encoder sees.
+    """
+    titles = [feature.get("title") for feature in features]
+    if titles != [document["title"] for document in split.documents]:
+        raise SegDREError(
+            f"{split.path}: the backbone's reader gave {len(features)} features that are not those of the "
+            f"{len(split.documents)} documents",
+            "check that the clone's prepro.py is the original one",
+        )
+    raise_all(
+        [
+            f"document {i} {feature['title']!r}: {problem}"
+            for i, feature in enumerate(features)
+            for problem in _token_problems(feature, backbone)
+        ],
+        f"{split.path}: token distributions (teacher attentions) that are not those of these documents",
+        "make their file again, from these documents and with the same tokenizer",
+    )
+    if not skip_unusable:
+        raise_all(
+            [
+                f"document {i} {document['title']!r}: entity {e} ({document['vertexSet'][e][0]['name']!r})"
+                for i, (document, feature) in enumerate(zip(split.documents, features, strict=True))
+                for e, seen in enumerate(visible_entities(feature, backbone, transformer_type))
+                if not seen
+            ],
+            f"{split.path}: entities without a mention inside the encoder's windows",
+            "shorten these documents, raise --max_seq_length (the windows hold about 1,020 tokens), or leave the pairs "
+            "of these entities out with --seg-skip-unusable (their gold triples still count)",
+        )
+    split.features = list(features)
+
+
+def _token_problems(feature: Feature, backbone: Backbone) -> Iterator[str]:
+    """Yield the problems of the fields that hold a distribution over the document's tokens for each pair."""
+    for name in backbone.token_fields:
+        rows = feature.get(name)
+        if rows is None:
+            continue
+        expected = (len(feature["hts"]), len(feature["input_ids"]))
+        if tuple(rows.shape) != expected:
+            yield f"{name} are {list(rows.shape)}, expected {list(expected)} [pairs, tokens]"
+            continue
+        sums = rows.sum(axis=1)
+        strange = ~((abs(sums - 1) < SUM_TOLERANCE) | (sums == 0))  # so is NaN
+        if strange.any():
+            yield f"{name} of {int(strange.sum())} pairs do not sum to 1 over the document's tokens"
