@@ -201,7 +201,7 @@ def shortest(pairs: set[tuple[str, str]]) -> set[tuple[str, str]]:
 # Of the picture, in pixels.
 WIDTH, MARGIN, COLUMN, GAP, HEAD, LINE = 900, 24, (150, 750), 34, 46, 16
 INK, QUIET, WRONG, PAPER = "#1f2937", "#b6bec9", "#c2410c", "#f3f6fa"
-LETTERS = 88  # of a line of file names in a box as wide as the column
+LETTERS = 80  # of a line of file names in a box as wide as the column
 
 
 def draw(imports: Iterable[Import], known: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Malformed documents and the message that each gets; ``python tests/helpers/malformed.py`` writes the table in docs/."""
+"""Malformed documents and the message for each; ``python tests/helpers/malformed.py`` writes the table in docs/."""
 
 import copy
 import json
