@@ -1,12 +1,80 @@
-"""Fixtures for what lies outside the repository; a test that asks for something absent skips with the reason."""
+"""Fixtures for what lies outside the repository, and how tests are spread over processes.
 
+A test that asks for something absent skips with the reason. Tests of a file run in one process, one after the other,
+and so do the tests of all files that share an expensive fixture.
+"""
+
+import os
 from collections.abc import Iterator
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # as many processes as cores: more threads would only wait for each other
 
 import locate
 import pytest
 import seg_runs
 import torch
+
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+MOST_WORKERS = 8  # each imports torch and transformers; there are not many more files that take long
+# fixture that trains -> the group of the tests that use it: it is made once a process, and these tests are slow
+SHARED = {"atlop_place": "atlop", "dreeam_place": "dreeam", "run_folder": "run", "bundle": "run"}
+
+
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    if not pluginmanager.hasplugin("xdist"):  # -p no:xdist: pyproject.toml still names its options
+        group = parser.getgroup("no xdist", "ignored without pytest-xdist")
+        group.addoption("--numprocesses", help="one process")
+        group.addoption("--dist", help="one process")
+        group.addoption("--no-loadscope-reorder", action="store_true", help="one process")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Use a process a core, or this one alone if single files are asked for."""
+    if any(".py" in argument for argument in config.args):
+        return 0
+    return min(MOST_WORKERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m "not slow" is applied
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if _shared(item):
+            item.add_marker(pytest.mark.slow)
+    if not hasattr(config, "workerinput"):  # one process
+        return
+    groups: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        groups.setdefault(_group(item), []).append(item)
+    for name, members in groups.items():
+        for item in members:
+            item.add_marker(pytest.mark.xdist_group(name))
+    # what takes longest comes first, so that no process is left alone with it at the end
+    weights = {
+        name: sum(20 * _is(item, "upstream") + 5 * _is(item, "slow") for item in g) for name, g in groups.items()
+    }
+    items[:] = [item for name in sorted(groups, key=lambda name: -weights[name]) for item in groups[name]]
+
+
+def _group(item: pytest.Item) -> str:
+    marker = item.get_closest_marker("xdist_group")
+    if marker:
+        return marker.args[0]
+    return _shared(item) or item.nodeid.split("::")[0]
+
+
+def _shared(item: pytest.Item) -> str | None:
+    """Return the group of a test that uses an expensive fixture."""
+    asked = {*getattr(item, "fixturenames", ())}
+    if hasattr(item, "callspec"):  # fixtures that take another one by its name
+        asked |= {f"{value}_place" for value in item.callspec.params.values() if isinstance(value, str)}
+    return next((group for fixture, group in SHARED.items() if fixture in asked), None)
+
+
+def _is(item: pytest.Item, marker: str) -> bool:
+    return item.get_closest_marker(marker) is not None
 
 
 def _or_skip(path: Path | None, what: str) -> Path:

@@ -35,6 +35,7 @@ def test_ci_runs_the_test_command_of_the_readme():
 
 
 @pytest.mark.upstream
+@pytest.mark.slow
 def test_own_loop_runs_in_a_real_clone(atlop: Path, tmp_path: Path):
     from seg_runs import environment, make_encoder
 

@@ -1,4 +1,4 @@
-"""Malformed documents with the message that each gets: ``python tests/malformed.py`` writes the table in docs/."""
+"""Malformed documents and the message for each; ``python tests/helpers/malformed.py`` writes the table in docs/."""
 
 import copy
 import json
@@ -42,8 +42,8 @@ MENTION, LABEL, SPAN = ("vertexSet", 0, 0), ("labels", 0), ("entities", 0, "ment
 INTRODUCTION = """# Malformed documents
 
 What `segdre validate` (and `--seg`, and the file of rejected documents of `segdre predict`) says of documents that are
-not as they should be, and, rows that begin with *text*, what `segdre convert` says. `tests/malformed.py` writes this
-page, and a test keeps it true. "hypothesis" marks what random documents brought up.
+not as they should be, and, rows that begin with *text*, what `segdre convert` says. `tests/helpers/malformed.py` writes
+this page, and a test keeps it true. "hypothesis" marks what random documents brought up.
 
 | | what is wrong | found by | message |
 | --- | --- | --- | --- |

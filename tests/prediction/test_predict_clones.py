@@ -10,7 +10,7 @@ from segdre_plugin.cli import main
 from segdre_plugin.prediction.answers import official_rows
 from segdre_plugin.seg.bundle import bundle_run
 
-pytestmark = pytest.mark.upstream
+pytestmark = [pytest.mark.upstream, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module", params=seg_runs.UPSTREAM)

@@ -14,7 +14,7 @@ from segdre_plugin.seg.launch import run_reference
 SIZES = ["--train", "24", "--dev", "8", "--test", "8", "--epochs", "2"]
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segdre_plugin import SegConfig, SegDREError
+from segdre_plugin.backbones.losses import loss_names
 from segdre_plugin.seg.options import ALL_STAGES, build_parser, parse
+from segdre_plugin.stages.strategies import strategy_names
 
 # the command of ATLOP's own README, in short
 UPSTREAM = ["--data_dir", "./dataset/docred", "--transformer_type", "bert", "--train_batch_size=4"]
@@ -24,38 +26,118 @@ def test_defaults_are_the_papers():
     assert (options.stage, options.grid, options.objective) == ("all", "docred", "f1")
     assert options.directory == Path("seg")
     assert options.rel_info is None
-    assert not options.skip_unusable
+    assert options.new_layer_lr is None
+    assert options.fast
+    assert (options.skip_unusable, options.bf16, options.buckets) == (False, False, False)
+    assert (options.fusion, options.reuse, options.bundle) == ("union", (), None)
+    assert (options.config.salient, options.config.salient_k, options.config.train_salient) == ("zip", 1, "gold")
+    assert (options.config.loss, options.config.start, options.config.branch_budget) == ("atl", "encoder", 512)
 
 
-SET = [
-    (["--seg-dir", "out"], lambda o: o.directory == Path("out")),
-    (["--seg-dir=out/a b"], lambda o: o.directory == Path("out/a b")),
-    (["--seg-alpha", "0.5"], lambda o: o.config.alpha == 0.5),
-    (["--seg-link"], lambda o: o.config.link),
-    (["--seg-branch-budget", "64"], lambda o: o.config.branch_budget == 64),
-    (["--seg-template-from", "({relation} {tail})"], lambda o: o.config.template_from == "({relation} {tail})"),
-    (["--seg-template-to", "{head}: {relation}"], lambda o: o.config.template_to == "{head}: {relation}"),
-    (["--seg-hidden", "32"], lambda o: o.config.hidden == 32),
-    (["--seg-loss", "hinge-abl"], lambda o: o.config.loss == "hinge-abl"),
-    (["--seg-grid", "redocred"], lambda o: o.grid == "redocred"),
-    (["--seg-objective", "ign_f1"], lambda o: o.objective == "ign_f1"),
-    (["--seg-rel-info", "r.json"], lambda o: o.rel_info == Path("r.json")),
-    (["--seg-identify-epochs", "2"], lambda o: o.identify_epochs == 2),
-    (["--seg-identify-warmup", "0"], lambda o: o.identify_warmup == 0),
-    (["--seg-dense-epochs", "3"], lambda o: o.dense_epochs == 3),
-    (["--seg-sparse-epochs", "4"], lambda o: o.sparse_epochs == 4),
-    (["--seg-skip-unusable"], lambda o: o.skip_unusable),
-    *[(["--seg-stage", stage], lambda o, stage=stage: o.stage == stage) for stage in ALL_STAGES],
-]
+# Option -> what is passed, the field that it changes, and the field's new value. Options with choices are below.
+OPTIONS = {
+    "--seg-dir": ("out/a b", "directory", Path("out/a b")),
+    "--seg-rel-info": ("r.json", "rel_info", Path("r.json")),
+    "--seg-reuse": ("other", "reuse", (Path("other"),)),
+    "--seg-bundle": ("mine", "bundle", Path("mine")),
+    "--seg-identify-epochs": ("2", "identify_epochs", 2.0),
+    "--seg-identify-warmup": ("0", "identify_warmup", 0.0),
+    "--seg-dense-epochs": ("3", "dense_epochs", 3.0),
+    "--seg-sparse-epochs": ("4.5", "sparse_epochs", 4.5),
+    "--seg-new-layer-lr": ("1e-3", "new_layer_lr", 1e-3),
+    "--seg-fast": (None, "fast", True),
+    "--no-seg-fast": (None, "fast", False),
+    "--seg-bf16": (None, "bf16", True),
+    "--seg-buckets": (None, "buckets", True),
+    "--seg-skip-unusable": (None, "skip_unusable", True),
+    "--seg-hidden": ("32", "hidden", 32),
+    "--seg-alpha": ("0.5", "alpha", 0.5),
+    "--seg-branch-budget": ("64", "branch_budget", 64),
+    "--seg-link": (None, "link", True),
+    "--seg-template-from": ("({relation} {tail})", "template_from", "({relation} {tail})"),
+    "--seg-template-to": ("{head}: {relation}", "template_to", "{head}: {relation}"),
+    "--seg-salient": ("max-mention", "salient", "max-mention"),
+    "--seg-salient-k": ("3", "salient_k", 3),
+    "--seg-loss": ("hinge-abl", "loss", "hinge-abl"),
+}
+# Option with choices -> its field, and all of them, the default first.
+CHOICES = {
+    "--seg-stage": ("stage", ["all", *ALL_STAGES]),
+    "--seg-grid": ("grid", ["docred", "redocred"]),
+    "--seg-objective": ("objective", ["f1", "ign_f1"]),
+    "--seg-fusion": ("fusion", ["union", "average"]),
+    "--seg-start": ("start", ["encoder", "base"]),
+    "--seg-train-salient": ("train_salient", ["gold", "same"]),
+}
+GOES_WITH = {("--seg-train-salient", "same"): ["--seg-salient", "random"]}  # refused beside the default
+UNCHANGED = {"--seg-fast"}  # says what is the default
+ALL = {option for action in build_parser()._actions for option in action.option_strings}
 
 
-@pytest.mark.parametrize(("arguments", "holds"), SET)
-def test_each_option_is_heard(arguments, holds):
-    options, rest = parse([*UPSTREAM, "--seg", *arguments])
-    assert holds(options)
+def values(arguments):
+    """Parse a line of ours between upstream's words; return every field, those of the method among the others."""
+    options, rest = parse([*UPSTREAM[:4], "--seg", *arguments, *UPSTREAM[4:]])
     assert rest == UPSTREAM
-    if arguments != ["--seg-stage", "all"]:
-        assert not holds(parse(["--seg"])[0])
+    found = vars(options) | vars(options.config)
+    del found["config"]
+    return found
+
+
+def changes(arguments, beside=()):
+    before, after = values(beside), values([*beside, *arguments])
+    return {name: value for name, value in after.items() if value != before[name]}
+
+
+def test_the_tables_hold_every_option_and_every_field():
+    assert OPTIONS.keys() | CHOICES.keys() == ALL - {"--seg"}
+    fields = {field for _, field, _ in OPTIONS.values()} | {field for field, _ in CHOICES.values()}
+    assert fields == values([]).keys() - {"seg"}
+
+
+@pytest.mark.parametrize("joined", [False, True])
+@pytest.mark.parametrize("option", OPTIONS)
+def test_each_option_changes_its_field_and_no_other(option, joined):
+    word, field, value = OPTIONS[option]
+    arguments = [option] if word is None else [f"{option}={word}"] if joined else [option, word]
+    assert changes(arguments) == ({} if option in UNCHANGED else {field: value})
+    assert values(arguments)[field] == value
+    assert type(values(arguments)[field]) is type(value)
+
+
+@pytest.mark.parametrize("option", CHOICES)
+def test_choices_are_taken_and_others_refused(option):
+    field, choices = CHOICES[option]
+    for choice in choices:
+        found = changes([option, choice], GOES_WITH.get((option, choice), ()))
+        assert found == ({} if choice == choices[0] else {field: choice})
+    for other in ("", "x", choices[0].upper(), choices[0][:-1]):
+        with pytest.raises(SegDREError, match=f"{option}: invalid choice"):
+            parse(["--seg", option, other])
+    (action,) = [action for action in build_parser()._actions if option in action.option_strings]
+    assert sorted(action.choices) == sorted(choices)
+
+
+@pytest.mark.parametrize("option", sorted(ALL - {"--seg"}))
+def test_no_option_without_seg_and_none_without_its_value(option):
+    word = CHOICES[option][1][-1] if option in CHOICES else OPTIONS[option][0]
+    with pytest.raises(SegDREError, match=f"^{option} without --seg"):
+        parse([*UPSTREAM, option, *([word] if word is not None else [])])
+    if word is not None:
+        with pytest.raises(SegDREError, match=f"{option}: expected one argument"):
+            parse(["--seg", option])
+
+
+def test_names_of_strategies_and_losses_that_users_register():
+    for option, known in (("--seg-salient", strategy_names()), ("--seg-loss", loss_names())):
+        field = OPTIONS[option][1]
+        assert [values([option, name])[field] for name in known] == list(known)
+        with pytest.raises(SegDREError, match="'nobody'"):
+            parse(["--seg", option, "nobody"])
+
+
+def test_runs_to_reuse_add_up():
+    assert values(["--seg-reuse", "a", "--seg-reuse=b"])["reuse"] == (Path("a"), Path("b"))
+    assert values([])["reuse"] == ()  # not what another line left behind
 
 
 @settings(max_examples=40, deadline=None)

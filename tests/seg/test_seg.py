@@ -12,7 +12,7 @@ from seg_runs import STAGES, contents
 from segdre_plugin.metrics import evaluate
 from segdre_plugin.stages.margins import Margins
 
-pytestmark = pytest.mark.upstream
+pytestmark = [pytest.mark.upstream, pytest.mark.slow]
 
 LEFTOVERS = {"last.ckpt", "scores.csv", "results.json", "topk_results.json"}  # of DREEAM's own
 TIME = re.compile(r"\d{4}-\d{2}-\d{2}")  # DREEAM names a folder by the time of day

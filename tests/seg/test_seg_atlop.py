@@ -8,7 +8,7 @@ from seg_runs import contents
 
 from segdre_plugin.stages.margins import Margins
 
-pytestmark = pytest.mark.upstream
+pytestmark = [pytest.mark.upstream, pytest.mark.slow]
 
 
 def test_roberta(atlop_place):

@@ -11,7 +11,7 @@ from seg_runs import STAGES, check_messages, contents
 from segdre_plugin.metrics import evaluate
 from segdre_plugin.stages.margins import Margins
 
-pytestmark = pytest.mark.upstream
+pytestmark = [pytest.mark.upstream, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

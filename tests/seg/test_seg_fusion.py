@@ -15,7 +15,7 @@ from segdre_plugin.stages.candidates import fusible
 from segdre_plugin.stages.margins import Margins
 
 run_folder = bundles.run_folder
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 STAGES = ("base", "dense", "sparse")
 
 

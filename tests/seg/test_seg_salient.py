@@ -13,7 +13,7 @@ from segdre_plugin.metrics import evaluate
 from segdre_plugin.salient import saliency
 from segdre_plugin.stages.strategies import choose_salient, get_strategy
 
-pytestmark = pytest.mark.upstream
+pytestmark = [pytest.mark.upstream, pytest.mark.slow]
 
 
 def with_base(place, name):

@@ -11,7 +11,7 @@ from segdre_plugin import SegConfig, SegDREError
 from segdre_plugin.backbones.reference import train
 
 run_folder = bundles.run_folder
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture

@@ -111,6 +111,7 @@ with Store(Path(sys.argv[1])).locked():
 
 
 class TestLock:
+    @pytest.mark.slow
     def test_keeps_another_process_out_until_it_is_killed(self, tmp_path):
         root = tmp_path / "runs" / "seg"
         other = subprocess.Popen([sys.executable, "-c", HOLD, str(root)], stdout=subprocess.PIPE, text=True)
@@ -139,6 +140,7 @@ class TestLock:
             pass
 
 
+@pytest.mark.slow
 def test_a_killed_build_leaves_no_stage(tmp_path):
     script = textwrap.dedent("""
         import os, signal, sys

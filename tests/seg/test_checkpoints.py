@@ -1,0 +1,81 @@
+"""Checkpoints: weights into a model, and what is kept to build a model without the encoder's folder."""
+
+import json
+
+import pytest
+import tiny
+import torch
+from seg_objects import tokenizer
+from transformers import AutoConfig, AutoTokenizer
+
+from segdre_plugin import SegConfig, SegDREError, wrap_model
+from segdre_plugin.seg.checkpoints import ENCODER, MODEL, keep_model, load_all, load_shared, read_model
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    path = tmp_path / "base.pt"
+    torch.save(tiny.model(seed=1).state_dict(), path)
+    return path
+
+
+def differing(model, path):
+    saved = torch.load(path, weights_only=True)
+    return {
+        name for name, weight in model.state_dict().items() if name in saved and not torch.equal(weight, saved[name])
+    }
+
+
+def test_all_weights_are_loaded(checkpoint):
+    model = tiny.model(seed=2)
+    assert differing(model, checkpoint)
+    load_all(model, checkpoint)
+    assert not differing(model, checkpoint)
+
+
+def test_the_count_head_alone_stays_new(checkpoint):
+    model = wrap_model(tiny.model(seed=2), stage="identify", config=SegConfig(hidden=8))
+    head = {name: weight.clone() for name, weight in model.bilinear.state_dict().items()}
+    load_shared(model, checkpoint, "bilinear")
+    assert not {name for name in differing(model, checkpoint) if not name.startswith("bilinear.")}
+    assert all(torch.equal(weight, head[name]) for name, weight in model.bilinear.state_dict().items())
+
+
+@pytest.mark.parametrize("load", [load_all, lambda model, path: load_shared(model, path, "bilinear")])
+@pytest.mark.parametrize("case", ["missing", "broken", "another model"])
+def test_what_does_not_fit_is_named(tmp_path, load, case):
+    path = tmp_path / "other.pt"
+    if case == "broken":
+        path.write_bytes(b"PK of something else")
+    elif case == "another model":
+        torch.save({"strange.weight": torch.zeros(2)}, path)
+    with pytest.raises(SegDREError) as caught:
+        load(tiny.model(), path)
+    assert str(path) in str(caught.value)
+    assert " -> " in str(caught.value)
+
+
+class TestKeptModel:
+    def test_says_how_the_model_is_made(self, tmp_path):
+        model = tiny.model(seed=3)
+        keep_model(tmp_path, model, tokenizer(), tiny.ATLOP, {"max_seq_length": 1024})
+        found = read_model(tmp_path)
+        assert found["repository"] == tiny.ATLOP.repository
+        assert found["reading"] == {"max_seq_length": 1024}
+        assert found["arguments"] == {"emb_size": 16, "block_size": 4, "num_labels": 4}
+        again = AutoConfig.from_pretrained(tmp_path / ENCODER)
+        assert (again.hidden_size, again.num_labels) == (32, tiny.CLASSES)  # the backbone's own numbers, too
+        words = AutoTokenizer.from_pretrained(tmp_path / ENCODER)
+        assert words("a town")["input_ids"] == tokenizer()("a town")["input_ids"]
+        assert not [path for path in (tmp_path / ENCODER).iterdir() if path.suffix in (".bin", ".safetensors")]
+
+    @pytest.mark.parametrize("lost", [ENCODER, MODEL])
+    def test_a_folder_without_it_is_refused(self, tmp_path, lost):
+        keep_model(tmp_path, tiny.model(), tokenizer(), tiny.ATLOP, {})
+        (tmp_path / lost).rename(tmp_path / "elsewhere")
+        with pytest.raises(SegDREError, match="cannot be built again"):
+            read_model(tmp_path)
+
+    def test_is_json_that_a_person_can_read(self, tmp_path):
+        keep_model(tmp_path, tiny.model(), tokenizer(), tiny.ATLOP, {})
+        assert set(json.loads((tmp_path / MODEL).read_text())) >= {"repository", "arguments", "reading"}

@@ -1,0 +1,131 @@
+"""The reader between checked documents and features: every split once, and messages for what cannot be read."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from seg_objects import BACKBONE, SCRIPT, corpus, reader, tokenizer
+
+from segdre_plugin import SegDREError
+from segdre_plugin.backbones.reference import train
+from segdre_plugin.data.splits import load_splits
+from segdre_plugin.data.synthetic.corpus import rel2id
+from segdre_plugin.seg.reader import count_tokens
+
+FILES = {"train": "train_annotated.json", "dev": "dev.json", "test": "test.json"}
+
+
+@pytest.fixture
+def splits(tmp_path):
+    folder = corpus(tmp_path)
+    return load_splits({name: folder / file for name, file in FILES.items()}, rel2id(), False)
+
+
+def test_a_split_is_read_once_and_as_the_script_reads_it(splits):
+    calls = []
+
+    def read(path, *how, **more):
+        calls.append(path)
+        return train.read_docred(path, *how, **more)
+
+    ours = reader(splits, read)
+    found = ours(str(splits["dev"].path), tokenizer(), rel2id=rel2id())
+    expected = train.read_docred(splits["dev"].path, tokenizer(), rel2id=rel2id())
+    assert [feature["input_ids"] for feature in found] == [feature["input_ids"] for feature in expected]
+    assert ours(str(splits["dev"].path), tokenizer(), rel2id=rel2id()) is found
+    assert len(calls) == 1
+
+
+def test_splits_that_the_script_does_not_ask_for_are_read_the_same_way(splits):
+    ours = reader(splits, script=replace(SCRIPT, train_only=("teacher",)), read=_without_teacher)
+    ours(str(splits["train"].path), tokenizer(), rel2id=rel2id(), teacher="of train only")
+    ours.fill_missing()
+    assert [len(split.features) for split in splits.values()] == [4, 3, 2]
+    assert ours.arguments == {"rel2id": rel2id()}
+
+
+def test_another_file_goes_to_the_scripts_own_reader(splits, tmp_path):
+    ours = reader(splits, lambda path, tokenizer, **more: (path, more))
+    assert ours("other.json", None, a=1) == ("other.json", {"a": 1})
+    assert not splits["dev"].features
+
+
+class TestWhatTheBackboneCannotRead:
+    def test_documents_are_named_with_the_reason(self, splits):
+        title = splits["dev"].documents[1]["title"]
+
+        def read(path, *how, **more):
+            found = train.read_docred(path, *how, **more)
+            if any(feature["title"] == title for feature in found):
+                raise KeyError("h")
+            return found
+
+        with pytest.raises(SegDREError) as caught:
+            reader(splits, read)(str(splits["dev"].path), tokenizer(), rel2id=rel2id())
+        assert f"document 1 {title!r}: KeyError: 'h'" in str(caught.value)
+        assert "document 0" not in str(caught.value)
+
+    def test_documents_that_are_too_long_say_so(self, splits):
+        lengths = [count_tokens(document, tokenizer()) for document in splits["dev"].documents]
+        limit = sorted(lengths)[1] + 1  # the two shorter ones fit
+
+        def read(path, tokenizer, rel2id, max_seq_length):
+            found = train.read_docred(path, tokenizer, rel2id)
+            assert all(len(feature["input_ids"]) - 2 < max_seq_length for feature in found)
+            return found
+
+        with pytest.raises(SegDREError) as caught:
+            reader(splits, read)(str(splits["dev"].path), tokenizer(), rel2id=rel2id(), max_seq_length=limit)
+        assert f"document {lengths.index(max(lengths))} " in str(caught.value)
+        assert f"{max(lengths)} tokens" in str(caught.value)
+        assert str(caught.value).count("--max_seq_length") == 1
+
+    def test_a_reader_that_fails_on_the_whole_file_alone(self, splits):
+        def read(path, *how, **more):
+            found = train.read_docred(path, *how, **more)
+            return found if len(found) == 1 else 1 / 0
+
+        with pytest.raises(SegDREError, match=r"reader stopped: ZeroDivisionError.*\n?.*is it the original one"):
+            reader(splits, read)(str(splits["dev"].path), tokenizer(), rel2id=rel2id())
+
+    def test_our_own_errors_pass(self, splits):
+        def read(*_, **__):
+            raise SegDREError("wrong", "do this")
+
+        with pytest.raises(SegDREError, match=r"^wrong\n  -> do this$"):
+            reader(splits, read)(str(splits["dev"].path), tokenizer())
+
+
+@pytest.mark.parametrize("evidence", [True, False])
+def test_training_without_evidence_is_announced(splits, capsys, evidence):
+    for document in splits["train"].documents:
+        for label in document["labels"]:
+            label["evidence"] = [0] if evidence else []
+    backbone = replace(BACKBONE, evidence_labels="sent_labels")
+
+    def read(*how, **more):
+        return [feature | {"sent_labels": "some"} for feature in train.read_docred(*how, **more)]
+
+    ours = reader(splits, read, backbone)
+    ours(str(splits["train"].path), tokenizer(), rel2id=rel2id())
+    ours.fill_missing()
+    assert {feature["sent_labels"] for feature in splits["train"].features} == {"some" if evidence else None}
+    assert {feature["sent_labels"] for feature in splits["dev"].features} == {"some"}
+    assert ("without the evidence loss" in capsys.readouterr().out) is not evidence
+
+
+def test_tokens_are_counted_as_the_reader_makes_them(splits):
+    for document in splits["train"].documents:
+        (feature,) = train.read_docred(_alone(document, splits["train"].path.parent), tokenizer(), rel2id())
+        assert count_tokens(document, tokenizer()) == len(feature["input_ids"]) - 2  # start and end
+
+
+def _without_teacher(path, tokenizer, rel2id, teacher=None):
+    assert ("train" in str(path)) == (teacher is not None)
+    return train.read_docred(path, tokenizer, rel2id)
+
+
+def _alone(document, folder):
+    path = folder / "alone.json"
+    path.write_text(json.dumps([document]))
+    return path

@@ -1,0 +1,110 @@
+"""What a training run does around the stages: checks before anything is trained, stages skipped, reused, settings."""
+
+import json
+
+import pytest
+from seg_objects import corpus, training_run
+
+from segdre_plugin import SegDREError
+from segdre_plugin.seg.store import Store
+from segdre_plugin.stages.config import STAGES
+
+
+@pytest.fixture
+def data(tmp_path):
+    return corpus(tmp_path / "data")
+
+
+def done(run, *stages, root=None):
+    """Make finished stages without training: their settings are right, and they hold nothing."""
+    store = Store(root) if root else run.store
+    store.root.mkdir(exist_ok=True)
+    for stage in stages:
+        with store.building(stage, run.settings.of(stage)):
+            pass
+
+
+class TestBeforeAnythingIsTrained:
+    def test_less_than_a_batch_of_documents(self, monkeypatch, data, tmp_path):
+        with pytest.raises(SegDREError, match="4 documents, less than one batch of 5"):
+            training_run(monkeypatch, data, tmp_path / "out", "--train_batch_size", "5")
+
+    @pytest.mark.parametrize(("stage", "missing"), [("dense", "identify"), ("sparse", "identify and dense")])
+    def test_a_stage_needs_those_before_it(self, monkeypatch, data, tmp_path, stage, missing):
+        run = training_run(monkeypatch, data, tmp_path / "out", "--seg-stage", stage)
+        with pytest.raises(SegDREError, match=f"stage {stage} needs stage {missing}, not found"):
+            run.run()
+
+    def test_fuse_needs_all(self, monkeypatch, data, tmp_path):
+        run = training_run(monkeypatch, data, tmp_path / "out", "--seg-stage", "fuse")
+        done(run, "base", "dense")
+        with pytest.raises(SegDREError, match="stage fuse needs stage identify and sparse"):
+            run.run()
+
+    def test_a_run_to_reuse_that_is_missing(self, monkeypatch, data, tmp_path):
+        with pytest.raises(SegDREError, match="--seg-reuse: no folder"):
+            training_run(monkeypatch, data, tmp_path / "out", "--seg-reuse", str(tmp_path / "no")).run()
+        assert not (tmp_path / "out").exists()
+
+    def test_weights_for_the_base_that_are_missing(self, monkeypatch, data, tmp_path):
+        run = training_run(monkeypatch, data, tmp_path / "out", "--load_path", str(tmp_path / "no.pt"))
+        with pytest.raises(SegDREError, match=r"--load_path: .*no\.pt not found"):
+            run.run()
+
+    def test_a_finished_stage_of_other_settings(self, monkeypatch, data, tmp_path):
+        done(training_run(monkeypatch, data, tmp_path / "out", "--seed", "1"), "base")
+        with pytest.raises(SegDREError, match="was made with other settings") as caught:
+            training_run(monkeypatch, data, tmp_path / "out", "--seed", "2", "--seg-stage", "identify").run()
+        assert "arguments.seed: 1 there, 2 now" in str(caught.value)
+
+
+class TestFinishedStages:
+    def test_are_skipped(self, monkeypatch, data, tmp_path, capsys):
+        run = training_run(monkeypatch, data, tmp_path / "out", "--seg-stage", "base")
+        done(run, "base")
+        run.run()
+        assert "segdre: stage base is done" in capsys.readouterr().out
+
+    def test_of_another_run_are_taken_if_their_settings_are_the_same(self, monkeypatch, data, tmp_path, capsys):
+        reuse = [part for name in ("first", "second") for part in ("--seg-reuse", str(tmp_path / name))]
+        run = training_run(monkeypatch, data, tmp_path / "out", "--seg-stage", "base", *reuse)
+        done(training_run(monkeypatch, data, tmp_path / "first", "--seed", "1"), "base")
+        done(run, "base", root=tmp_path / "second")
+        run.run()
+        assert f"stage base is that of {tmp_path / 'second'}" in capsys.readouterr().out
+        assert run.store.is_done("base")
+
+
+# What changes -> the first stage whose result depends on it; the settings of all stages before stay the same.
+FIRST = {
+    "--seed=9": "base",
+    "--learning_rate=1e-4": "base",
+    "--seg-loss=hinge-abl": "base",
+    "--no-seg-fast": "base",
+    "--seg-identify-epochs=2": "identify",
+    "--seg-hidden=8": "identify",
+    "--seg-dense-epochs=2": "dense",
+    "--seg-start=base": "dense",
+    "--seg-alpha=0.5": "sparse",
+    "--seg-template-to={head}": "sparse",
+    "--seg-grid=redocred": None,
+    "--seg-fusion=average": None,
+    "--test_batch_size=1": None,
+}
+
+
+@pytest.mark.parametrize("change", FIRST)
+def test_settings_change_from_the_stage_that_depends_on_an_option(monkeypatch, data, tmp_path, change):
+    before, after = (training_run(monkeypatch, data, tmp_path, *more) for more in ((), (change,)))
+    changed = [stage for stage in STAGES if before.settings.of(stage) != after.settings.of(stage)]
+    assert changed == (list(STAGES[STAGES.index(FIRST[change]) :]) if FIRST[change] else [])
+
+
+def test_settings_follow_the_data_and_not_their_place(monkeypatch, data, tmp_path):
+    before = training_run(monkeypatch, data, tmp_path / "out").settings.of("base")
+    data.rename(tmp_path / "moved")
+    assert training_run(monkeypatch, tmp_path / "moved", tmp_path / "out").settings.of("base") == before
+    documents = json.loads((tmp_path / "moved" / "dev.json").read_text())
+    (tmp_path / "moved" / "dev.json").write_text(json.dumps(documents[:-1]))
+    after = training_run(monkeypatch, tmp_path / "moved", tmp_path / "out").settings.of("base")
+    assert {name for name in before["data"] if before["data"][name] != after["data"][name]} == {"dev"}
