@@ -15,16 +15,17 @@ from pathlib import Path
 import numpy as np
 from timing import CLOCKS, Row, compare, growth, interleaved, report
 
-from segdre_plugin.analysis.report.run_cells import load_candidates, load_run
+from segdre_plugin.analysis.report.run_cells import load_candidates
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.fusion import GRIDS, FusionResult, count_grid, search_thresholds
+from segdre_plugin.seg.run_folder import RunFolder
 
 Clock = Callable[[], float]
 SEARCH, POINTS, SORT = "search_thresholds", "point by point", "np.sort of base"
 
 
 @dataclass(frozen=True)
-class Case:
+class FusionCase:
     """Cells and the gold beside them: the arguments of ``search_thresholds``."""
 
     name: str
@@ -38,7 +39,7 @@ class Case:
         """Search as the plugin does."""
         return search_thresholds(self.base, self.stage, self.gold, self.is_dense, self.n_gold, low=low, high=high)
 
-    def take(self, keep: np.ndarray, name: str) -> Case:
+    def take(self, keep: np.ndarray, name: str) -> FusionCase:
         """Return some of the cells."""
         columns = {column: getattr(self, column)[keep] for column in ("base", "stage", "gold", "is_dense")}
         return replace(self, name=name, **columns, n_gold=int(columns["gold"].sum() * 1.1) + 1)
@@ -47,7 +48,7 @@ class Case:
 class PointByPoint:
     """Evaluates one point of the grid after the other over all cells, with vectorised comparisons."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: FusionCase) -> None:
         sides = (case.is_dense, ~case.is_dense)
         self.sides = [(case.base[side], case.stage[side], case.gold[side]) for side in sides]
         self.n_gold = case.n_gold
@@ -68,35 +69,35 @@ class PointByPoint:
         return -best[0], best[2]
 
 
-def trained(n: int, seed: int) -> Case:
+def trained(n: int, seed: int) -> FusionCase:
     """Make margins as trained models give them: 2 % of the cells gold, most of the others far below the threshold."""
     rng = np.random.default_rng(seed)
     gold = rng.random(n) < 0.02
     base, stage = (np.where(gold, rng.normal(1, 3, n), rng.normal(-7, 3.5, n)) for _ in range(2))
-    return Case("trained", base, stage, gold, rng.random(n) < 0.12, int(gold.sum() * 1.1) + 1)
+    return FusionCase("trained", base, stage, gold, rng.random(n) < 0.12, int(gold.sum() * 1.1) + 1)
 
 
-def within_reach(n: int, seed: int) -> Case:
+def within_reach(n: int, seed: int) -> FusionCase:
     """Make margins that all lie on the grid's range: the most work that the search can have."""
     rng = np.random.default_rng(seed)
     gold = rng.random(n) < 0.02
     base, stage = rng.uniform(-2, 5, (2, n))
-    return Case("all within the grid", base, stage, gold, rng.random(n) < 0.12, int(gold.sum() * 1.1) + 1)
+    return FusionCase("all within the grid", base, stage, gold, rng.random(n) < 0.12, int(gold.sum() * 1.1) + 1)
 
 
-def of_run(folder: Path) -> Case:
+def of_run(folder: Path) -> FusionCase:
     """Take the margins of a finished run on dev."""
-    found = load_candidates(load_run(folder), "dev")
-    return Case("run", found.cells.margin, found.stage, found.gold, found.is_dense, found.n_gold)
+    found = load_candidates(RunFolder(folder), "dev")
+    return FusionCase("run", found.cells.margin, found.stage, found.gold, found.is_dense, found.n_gold)
 
 
-def repeated(case: Case, n: int) -> Case:
+def repeated(case: FusionCase, n: int) -> FusionCase:
     """Repeat a case's cells up to ``n``."""
     return case.take(np.resize(np.arange(len(case.base)), n), f"{case.name}, repeated")
 
 
-def check(case: Case, low: float, high: float, points: Sequence[tuple[int, int, int]]) -> None:
-    """Make sure that both sides say the same.
+def check(case: FusionCase, low: float, high: float, points: Sequence[tuple[int, int, int]]) -> None:
+    """Check that both sides agree.
 
     Args:
         case: the cells.
@@ -110,9 +111,9 @@ def check(case: Case, low: float, high: float, points: Sequence[tuple[int, int, 
     grid = count_grid(case.base, case.stage, case.gold, case.is_dense, case.n_gold, low=low, high=high)
     slow = PointByPoint(case)
     for i, j, k in points:
-        due = slow.f1(grid.taus[0, i], grid.taus[1, j], grid.taus[2, k])
-        if grid.scores(i)[j, k] != due:
-            raise SegDREError(f"{case.name}: F1 at {(i, j, k)} is {grid.scores(i)[j, k]}, point by point {due}")
+        expected = slow.f1(grid.taus[0, i], grid.taus[1, j], grid.taus[2, k])
+        if grid.scores(i)[j, k] != expected:
+            raise SegDREError(f"{case.name}: F1 at {(i, j, k)} is {grid.scores(i)[j, k]}, point by point {expected}")
     few = case.take(np.arange(min(len(case.base), 20_000)), case.name)
     found = few.search(-0.4, 0.4)
     ours = (found.score, (found.tau_base, found.tau_dense, found.tau_sparse))
@@ -121,7 +122,7 @@ def check(case: Case, low: float, high: float, points: Sequence[tuple[int, int, 
         raise SegDREError(f"{case.name}: the optimum is {ours}, point by point {theirs}")
 
 
-def measure(case: Case, grid: str, n_points: int, repeats: int, clock: Clock) -> list[Row]:
+def measure(case: FusionCase, grid: str, n_points: int, repeats: int, clock: Clock) -> list[Row]:
     """Compare the three sides on one case; the search point by point is extrapolated from some points."""
     low, high = GRIDS[grid]
     offsets = np.round(np.arange(low, high + 0.05, 0.1), 10)

@@ -163,7 +163,7 @@ def made_up(length: int, n_branches: int) -> Tree:
 
 
 def attention_mask(trees: Sequence[Tree], device: torch.device) -> Tensor:
-    """Return what a backbone's collate function makes of a batch: which tokens are no padding, long [batch, width]."""
+    """Return what a backbone's collate function makes of a batch: which tokens are not padding, long [batch, width]."""
     lengths = torch.tensor([[len(tree.ids)] for tree in trees])
     return (torch.arange(int(lengths.max())) < lengths).long().to(device)
 
@@ -184,7 +184,7 @@ def from_host(matrices: Sequence[np.ndarray], device: torch.device) -> Tensor:
 
 
 def check(tree: Tree, builder: Builder) -> None:
-    """Make sure that K-BERT's builder and the plugin say the same of a tree.
+    """Make sure that K-BERT's builder and the plugin agree on a tree.
 
     Args:
         tree: the tree.

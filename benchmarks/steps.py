@@ -76,7 +76,7 @@ def step_mb(run: Callable[[], Any], device: torch.device) -> float | None:
         return (torch.cuda.max_memory_allocated() - before) / MB
     _give_back()
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: begin to measure the peak anew
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: start a new measurement of the peak
     except OSError:
         return None
     before = _status("VmRSS")

@@ -54,7 +54,7 @@ def interleaved(
         SegDREError: if there is nothing to time.
     """
     if not sides or repeats < 1:
-        raise SegDREError(f"{len(sides)} sides, {repeats} repeats", "give one side and one repeat or more")
+        raise SegDREError(f"{len(sides)} sides, {repeats} repeats", "pass one side and one repeat or more")
     wait = synchronize or (lambda: None)
     names = list(sides)
     seconds: dict[str, list[float]] = {name: [] for name in names}

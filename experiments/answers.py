@@ -13,37 +13,41 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from plan import RAW
-from probe import arguments, probe
+from probe import ProbeRun, arguments, probe
 from run import Experiments
 
 from segdre_plugin.analysis.study.tables import Cell, Table
-from segdre_plugin.backbones.features import FEATURE, keep_pairs, stage_pairs, visible_entities
-from segdre_plugin.backbones.hooks import STATE
+from segdre_plugin.backbones.features import FEATURE, keep_pairs, visible_entities
+from segdre_plugin.backbones.hooks import wrap_state
 from segdre_plugin.data.files import read_json
 from segdre_plugin.data.splits import Split
 from segdre_plugin.seg.launch import messages
-from segdre_plugin.seg.training_run import Session
 from segdre_plugin.stages.branches import gold_dense_triples
-from segdre_plugin.stages.prepare import Prepared, prepare_features
-from segdre_plugin.stages.stage import Stage
+from segdre_plugin.stages.prepare import Prepared, prepare_features, stage_pairs
+from segdre_plugin.stages.stage import ChainResult, Stage
 
 METRICS = {"f1": "F1", "precision": "P", "recall": "R"}
 DENSE, ANSWERS = "dense model", "answers injected"
 
 
-@dataclass
-class Answers(Stage):
+@dataclass(frozen=True)
+class AnswersStage(Stage):
     """Dense pairs in documents that hold the gold dense triples; the model is wrapped as the sparse one."""
 
-    def prepare(self, split: Split, model: Any) -> Prepared:
+    @property
+    def pairs(self) -> str:
+        """Return on whose pairs the stage is judged."""
+        return "dense"
+
+    def prepare(self, split: Split, model: Any, known: ChainResult) -> Prepared:
         """Return the features of sparse pairs, with their branches, dense pairs instead."""
-        if split.name in self.prepared:
-            return self.prepared[split.name]
-        salient = self.salient[split.name]
+        salient = known.salient
+        assert salient is not None
         made = prepare_features(
             split.features,
             split.documents,
@@ -52,7 +56,7 @@ class Answers(Stage):
             triples=[gold_dense_triples(d, chain) for d, chain in zip(split.documents, salient, strict=True)],
             verbaliser=self.verbaliser,
         )
-        backbone = vars(model)[STATE].backbone
+        backbone = wrap_state(model).backbone
         features, places = [], []
         for place, feature in zip(made.documents, made.features, strict=True):
             whole = split.features[place]
@@ -62,20 +66,19 @@ class Answers(Stage):
             if keep.any():
                 features.append(keep_pairs(whole, keep, backbone) | {FEATURE: feature[FEATURE]})
                 places.append(place)
-        self.prepared[split.name] = replace(made, features=features, documents=places)
-        return self.prepared[split.name]
+        return replace(made, features=features, documents=places)
 
 
-class Answering(Session):
+class AnswersRun(ProbeRun):
     """A run whose stage sparse has dense pairs."""
 
-    def prepare(self, name: str) -> Stage:
-        """Gather what the stage needs; it is judged as a dense one."""
-        return Answers(**vars(super().prepare(name)) | {"name": "dense"})
+    probed, way = "sparse", MappingProxyType({"pairs": "answers"})
+    stage_kind: type[AnswersStage] = AnswersStage
 
-    def settings(self, stage: str) -> dict[str, Any]:
-        """Tell the stage from an ordinary one."""
-        return super().settings(stage) | ({"pairs": "answers"} if stage == "sparse" else {})
+    def prepare(self, name: str) -> tuple[Stage, dict[str, ChainResult]]:
+        """Gather what the stage needs."""
+        stage, known = super().prepare(name)
+        return self.stage_kind(**vars(stage)), known
 
 
 def measure(
@@ -101,7 +104,7 @@ def measure(
     if epochs is not None:
         name, title = f"{name}-{epochs}", f"{title}, {epochs} epochs"
         options = (*options, "--seg-sparse-epochs", str(epochs))
-    made = probe(experiments, backbone, recipe, seed, name=name, kind=Answering, stage="sparse", options=options)
+    made = probe(experiments, backbone, recipe, seed, name=name, kind=AnswersRun, stage="sparse", options=options)
     found = {stage: read_json(made.folder(stage) / "metrics.json", "metrics") for stage in ("dense", "sparse")}
     return {DENSE: found["dense"], title: found["sparse"]}
 

@@ -9,7 +9,7 @@ relations of the dense triples, with their directions. From the train documents,
 
 and a share of them is added to the base model's margins of sparse pairs. Share and threshold are tuned on dev and
 applied to test, with gold dense triples and with those that the run predicted; the base model alone, its threshold
-tuned in the same way, stands beside. What gold triples add this way is what injection could add at least.
+tuned in the same way, is listed beside. What gold triples add this way is what injection could add at least.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ import numpy as np
 from probe import arguments
 from run import Experiments
 
-from segdre_plugin.analysis.study.finished_run import Finished
+from segdre_plugin.analysis.study.finished_run import FinishedRun
 from segdre_plugin.analysis.study.tables import Cell, Table
 from segdre_plugin.salient import Chain, gold_chain
 from segdre_plugin.seg.launch import messages
 from segdre_plugin.stages.branches import Triple, gold_dense_triples
 from segdre_plugin.stages.candidates import count_entities, dense_flags, gold_flags
 from segdre_plugin.stages.margins import Margins
-from segdre_plugin.stages.stage import own_gold, predicted_triples
+from segdre_plugin.stages.scored import own_gold
+from segdre_plugin.stages.stage import predicted_triples
 
 Document = Mapping[str, Any]
 Context = tuple[tuple[str, ...], tuple[str, ...]]
@@ -42,7 +43,7 @@ CUTS = np.arange(-3, 3.01, 0.1)
 
 
 def contexts(triples: Iterable[Triple], chain: Chain) -> dict[int, tuple[str, ...]]:
-    """Say for each entity which relations it has with the salient one, ``>`` from it and ``<`` to it."""
+    """Return for each entity the relations that it has with the salient one, ``>`` from it and ``<`` to it."""
     found = defaultdict(set)
     for head, relation, tail in triples:
         if head in chain:
@@ -114,10 +115,10 @@ def measure(path: Path, odds: Odds) -> dict[str, dict[str, float]]:
     Returns:
         What is added -> F1 on the sparse pairs of dev and test, and the share that was best on dev.
     """
-    found = Finished(path)
-    rel2id = found.run.rel2id
+    found = FinishedRun(path)
+    rel2id = found.rel2id
     names = {i: name for name, i in rel2id.items()}
-    salient = found.run.salient
+    salient = {name: found.salient(name) for name in ("dev", "test")}
     cells: dict[str, Margins] = {}
     gold: dict[str, tuple[Any, int]] = {}
     extra: dict[str, dict[str, Any]] = defaultdict(dict)
@@ -159,7 +160,7 @@ def main() -> None:
         experiments = Experiments(options.out, options.data, options.encoder)
         runs = experiments.runs(options.backbone, options.recipe)
         paths = {seed: runs.path("full", seed) for seed in options.seeds}
-        odds = Odds(Finished(paths[options.seeds[0]]).train)
+        odds = Odds(FinishedRun(paths[options.seeds[0]]).train)
         found = {str(seed): measure(path, odds) for seed, path in paths.items()}
         experiments.keep(options.backbone, options.recipe, "information.json", json.dumps(found, indent=1))
     print(table(found).text())

@@ -11,38 +11,40 @@ All thresholds are searched on dev.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from pathlib import Path
+from types import MappingProxyType
 
-from probe import main, probe
+from probe import ProbeRun, main, probe
 from run import Experiments
 
-from segdre_plugin.analysis.study.finished_run import Finished
+from segdre_plugin.analysis.study.finished_run import FinishedRun
 from segdre_plugin.analysis.study.results import Results
 from segdre_plugin.analysis.study.rows import Line, Row, Study
 from segdre_plugin.analysis.study.score_row import score
 from segdre_plugin.analysis.study.studies import AVERAGE, BASE_TUNED, FULL, SEEDS, UNION, on_pairs
-from segdre_plugin.seg.training_run import Session
+from segdre_plugin.seg.run_folder import RunFolder
 from segdre_plugin.stages.candidates import average, count_entities
 from segdre_plugin.stages.margins import Margins
-from segdre_plugin.stages.stage import Stage, margins_file
+from segdre_plugin.stages.stage import ChainResult, Stage
 
 
-class AllPairs(Session):
+class AllPairsRun(ProbeRun):
     """A run whose stage dense has all pairs."""
 
-    def prepare(self, name: str) -> Stage:
-        """Gather what the stage needs; every entity is salient."""
-        stage = super().prepare(name)
-        stage.salient = {
-            split: [tuple(range(len(document["vertexSet"]))) for document in part.documents]
-            for split, part in self.splits.items()
-        }
-        return stage
+    probed, way = "dense", MappingProxyType({"pairs": "all"})
 
-    def settings(self, stage: str) -> dict[str, Any]:
-        """Tell the stage from an ordinary one."""
-        return super().settings(stage) | ({"pairs": "all"} if stage == "dense" else {})
+    def prepare(self, name: str) -> tuple[Stage, dict[str, ChainResult]]:
+        """Gather what the stage needs; every entity is salient."""
+        stage, known = super().prepare(name)
+        return stage, {
+            split: replace(
+                found, salient=[tuple(range(len(document["vertexSet"]))) for document in self.splits[split].documents]
+            )
+            for split, found in known.items()
+        }
 
 
 ALONE = Row("longer", sources=("base",), ensemble="second")
@@ -92,12 +94,27 @@ def measure(experiments: Experiments, backbone: str, recipe: str, seeds: list[in
         The scores of every row.
     """
     made = {
-        seed: probe(experiments, backbone, recipe, seed, name="longer", kind=AllPairs, stage="dense") for seed in seeds
+        seed: probe(experiments, backbone, recipe, seed, name="longer", kind=AllPairsRun, stage="dense")
+        for seed in seeds
     }
-    runs = {seed: Finished(experiments.runs(backbone, recipe).path("full", seed)) for seed in seeds}
+    runs = {seed: FinishedRun(experiments.runs(backbone, recipe).path("full", seed)) for seed in seeds}
+    return score_runs(runs, {seed: store.root for seed, store in made.items()})
+
+
+def score_runs(runs: Mapping[int, FinishedRun], longer: Mapping[int, Path]) -> Results:
+    """Score finished runs beside base models that were trained for longer.
+
+    Args:
+        runs: seed -> the run.
+        longer: seed -> folder of the run whose stage dense was trained on all pairs.
+
+    Returns:
+        The scores of every row.
+    """
+    seeds = list(runs)
 
     def own(seed: int, split: str) -> Margins:
-        return Margins.load(margins_file(made[seed].folder("dense"), split))
+        return RunFolder(longer[seed]).margins("dense", split)
 
     def with_next(seed: int, split: str) -> Margins:
         other = seeds[(seeds.index(seed) + 1) % len(seeds)]

@@ -24,7 +24,7 @@ class Backbone:
 
     Attributes:
         title: its name in tables.
-        variable: the environment variable that says where the clone is, as for the tests.
+        variable: the environment variable with the path of the clone, as for the tests.
         clone: its folder in ~/.cache/segdre otherwise.
         script: its train script.
         arguments: of the script, besides COMMON, data and encoder.

@@ -6,32 +6,66 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from plan import BACKBONES
 from run import Experiments, add_places, clone
 
-from segdre_plugin.analysis.study.finished_run import Finished
+from segdre_plugin.analysis.study.finished_run import FinishedRun
 from segdre_plugin.analysis.study.results import Results
 from segdre_plugin.analysis.study.worker import open_script
-from segdre_plugin.analysis.study.write_results import find_origin, write_results
+from segdre_plugin.analysis.study.write_results import find_provenance, write_results
 from segdre_plugin.seg.launch import messages
 from segdre_plugin.seg.options import parse
+from segdre_plugin.seg.settings import RunSettings
 from segdre_plugin.seg.store import Store
-from segdre_plugin.seg.training_run import Session
+from segdre_plugin.seg.training_run import TrainingRun
 from segdre_plugin.stages.config import STAGES
 
 
-def train(kind: type[Session], script: Path | None, arguments: list[str]) -> None:
-    """Run a train script (None: the reference model's) in a session of another kind."""
+@dataclass(frozen=True)
+class ProbeSettings(RunSettings):
+    """Settings that tell a stage which is trained in another way from an ordinary one.
+
+    Attributes:
+        probed: the stage.
+        way: what is written down besides its ordinary settings.
+    """
+
+    probed: str = ""
+    way: Mapping[str, Any] = field(default_factory=dict)
+
+    def of(self, stage: str) -> dict[str, Any]:
+        """Return the settings of a stage."""
+        return super().of(stage) | (dict(self.way) if stage == self.probed else {})
+
+
+class ProbeRun(TrainingRun):
+    """A run one of whose stages is trained in another way; see :class:`ProbeSettings`."""
+
+    probed: str = ""
+    way: Mapping[str, Any] = MappingProxyType({})
+
+    @cached_property
+    def settings(self) -> ProbeSettings:
+        """Everything on which the results of the stages depend."""
+        return ProbeSettings(**vars(super().settings), probed=self.probed, way=self.way)
+
+
+def train(kind: type[TrainingRun], script: Path | None, arguments: list[str]) -> None:
+    """Run a train script (None: the reference model's) as a run of another kind."""
     opened = open_script(script, arguments)
     options, sys.argv[1:] = parse(sys.argv[1:])
     kind(*opened, options).run()
 
 
-def train_in(backbone: str, kind: type[Session], arguments: list[str]) -> None:
-    """Run a backbone's train script in its clone's folder, in a session of another kind."""
+def train_in(backbone: str, kind: type[TrainingRun], arguments: list[str]) -> None:
+    """Run a backbone's train script in its clone's folder, as a run of another kind."""
     os.chdir(clone(backbone))
     train(kind, Path(BACKBONES[backbone].script), arguments)
 
@@ -43,7 +77,7 @@ def probe(
     seed: int,
     *,
     name: str,
-    kind: type[Session],
+    kind: type[TrainingRun],
     stage: str,
     options: tuple[str, ...] = (),
     fused: bool = False,
@@ -56,7 +90,7 @@ def probe(
         recipe: which one; its run ``full`` must be finished.
         seed: the run's.
         name: of the probe.
-        kind: the session that trains it.
+        kind: the run that trains it.
         stage: what it trains; the stages before it are the run's.
         options: further options of ours.
         fused: train the stages after it, too, and fuse: the folder is that of a finished run.
@@ -101,7 +135,7 @@ def main(description: str | None, measure: Callable[[Experiments, str, str, list
     with messages():
         experiments = Experiments(options.out, options.data, options.encoder)
         results = measure(experiments, options.backbone, options.recipe, options.seeds)
-        run = Finished(experiments.runs(options.backbone, options.recipe).path("full", options.seeds[0]))
+        run = FinishedRun(experiments.runs(options.backbone, options.recipe).path("full", options.seeds[0]))
         folder = experiments.folder(options.backbone, options.recipe)
-        print(write_results(folder, script.stem, results, find_origin(command, options.seeds, run)))
+        print(write_results(folder, script.stem, results, find_provenance(command, options.seeds, run)))
         experiments.keep_study(options.backbone, options.recipe, script.stem)

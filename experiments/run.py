@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -37,10 +37,11 @@ class Experiments:
         out: the folder of everything that is trained.
         data: the documents.
         encoder: folder or name of the encoder.
+        raw: the folder of raw results.
     """
 
-    def __init__(self, out: Path, data: Path, encoder: str) -> None:
-        self.out = out.resolve()
+    def __init__(self, out: Path, data: Path, encoder: str, raw: Path = RAW) -> None:
+        self.out, self.raw = out.resolve(), raw
         self.encoder = str(Path(encoder).resolve()) if Path(encoder).is_dir() else encoder
         self.data = self.out / "data"
         self.data.mkdir(parents=True, exist_ok=True)
@@ -49,7 +50,7 @@ class Experiments:
         for target, sources in names.items():
             found = next((data / source for source in sources if (data / source).is_file()), None)
             if found is None:
-                raise SegDREError(f"{data}: no {' or '.join(sources)}", "give a folder with train, dev, test, rel_info")
+                raise SegDREError(f"{data}: no {' or '.join(sources)}", "pass a folder with train, dev, test, rel_info")
             if not (self.data / target).exists():
                 shutil.copyfile(found, self.data / target)
 
@@ -69,8 +70,18 @@ class Experiments:
         script = Path(BACKBONES[backbone].script)
         return Runs(self.folder(backbone, recipe), script, arguments, {}, others)
 
-    def do_jobs(self, n_workers: int, threads: int) -> None:
-        """Train the runs of the plan, in its order, several at a time."""
+    def do_jobs(
+        self, n_workers: int, threads: int, train: Callable[[Job, int], int] | None = None, retry: float = RETRY
+    ) -> None:
+        """Train the runs of the plan, in its order, several at a time.
+
+        Args:
+            n_workers: runs at a time.
+            threads: of each run.
+            train: job, threads -> exit status; None starts a process.
+            retry: seconds between looks for a run whose turn it is.
+        """
+        train = train or self.train
         waiting = list(JOBS)
         lock = threading.Lock()
         active: set[Job] = set()
@@ -89,9 +100,9 @@ class Experiments:
             while waiting:
                 job = take()
                 if job is None:
-                    threading.Event().wait(RETRY)
+                    threading.Event().wait(retry)
                     continue
-                status = self._train(job, threads)
+                status = train(job, threads)
                 print(f"{job}: " + (f"failed, see its log (exit status {status})" if status else "done"), flush=True)
                 with lock:
                     active.remove(job)
@@ -102,13 +113,13 @@ class Experiments:
         for worker in workers:
             worker.join()
 
-    def _train(self, job: Job, threads: int) -> int:
+    def train(self, job: Job, threads: int) -> int:
         """Train a run in a process of its own, in the clone's folder."""
         names = [job.backbone, job.recipe, job.run, str(job.seed)]
-        return self._start("run.py", job.backbone, threads, "--one", *names)
+        return self.start("run.py", job.backbone, threads, "--one", *names)
 
-    def _start(self, script: str, backbone: str, threads: int, *options: str) -> int:
-        """Run a script of this folder in the clone's folder and give its exit status."""
+    def start(self, script: str, backbone: str, threads: int, *options: str) -> int:
+        """Run a script of this folder in the clone's folder, and return its exit status."""
         ours = [str(self.out), "--encoder", self.encoder, "--data", str(self.data)]
         command = [sys.executable, str(Path(__file__).resolve().with_name(script)), *ours, *options]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
@@ -122,11 +133,11 @@ class Experiments:
                 print(f"{probe}: no finished run", flush=True)
                 continue
             where = ["--backbone", probe.backbone, "--recipe", probe.recipe, "--seeds", *map(str, seeds)]
-            status = self._start(probe.script, probe.backbone, threads, *where, *probe.options)
+            status = self.start(probe.script, probe.backbone, threads, *where, *probe.options)
             print(f"{probe}: " + (f"failed (exit status {status})" if status else "done"), flush=True)
 
     def _finished(self, backbone: str, recipe: str, seeds: Iterable[int]) -> list[int]:
-        """Say for which seeds the run ``full`` is finished."""
+        """Return the seeds whose run ``full`` is finished."""
         runs = self.runs(backbone, recipe)
         return [seed for seed in seeds if (runs.path("full", seed) / "metrics.json").is_file()]
 
@@ -168,7 +179,7 @@ class Experiments:
         """Keep a raw result, without the places of this machine."""
         for place, word in ((self.data, "DATA"), (self.out, "OUT"), (self.encoder, "ENCODER")):
             text = text.replace(str(place), word)
-        target = RAW / backbone / recipe
+        target = self.raw / backbone / recipe
         target.mkdir(parents=True, exist_ok=True)
         (target / name).write_text(text + "\n", encoding="utf-8")
 

@@ -13,68 +13,66 @@ Everything else is the run's: base, salient entities, dense model. All threshold
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from probe import main, probe, train_in
+from probe import ProbeRun, main, probe, train_in
 from run import Experiments
 
-from segdre_plugin.analysis.study.finished_run import Finished
+from segdre_plugin.analysis.study.finished_run import FinishedRun
 from segdre_plugin.analysis.study.results import Results
 from segdre_plugin.analysis.study.rows import Column, Line, Row, Study
 from segdre_plugin.analysis.study.score_row import score
 from segdre_plugin.backbones.backbone import Backbone
 from segdre_plugin.backbones.features import keep_pairs
-from segdre_plugin.backbones.hooks import STATE
+from segdre_plugin.backbones.hooks import wrap_state
 from segdre_plugin.data.files import read_json, write_json
 from segdre_plugin.data.splits import Split
+from segdre_plugin.salient import Chain
+from segdre_plugin.seg.run_folder import RunFolder
 from segdre_plugin.seg.store import Store
-from segdre_plugin.seg.training_run import Session
+from segdre_plugin.seg.training_run import TrainingRun
 from segdre_plugin.stages.branches import Triple
 from segdre_plugin.stages.margins import Margins
 from segdre_plugin.stages.prepare import Prepared
-from segdre_plugin.stages.stage import Stage, margins_file, predicted_triples
+from segdre_plugin.stages.stage import ChainResult, Stage, predicted_triples
 
 FOLDS = 2
 KEPT = 0.25  # of the pairs without a relation
 TRAIN = "train_annotated.json"
 
 
-@dataclass
-class CrossFitted(Stage):
-    """The sparse stage with predicted triples in training.
+def cross_fitted(folds: Sequence[Margins], salient: Sequence[Chain], rel2id: Mapping[str, int]) -> list[list[Triple]]:
+    """Return the dense triples that models predict for train documents which they have not seen.
 
-    Attributes:
+    Args:
         folds: the margins of every ``len(folds)``-th train document, from the first, the second and so on.
+        salient: the salient entities of each train document.
+        rel2id: relation id -> class.
+
+    Returns:
+        The triples of each train document, best-scored first.
     """
-
-    folds: list[Margins] = field(default_factory=list)
-
-    def triples(self, split: Split) -> list[list[Triple]]:
-        """Return the triples of the models that have not seen the document."""
-        if split.name != "train":
-            return super().triples(split)
-        salient, step = self.salient["train"], len(self.folds)
-        found: list[list[Triple]] = [[] for _ in split.documents]
-        for first, margins in enumerate(self.folds):
-            places = range(first, len(found), step)
-            for place, triples in zip(places, predicted_triples(margins, len(places), self.rel2id), strict=True):
-                found[place] = [t for t in triples if t[0] in salient[place] or t[2] in salient[place]]
-        return found
+    found: list[list[Triple]] = [[] for _ in salient]
+    for first, margins in enumerate(folds):
+        places = range(first, len(found), len(folds))
+        for place, triples in zip(places, predicted_triples(margins, len(places), rel2id), strict=True):
+            found[place] = [t for t in triples if t[0] in salient[place] or t[2] in salient[place]]
+    return found
 
 
-@dataclass
-class Sampled(Stage):
+@dataclass(frozen=True)
+class SampledStage(Stage):
     """The sparse stage with a part of the train pairs without a relation."""
 
-    def prepare(self, split: Split, model: Any) -> Prepared:
+    def prepare(self, split: Split, model: Any, known: ChainResult) -> Prepared:
         """Leave the others out."""
-        if split.name == "train" and split.name not in self.prepared:
-            made = super().prepare(split, model)
-            self.prepared[split.name] = sample(made, vars(model)[STATE].backbone, self.seed)
-        return super().prepare(split, model)
+        made = super().prepare(split, model, known)
+        return sample(made, wrap_state(model).backbone, self.seed) if split.name == "train" else made
 
 
 def sample(made: Prepared, backbone: Backbone, seed: int) -> Prepared:
@@ -90,34 +88,32 @@ def sample(made: Prepared, backbone: Backbone, seed: int) -> Prepared:
     return replace(made, features=features, documents=documents)
 
 
-class CrossFit(Session):
+class CrossFitRun(ProbeRun):
     """A run whose sparse stage is cross-fitted; the folds' models lie beside it."""
 
-    def prepare(self, name: str) -> Stage:
+    probed, way = "sparse", MappingProxyType({"triples": "cross-fitted"})
+
+    def prepare(self, name: str) -> tuple[Stage, dict[str, ChainResult]]:
         """Gather what the stage needs."""
-        stage = super().prepare(name)
+        stage, known = super().prepare(name)
         if name != "sparse":
-            return stage
-        stores = [Store(fold(self.store.root.parent, k, self.args.seed)) for k in range(FOLDS)]
-        folds = [Margins.load(margins_file(store.folder("base"), "test")) for store in stores]
-        return CrossFitted(**vars(stage), folds=folds)
-
-    def settings(self, stage: str) -> dict[str, Any]:
-        """Tell the stage from an ordinary one."""
-        return super().settings(stage) | ({"triples": "cross-fitted"} if stage == "sparse" else {})
+            return stage, known
+        places = (fold(self.store.root.parent, k, self.args.seed) for k in range(FOLDS))
+        folds = [RunFolder(place).margins("base", "test") for place in places]
+        train = known["train"]
+        assert train.salient is not None
+        return stage, known | {"train": replace(train, triples=cross_fitted(folds, train.salient, self.rel2id))}
 
 
-class Sampling(Session):
+class SamplingRun(ProbeRun):
     """A run whose sparse stage samples negative pairs."""
 
-    def prepare(self, name: str) -> Stage:
-        """Gather what the stage needs."""
-        stage = super().prepare(name)
-        return Sampled(**vars(stage)) if name == "sparse" else stage
+    probed, way = "sparse", MappingProxyType({"negatives": KEPT})
 
-    def settings(self, stage: str) -> dict[str, Any]:
-        """Tell the stage from an ordinary one."""
-        return super().settings(stage) | ({"negatives": KEPT} if stage == "sparse" else {})
+    def prepare(self, name: str) -> tuple[Stage, dict[str, ChainResult]]:
+        """Gather what the stage needs."""
+        stage, known = super().prepare(name)
+        return (SampledStage(**vars(stage)) if name == "sparse" else stage), known
 
 
 @dataclass(frozen=True)
@@ -126,22 +122,22 @@ class Way:
 
     Attributes:
         title: what it is called in the table.
-        kind: the session that trains it.
+        kind: the run that trains it.
         options: further options of ours.
     """
 
     title: str
-    kind: type[Session] = Session
+    kind: type[TrainingRun] = TrainingRun
     options: tuple[str, ...] = ()
 
 
 WAYS = {
-    "crossfit": Way("predicted triples in training, cross-fitted", CrossFit),
+    "crossfit": Way("predicted triples in training, cross-fitted", CrossFitRun),
     "clauses": Way(
         "branches worded as clauses",
         options=("--seg-template-from", "has {relation} {tail}", "--seg-template-to", "is {relation} of {head}"),
     ),
-    "negatives": Way("a quarter of the negative pairs", Sampling),
+    "negatives": Way("a quarter of the negative pairs", SamplingRun),
 }
 
 
@@ -179,7 +175,7 @@ def train_folds(experiments: Experiments, backbone: str, recipe: str, seed: int)
         data = folder / f"fold-{k}-data"
         write_fold(experiments.data, data, k)
         how = ["--data_dir", str(data), "--num_train_epochs", str(epochs), "--seed", str(seed)]
-        train_in(backbone, Session, [*ours, *how, "--seg", "--seg-dir", str(target.root), "--seg-stage", "base"])
+        train_in(backbone, TrainingRun, [*ours, *how, "--seg", "--seg-dir", str(target.root), "--seg-stage", "base"])
 
 
 def write_fold(source: Path, target: Path, k: int) -> None:
@@ -204,14 +200,19 @@ def measure(experiments: Experiments, backbone: str, recipe: str, seeds: list[in
     Returns:
         The scores of every row.
     """
-    found: dict[str, dict[int, Finished]] = {name: {} for name in ("full", *WAYS)}
+    found: dict[str, dict[int, FinishedRun]] = {name: {} for name in ("full", *WAYS)}
     for seed in seeds:
-        found["full"][seed] = Finished(experiments.runs(backbone, recipe).path("full", seed))
+        found["full"][seed] = FinishedRun(experiments.runs(backbone, recipe).path("full", seed))
         train_folds(experiments, backbone, recipe, seed)
         for name, way in WAYS.items():
             where = (experiments, backbone, recipe, seed)
             made = probe(*where, name=name, kind=way.kind, stage="sparse", options=way.options, fused=True)
-            found[name][seed] = Finished(made.root)
+            found[name][seed] = FinishedRun(made.root)
+    return score_ways(found)
+
+
+def score_ways(found: Mapping[str, Mapping[int, FinishedRun]]) -> Results:
+    """Score the finished runs of each way (``full`` is the run itself): name -> seed -> run."""
 
     def nothing(split: str) -> Margins:
         raise AssertionError(f"{split}: no row has an ensemble")
@@ -221,7 +222,7 @@ def measure(experiments: Experiments, backbone: str, recipe: str, seeds: list[in
         for name, runs in found.items()
         for row in rows(name)
     }
-    return Results(SPARSE, tuple(seeds), scores, {})
+    return Results(SPARSE, tuple(found["full"]), scores, {})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Make the tables of docs/results.md from the raw results.
 
 python experiments/tables.py            # writes docs/results.md
-python experiments/tables.py --check    # says whether it would change it
+python experiments/tables.py --check    # tells whether it would change
 
 In the page a table stands between ``<!-- table BACKBONE RECIPE STUDY [PART] -->`` and ``<!-- end -->``; PART is
 ``main`` (if none is given), ``comparisons`` or ``shifts``; STUDY is ``isf`` for inference-stage fusion,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -89,11 +90,15 @@ def _demo_arguments(command: ArgumentParser) -> None:
 
 
 def _demo(options: Namespace) -> None:
+    from segdre_plugin.analysis.report.render import write_report
     from segdre_plugin.seg.demo import demo
 
+    started = time.perf_counter()
     sizes = {name: getattr(options, name) for name in ("train", "dev", "test", "epochs", "seed")}
     seg = {name: value for name, value in vars(options).items() if name.startswith("seg_") and value is not None}
     demo(options.folder, **sizes, options=[f"--{name.replace('_', '-')}={value}" for name, value in seg.items()])
+    print(f"\nreport: {write_report(options.folder)}")
+    print(f"{time.perf_counter() - started:.0f} seconds")
 
 
 def _patch_arguments(command: ArgumentParser) -> None:
@@ -157,7 +162,7 @@ def _validate_arguments(command: ArgumentParser) -> None:
 
 
 def _validate(options: Namespace) -> None:
-    from segdre_plugin.analysis.evaluate import validate
+    from segdre_plugin.data.documents import validate
 
     print(validate(options.file, options.rel2id))
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import sys
 import threading
 from dataclasses import replace
@@ -29,7 +30,7 @@ def experiments(script, tmp_path):
     data.mkdir()
     for name in ("train", "dev", "test", "rel_info"):
         (data / f"{name}.json").write_text("[]")
-    return script("run").Experiments(tmp_path / "out", data, "/somewhere/model")
+    return script("run").Experiments(tmp_path / "out", data, "/somewhere/model", tmp_path / "raw")
 
 
 def test_the_plan_is_sound(script):
@@ -46,7 +47,7 @@ def test_the_plan_is_sound(script):
     assert {study.name for study in plan.STUDIES} <= STUDIES.keys()
 
 
-def test_runs_of_a_seed_are_trained_one_after_the_other(experiments, monkeypatch):
+def test_runs_of_a_seed_are_trained_one_after_the_other(experiments):
     lock, active, seen = threading.Lock(), set(), []
 
     def train(job, threads):
@@ -60,10 +61,8 @@ def test_runs_of_a_seed_are_trained_one_after_the_other(experiments, monkeypatch
             seen.append(job)
         return 0
 
-    monkeypatch.setattr(experiments, "_train", train)
     run = sys.modules["run"]
-    monkeypatch.setattr(run, "RETRY", 0.001)
-    experiments.do_jobs(3, 1)
+    experiments.do_jobs(3, 1, train, retry=0.001)
     assert sorted(seen, key=str) == sorted(run.JOBS, key=str)
     for place in {(job.backbone, job.seed) for job in seen}:
         assert [job for job in seen if (job.backbone, job.seed) == place] == [
@@ -72,7 +71,7 @@ def test_runs_of_a_seed_are_trained_one_after_the_other(experiments, monkeypatch
 
 
 def test_probes_run_beside_what_is_finished(experiments, script, monkeypatch, tmp_path):
-    plan, run = script("plan"), sys.modules["run"]
+    plan = script("plan")
     started = []
 
     def start(command, cwd, env, check):
@@ -80,11 +79,15 @@ def test_probes_run_beside_what_is_finished(experiments, script, monkeypatch, tm
         place = (arguments.backbone, arguments.recipe, tuple(arguments.seeds))
         started.append(plan.Probe(Path(command[1]).name, *place, tuple(rest)))
         assert (FOLDER / started[-1].script).is_file()
-        assert (arguments.out, arguments.data, cwd) == (experiments.out, experiments.data, tmp_path)
+        assert (arguments.out, arguments.data) == (experiments.out, experiments.data)
+        assert cwd == tmp_path / arguments.backbone
         return SimpleNamespace(returncode=0)
 
-    monkeypatch.setattr(run.subprocess, "run", start)
-    monkeypatch.setattr(run, "clone", lambda backbone: tmp_path)
+    monkeypatch.setattr(subprocess, "run", start)
+    for backbone in plan.BACKBONES.values():
+        (tmp_path / backbone.title.lower()).mkdir()
+        (tmp_path / backbone.title.lower() / backbone.script).touch()
+        monkeypatch.setenv(backbone.variable, str(tmp_path / backbone.title.lower()))
     experiments.do_probes(1)
     assert not started
     for probe in plan.PROBES:
@@ -95,8 +98,7 @@ def test_probes_run_beside_what_is_finished(experiments, script, monkeypatch, tm
     assert started == [replace(probe, seeds=probe.seeds[:1]) for probe in plan.PROBES]
 
 
-def test_raw_results_name_no_places(experiments, monkeypatch, tmp_path):
-    monkeypatch.setattr(sys.modules["run"], "RAW", tmp_path / "raw")
+def test_raw_results_name_no_places(experiments, tmp_path):
     text = (
         f"segdre study {experiments.folder('atlop', 'paper')} --data_dir {experiments.data} --x {experiments.encoder}"
     )

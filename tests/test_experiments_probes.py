@@ -3,7 +3,6 @@
 import json
 import shutil
 import sys
-from types import SimpleNamespace
 
 import bundles
 import numpy as np
@@ -13,15 +12,14 @@ from scripts import importer
 
 from segdre_plugin import SegDREError
 from segdre_plugin.adapters import BACKBONES
-from segdre_plugin.analysis.study.finished_run import Finished
+from segdre_plugin.analysis.study.finished_run import FinishedRun
 from segdre_plugin.backbones.features import FEATURE
-from segdre_plugin.data.splits import Split
 from segdre_plugin.salient import gold_salient
 from segdre_plugin.seg.store import Store
+from segdre_plugin.stages.artifacts import read_salient
 from segdre_plugin.stages.branches import gold_dense_triples
 from segdre_plugin.stages.margins import Margins
 from segdre_plugin.stages.prepare import Prepared
-from segdre_plugin.stages.stage import read_salient
 
 script = importer(REPOSITORY / "experiments")
 run_folder = bundles.run_folder
@@ -37,15 +35,17 @@ def test_the_answer_to_every_pair_is_injected(script, run_folder, tmp_path, monk
         run.adopt(stage, Store(run_folder))
     seen = {}
 
-    class Seen(answers.Answers):
-        def prepare(self, split, model):
-            seen[split.name] = super().prepare(split, model)
+    class SeenStage(answers.AnswersStage):
+        def prepare(self, split, model, known):
+            seen[split.name] = super().prepare(split, model, known)
             return seen[split.name]
 
-    monkeypatch.setattr(answers, "Answers", Seen)
+    class SeenRun(answers.AnswersRun):
+        stage_kind = SeenStage
+
     monkeypatch.setattr(sys, "argv", ["answers.py"])
     arguments = bundles.arguments(run.root, "--seg-stage", "sparse")
-    probe.train(answers.Answering, None, arguments)
+    probe.train(SeenRun, None, arguments)
 
     documents = {name: json.loads((tmp_path / "corpus" / f"{name}.json").read_text()) for name in ("dev", "test")}
     for name, chosen in read_salient(run.folder("identify")).items():
@@ -60,7 +60,7 @@ def test_the_answer_to_every_pair_is_injected(script, run_folder, tmp_path, monk
             assert (len(injection.input_ids) > injection.n_document) == bool(gold)
     assert set(json.loads((run.folder("sparse") / "metrics.json").read_text())) == {"dev", "test"}
 
-    probe.train(answers.Answering, None, arguments)  # what is there is not trained again
+    probe.train(answers.AnswersRun, None, arguments)  # what is there is not trained again
     with pytest.raises(SegDREError, match="pairs"):  # nor taken for a sparse model
         bundles._run(run.root, "--seg-stage", "sparse")
 
@@ -77,7 +77,7 @@ def test_the_table_has_what_any_seed_has_measured(script):
 
 
 def test_longer_reads_all_pairs_and_stands_in_every_place(script, run_folder, tmp_path, monkeypatch):
-    longer, probe, run = script("longer"), script("probe"), script("run")
+    longer, probe = script("longer"), script("probe")
     shutil.copytree(run_folder.parent / "corpus", tmp_path / "corpus")
     folder = tmp_path / "probes" / "longer-66"
     folder.mkdir(parents=True)
@@ -86,16 +86,14 @@ def test_longer_reads_all_pairs_and_stands_in_every_place(script, run_folder, tm
         Store(folder).adopt(stage, Store(run_folder))
     (tmp_path / "probes" / "corpus").symlink_to(tmp_path / "corpus")
     monkeypatch.setattr(sys, "argv", ["longer.py"])
-    probe.train(longer.AllPairs, None, bundles.arguments(folder, "--seg-stage", "dense"))
+    probe.train(longer.AllPairsRun, None, bundles.arguments(folder, "--seg-stage", "dense"))
     margins = {stage: Margins.load(folder / stage / "margins_dev.npz") for stage in ("base", "dense")}
     pairs = {stage: set(zip(m.document, m.head, m.tail, strict=True)) for stage, m in margins.items()}
     assert pairs["dense"] == pairs["base"]
 
-    monkeypatch.setattr(run.Experiments, "__init__", lambda self: None)
-    monkeypatch.setattr(run.Experiments, "runs", lambda *_: SimpleNamespace(path=lambda *_: tmp_path / "full"))
-    monkeypatch.setattr(longer, "probe", lambda *_, **__: Store(folder))
-    assert not longer.measure(run.Experiments(), "atlop", "from-base", [66]).scores["two longer"]  # one is no pair
-    results = longer.measure(run.Experiments(), "atlop", "from-base", [66, 67])
+    full = FinishedRun(tmp_path / "full")
+    assert not longer.score_runs({66: full}, {66: folder}).scores["two longer"]  # one is not a pair
+    results = longer.score_runs({66: full, 67: full}, {66: folder, 67: folder})
     scores = {name: found[66] for name, found in results.scores.items()}
     assert scores.keys() == longer.LONGER.rows.keys()
     assert scores["two longer"].metrics == scores["longer"].metrics  # the same one twice
@@ -111,7 +109,7 @@ def _second_for_base(tmp_path, folder):
         target = tmp_path / "swapped" / "base" / f"margins_{split}.npz"
         target.unlink()
         shutil.copyfile(folder / "dense" / f"margins_{split}.npz", target)
-    return Finished(tmp_path / "swapped")
+    return FinishedRun(tmp_path / "swapped")
 
 
 def test_documents_get_the_triples_of_the_model_that_has_not_seen_them(script, tmp_path):
@@ -133,9 +131,8 @@ def test_documents_get_the_triples_of_the_model_that_has_not_seen_them(script, t
         relation = np.array([rel2id[d["title"]] for d in unseen]).repeat(3)  # tells documents apart
         margin = np.tile([1.0, 2.0, 3.0], len(unseen))
         folds.append(Margins(place, head, tail, relation, margin, np.zeros((len(place), 0), dtype=bool)))
-    split = Split("train", source / sparse.TRAIN, documents)
-    stage = sparse.CrossFitted("sparse", rel2id, {"train": split}, {"train": [(0,)] * 4 + [()]}, folds=folds)
-    assert stage.triples(split) == [[(2, str(i), 0), (0, str(i), 1)] for i in range(4)] + [[]]
+    found = sparse.cross_fitted(folds, [(0,)] * 4 + [()], rel2id)
+    assert found == [[(2, str(i), 0), (0, str(i), 1)] for i in range(4)] + [[]]
 
 
 def test_sampling_keeps_every_pair_with_a_relation(script):
@@ -146,24 +143,24 @@ def test_sampling_keeps_every_pair_with_a_relation(script):
     pairs = [[i, i + 1] for i in range(400)]
     alone = {"hts": pairs[:1], "labels": labels[8:9].tolist()}
     features = [{"hts": pairs, "labels": labels.tolist(), "title": "kept"}, *[alone] * 50]
-    made = sparse.sample(Prepared(features, list(range(3, 54)), {3: []}, 7), BACKBONES["atlop"], 66)
+    made = sparse.sample(Prepared(features, list(range(3, 54)), [[]], 7), BACKBONES["atlop"], 66)
     assert made.features[0]["hts"][:8] == pairs[:8]
     assert 60 < len(made.features[0]["hts"]) - 8 < 140
     assert made.documents[0] == 3
     assert 0 < len(made.documents) - 1 == len(made.features) - 1 < 25
-    assert (made.injected, made.left_out) == ({3: []}, 7)
+    assert (made.injected, made.left_out) == ([[]], 7)
     assert len(features[0]["hts"]) == 400
 
 
 def test_sparse_models_are_trained_in_every_way(script, run_folder, tmp_path, monkeypatch):
-    sparse, probe, run = script("sparse"), script("probe"), script("run")
+    sparse, probe = script("sparse"), script("probe")
     shutil.copytree(run_folder, tmp_path / "full")
     shutil.copytree(run_folder.parent / "corpus", tmp_path / "corpus")
-    train = Finished(tmp_path / "full").train
+    train = FinishedRun(tmp_path / "full").train
     ends = [[(label["h"], label["r"], label["t"]) for label in (d["labels"][0], d["labels"][-1])] for d in train]
     dense = [[t for t in ts if gold_salient(d) in (t[0], t[2])] for d, ts in zip(train, ends, strict=True)]
     assert 0 < sum(map(len, dense)) < 2 * len(train)
-    rel2id = Finished(tmp_path / "full").run.rel2id
+    rel2id = FinishedRun(tmp_path / "full").rel2id
     for k in range(sparse.FOLDS):  # models that predict just the first and the last gold triple of a document
         cells = [(place, h, t, rel2id[r]) for place, ts in enumerate(ends[k :: sparse.FOLDS]) for h, r, t in ts]
         folder = sparse.fold(tmp_path, k, 0) / "base"
@@ -171,21 +168,13 @@ def test_sparse_models_are_trained_in_every_way(script, run_folder, tmp_path, mo
         margins = Margins(*np.array(cells).T, np.ones(len(cells)), np.zeros((len(cells), 0), dtype=bool))
         margins.save(folder / "margins_test.npz")
 
-    def train_here(experiments, backbone, recipe, seed, *, name, kind, stage, options, fused):
+    monkeypatch.setattr(sys, "argv", ["sparse.py"])
+    for name, way in sparse.WAYS.items():
         target = Store(tmp_path / name)
-        target.root.mkdir()
         for before in ("base", "identify", "dense"):
             target.adopt(before, Store(run_folder))
-        assert (stage, fused) == ("sparse", True)
-        probe.train(kind, None, bundles.arguments(target.root, *options))
-        return target
-
-    monkeypatch.setattr(sys, "argv", ["sparse.py"])
-    monkeypatch.setattr(run.Experiments, "__init__", lambda self: None)
-    monkeypatch.setattr(run.Experiments, "runs", lambda *_: SimpleNamespace(path=lambda *_: tmp_path / "full"))
-    monkeypatch.setattr(sparse, "train_folds", lambda *_: None)
-    monkeypatch.setattr(sparse, "probe", train_here)
-    results = sparse.measure(run.Experiments(), "atlop", "from-base", [0])
+        probe.train(way.kind, None, bundles.arguments(target.root, *way.options))
+    results = sparse.score_ways({name: {0: FinishedRun(tmp_path / name)} for name in ("full", *sparse.WAYS)})
     assert all(results.scores[row.name][0].metrics.keys() == {"dev", "test"} for row in results.study.rows.values())
     injected = {
         name: json.loads((tmp_path / name / "sparse" / "injected.json").read_text()) for name in ("full", *sparse.WAYS)

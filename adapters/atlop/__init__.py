@@ -1,4 +1,4 @@
-"""What ATLOP (https://github.com/wzhouad/ATLOP) looks like: its model, its batches, its train script."""
+"""ATLOP (https://github.com/wzhouad/ATLOP): descriptions of its model, its batches and its train script."""
 
 from segdre_plugin.backbones.backbone import Backbone, Pooling
 from segdre_plugin.backbones.script import Script

@@ -1,4 +1,4 @@
-"""What DREEAM (https://github.com/YoumiMa/dreeam) looks like: its model, its batches, its train script."""
+"""DREEAM (https://github.com/YoumiMa/dreeam): descriptions of its model, its batches and its train script."""
 
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
@@ -35,13 +35,13 @@ BACKBONE = Backbone(
 
 
 def _scores(score: float, metrics: Mapping[str, float]) -> tuple[Any, ...]:
-    """Scores, what is printed, and the predictions that the script would write; it keeps the best ``dev_F1_ign``."""
+    """Return scores, printed scores and no predictions; the script keeps the best ``dev_F1_ign``."""
     scores = {f"dev_{name}": 100 * value for name, value in ({"F1_ign": score} | dict(metrics)).items()}
     return scores, {name: round(value, 2) for name, value in scores.items()}, [], []
 
 
 def _not_below_zero(evaluate: Callable[..., Any]) -> Callable[..., Any]:
-    """A model that predicts nothing scores -100, below where the script starts: it would keep no checkpoint."""
+    """Score a model that predicts nothing with 0: at the script's own -100 it would keep no checkpoint."""
 
     def evaluated(*args: Any, **kwargs: Any) -> Any:
         scores, *rest = evaluate(*args, **kwargs)
@@ -51,7 +51,7 @@ def _not_below_zero(evaluate: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _with_lists(to_official: Callable[..., Any]) -> Callable[..., Any]:
-    """The script compares arrays to ``[]``, which NumPy 1.25 and later refuse; lists of rows do as well."""
+    """Pass lists of rows in place of arrays, which the script compares to ``[]``: NumPy 1.25 and later refuse that."""
 
     def converted(preds: Any, features: Any, **arrays: Any) -> Any:
         return to_official(preds, features, **{name: list(rows) for name, rows in arrays.items()})
@@ -80,7 +80,7 @@ SCRIPT = Script(
     required=("pandas",),
     silent=("dump_to_file", "create_directory"),
     leftovers=("last.ckpt",),
-    mends={"evaluate": _not_below_zero, "to_official": _with_lists},
+    fixes={"evaluate": _not_below_zero, "to_official": _with_lists},
     trains="do_train",
     predicts={"do_train": False, "eval_mode": "single", "load_path": ""},
     fuses=lambda args: args.eval_mode == "fushion",

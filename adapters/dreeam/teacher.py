@@ -7,7 +7,7 @@ from typing import Any
 
 
 def teacher_problems(path: Path, documents: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say why DREEAM's reader cannot go through a file of teacher attentions; it is the reader that unpickles it first.
+    """List the problems of a file of teacher attentions, once DREEAM's reader, which unpickles it first, has failed.
 
     Args:
         path: the file.
@@ -22,7 +22,7 @@ def teacher_problems(path: Path, documents: Sequence[Mapping[str, Any]]) -> list
     except Exception as error:  # a broken pickle raises nearly anything
         return [f"{path}: cannot be read: {type(error).__name__}: {error}"]
     if not isinstance(attentions, Sequence):
-        return [f"{path}: expected a list with an array for each document, found {type(attentions).__name__}"]
+        return [f"{path}: expected a list with an array for each document, got {type(attentions).__name__}"]
     wrong = [i for i, rows in enumerate(attentions[: len(documents)]) if getattr(rows, "ndim", None) != 2]
     if len(attentions) < len(documents):
         first = documents[len(attentions)].get("title")

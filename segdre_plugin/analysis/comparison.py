@@ -1,13 +1,13 @@
-"""Is one set of predictions better than another? Paired tests over documents.
+"""Is one set of predictions better than another (paired tests over documents), and which mistakes does it make?
 
-F1 is no mean over documents, so what is resampled are documents, and F1 is computed anew from the sums of their counts:
+F1 is not a mean over documents, so documents are resampled, and F1 is computed again from the sums of their counts:
 
 - Confidence interval: paired bootstrap (percentiles). Documents are drawn with replacement, and both systems are scored
   on the same draw.
 - p-value: paired permutation test, two-sided. Under the null hypothesis the two systems are exchangeable document by
   document, so the predictions of each document are swapped or not, with probability 1/2 each.
 
-Both say how much the difference owes to the choice of test documents. Neither says anything of training seeds.
+Both measure how much the difference owes to the choice of test documents, neither how much to training seeds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from segdre_plugin.vocabulary import Document, FloatArray, IntArray, Triple, lab
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the tests say of F1(first) - F1(second), in fractions.
+    """Result of the tests on F1(first) - F1(second), in fractions.
 
     Attributes:
         f1: F1 of both.
@@ -37,7 +37,7 @@ class Comparison:
         confidence: of the interval.
         p_value: two-sided.
         documents: how many units were resampled: the gold documents, and each unknown title that a system predicts.
-        resamples: how often.
+        resamples: number of resamples.
         seed: of the generator.
     """
 
@@ -76,6 +76,43 @@ def count(predictions: Sequence[Mapping[str, Any]], documents: Sequence[Document
     return {title: [counts[title] for counts in sums] for title in titles}
 
 
+def mistakes(predictions: Sequence[Mapping[str, Any]], documents: Sequence[Document]) -> dict[str, float]:
+    """Sort wrong predictions and missed triples by kind.
+
+    A wrong prediction (h, r, t) has gold in the other direction: (t, r, h); or else on its pair, with another relation;
+    or none on its pair. A triple is missed although another relation is predicted on its pair, or with no prediction
+    on its pair.
+
+    Args:
+        predictions: in the official format, well-formed.
+        documents: with gold.
+
+    Returns:
+        Shares of all distinct predictions: ``wrong_direction``, ``wrong_relation`` and ``wrong_pair``, which add up
+        with the precision to 1; and shares of all gold triples: ``missed_relation`` and ``missed_pair``, which add up
+        with the recall to 1. 0 where there is nothing to divide by.
+    """
+    gold, found = distinct(predictions, documents)
+    gold_pairs, found_pairs = ({_pair(triple) for triple in triples} for triples in (gold, found))
+    wrong, missed = found - gold, gold - found
+    turned = {(title, Triple(h, r, t)) for title, (h, r, t) in wrong if (title, Triple(t, r, h)) in gold}
+    elsewhere = {triple for triple in wrong - turned if _pair(triple) in gold_pairs}
+    noticed = {triple for triple in missed if _pair(triple) in found_pairs}
+    n_found, n_gold = max(1, len(found)), max(1, len(gold))
+    return {
+        "wrong_direction": len(turned) / n_found,
+        "wrong_relation": len(elsewhere) / n_found,
+        "wrong_pair": len(wrong - turned - elsewhere) / n_found,
+        "missed_relation": len(noticed) / n_gold,
+        "missed_pair": len(missed - noticed) / n_gold,
+    }
+
+
+def _pair(located: Located) -> tuple[str, int, int]:
+    title, triple = located
+    return title, triple.head, triple.tail
+
+
 def compare(
     first: Mapping[str, Sequence[int]],
     second: Mapping[str, Sequence[int]],
@@ -84,20 +121,20 @@ def compare(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Comparison:
-    """Compare two systems on the same documents; the module's docstring says what is resampled.
+    """Compare two systems on the same documents; see the module's docstring for the tests.
 
     Args:
-        first: what :func:`count` says of one system.
-        second: the same of the other.
+        first: counts of one system, from :func:`count`.
+        second: those of the other.
         resamples: of the bootstrap, and of the permutation test.
         confidence: of the interval.
-        seed: the same seed gives the same numbers.
+        seed: of the generator.
 
     Returns:
         The comparison; where the systems do the same everywhere, an interval of 0 and a p-value of 1.
 
     Raises:
-        SegDREError: if there are less than two documents, or an argument is out of its range.
+        SegDREError: if there are fewer than two documents, or an argument is out of its range.
     """
     from scipy import stats  # takes a second to load, which scoring without a comparison need not wait for
 

@@ -1,76 +1,18 @@
-"""``segdre evaluate`` and ``segdre validate``: files against gold, and files on their own."""
+"""``segdre evaluate``: predictions against gold, or against each other."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from segdre_plugin.analysis.comparison import Comparison, compare, count
-from segdre_plugin.data.documents import check
-from segdre_plugin.data.files import check_output, read_json, write_json
+from segdre_plugin.data.documents import load_gold
+from segdre_plugin.data.files import check_output, write_json
 from segdre_plugin.data.stream import Broken, read_values
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.metrics import evaluate, has_gold
-from segdre_plugin.seg.score_table import COLUMNS, EVIDENCE_COLUMNS
-from segdre_plugin.vocabulary import Document, entities, labels
-
-ALL = 1_000_000_000  # problems that validate lists
-
-
-def load_gold(path: Path, rel2id: Mapping[str, int] | None = None) -> list[Document]:
-    """Read DocRED documents from JSON or JSONL.
-
-    Args:
-        path: the file.
-        rel2id: the known relations; None leaves relations unchecked.
-
-    Returns:
-        The documents.
-
-    Raises:
-        SegDREError: if it cannot be read, or with the list of all problems found in it.
-    """
-    return list(read_gold(path, rel2id))
-
-
-def read_gold(path: Path, rel2id: Mapping[str, int] | None = None) -> Iterator[Document]:
-    """Read DocRED documents one by one; their file may be larger than memory.
-
-    Args:
-        path: JSON or JSONL.
-        rel2id: the known relations; None leaves relations unchecked.
-
-    Yields:
-        The documents; after a problem no more of them.
-
-    Raises:
-        SegDREError: if the file cannot be read, or at its end with the list of all problems found in it.
-    """
-    problems: list[str] = []
-    for document, found in check(read_values(path), rel2id):
-        problems += found
-        if not problems:
-            yield document
-    raise_all(problems, f"{path}: {len(problems)} problems", "fix or remove these documents", limit=ALL)
-
-
-def validate(path: Path, rel2id: Path | None = None) -> str:
-    """Check a data file.
-
-    Args:
-        path: DocRED documents, JSON or JSONL.
-        rel2id: the relations that may occur; None leaves relations unchecked.
-
-    Returns:
-        A line on what it holds. Raises SegDREError with every problem in the file.
-    """
-    documents = load_gold(path, None if rel2id is None else read_json(rel2id, "relations"))
-    found = [entity for document in documents for entity in entities(document)]
-    triples = sum(len(labels(document)) for document in documents)
-    mentions = sum(map(len, found))
-    return f"{path}: {len(documents)} documents, {len(found)} entities, {mentions} mentions, {triples} triples"
 
 
 def load_predictions(path: Path) -> list[dict[str, Any]]:
@@ -94,7 +36,7 @@ def load_predictions(path: Path) -> list[dict[str, Any]]:
             rows += [{"title": value.get("title")} | triple for triple in value["triples"] if isinstance(triple, dict)]
         else:
             rows.append(value)
-    raise_all(problems, f"{path}: {len(problems)} broken lines", "write them again")
+    raise_all(problems, f"{path}: {len(problems)} broken lines", "write the file again")
     return rows
 
 
@@ -137,7 +79,9 @@ def run(
 
 
 def print_report(report: Mapping[str, Any], gold: Path) -> None:
-    """Print the results of :func:`run` as a table."""
+    """Print the numbers of :func:`run`."""
+    from segdre_plugin.seg.score_table import COLUMNS, EVIDENCE_COLUMNS  # nothing of a run is needed before
+
     if not report["gold"]:
         print(f"no gold: no document of {gold} has labels, so there is nothing to compare with")
         return
@@ -156,7 +100,7 @@ def print_report(report: Mapping[str, Any], gold: Path) -> None:
 
 
 def sentence(found: Comparison, names: Sequence[str]) -> str:
-    """Return a comparison in words."""
+    """Return a comparison as a sentence."""
     return (
         f"F1 of {names[0]} - F1 of {names[1]}: {100 * found.difference:+.2f} points, "
         f"{100 * found.confidence:.0f} % confidence interval [{100 * found.low:+.2f}, {100 * found.high:+.2f}] "

@@ -1,1 +1,1 @@
-"""What ATLOP-like code looks like, and the hooks that go into it; knows no stage."""
+"""Descriptions of ATLOP-like models and train scripts, and the hooks that go into the models; knows no stage."""

@@ -1,6 +1,6 @@
-"""What goes into the encoder's attention and what comes out of it, for every supported transformers version.
+"""The encoder's attention, its mask and its weights, for every supported transformers version.
 
-The visible matrix (eq. 10) has to reach the encoder in the one form that its version of transformers reads rightly:
+The visible matrix (eq. 10) has to reach the encoder in the one form that its version of transformers reads correctly:
 up to 4.x a 3-D mask of 0 and 1, from 5.0 on a 4-D additive float mask. Other forms raise, or let hidden pairs leak
 without a word. :func:`mask_form` therefore tries the forms on the encoder itself and looks at the attention.
 """
@@ -71,7 +71,7 @@ def visible_tokens(node_ids: Tensor, visibility: Tensor, present: Tensor) -> Ten
 
 
 def mask_form(encoder: nn.Module) -> MaskForm:
-    """Find the form of pairwise mask that this encoder reads rightly, by trying it on four tokens.
+    """Find the form of pairwise mask that this encoder reads correctly, by trying each on four tokens.
 
     Args:
         encoder: a transformers encoder whose attention implementation is eager.
@@ -104,13 +104,13 @@ def mask_form(encoder: nn.Module) -> MaskForm:
 
 
 def check_outputs(encoder: nn.Module) -> None:
-    """Make sure that the encoder gives attention weights, which the backbones pool.
+    """Refuse an encoder that does not return attention weights, which the backbones pool.
 
     Args:
         encoder: a transformers encoder.
 
     Raises:
-        SegDREError: if it gives none, or does not take the arguments of the BERT and RoBERTa families.
+        SegDREError: if it returns none, or does not take the arguments of the BERT and RoBERTa families.
     """
     try:
         attention = probe(encoder, torch.ones(1, 4)).attentions
@@ -121,24 +121,24 @@ def check_outputs(encoder: nn.Module) -> None:
         ) from error
     if not attention:
         raise SegDREError(
-            f"{type(encoder).__name__}: the encoder gives no attention weights",
+            f"{type(encoder).__name__}: the encoder returns no attention weights",
             'load it with AutoModel.from_pretrained(..., attn_implementation="eager")',
         )
 
 
 def encoder_dtype(encoder: nn.Module) -> torch.dtype:
-    """Tell the floating type of the encoder's weights."""
+    """Return the floating type of the encoder's weights."""
     return next(p.dtype for p in encoder.parameters() if p.is_floating_point())
 
 
 def force_eager(encoder: nn.Module) -> Callable[[], None]:
-    """Make the encoder compute attention weights (no other implementation gives them).
+    """Make the encoder compute attention weights (no other implementation returns them).
 
     Args:
         encoder: a transformers encoder.
 
     Returns:
-        A function that puts the former implementation back.
+        A function that restores the former implementation.
     """
     config: Any = encoder.config
     before = getattr(config, "_attn_implementation", "eager")
@@ -170,7 +170,7 @@ def probe(encoder: nn.Module, mask: Tensor) -> Any:
         mask: its attention mask, for one document of four tokens.
 
     Returns:
-        What the encoder gives.
+        The encoder's output.
     """
     device = next(encoder.parameters()).device
     training = {module: module.training for module in encoder.modules()}
@@ -189,14 +189,14 @@ def probe(encoder: nn.Module, mask: Tensor) -> Any:
 
 
 def position_range(encoder: nn.Module, transformer_type: str) -> tuple[int, int]:
-    """Return which position ids an encoder has for tokens.
+    """Return the range of an encoder's position ids.
 
     Args:
         encoder: a transformers encoder.
         transformer_type: bert (positions start at 0) or roberta (they start after the padding index).
 
     Returns:
-        How many positions there are, and the first one.
+        The number of positions, and the first one.
     """
     config: Any = encoder.config
     offset = int(config.pad_token_id) + 1 if transformer_type == "roberta" else 0

@@ -1,4 +1,4 @@
-"""What a backbone looks like, as data: attribute names, the layout of a batch, the windows of a long document.
+"""Descriptions of backbones, as data: attribute names, the layout of a batch, the windows of a long document.
 
 An adapter is one :class:`Backbone` (and, for ``--seg``, one :class:`~segdre_plugin.backbones.script.Script`). Nothing
 here imports a backbone: models are recognised by their attributes and by the arguments of their ``forward``.
@@ -20,12 +20,12 @@ METHODS = ("encode", "get_hrt")  # what every descendant of ATLOP has
 
 @dataclass(frozen=True)
 class Pooling:
-    """How a backbone's ``get_hrt`` pools; what the fast path has to know of it.
+    """The pooling of a backbone's ``get_hrt``, as far as the fast path has to know it.
 
     Attributes:
         epsilon: added to the sum of a pair's attention before it is divided by it.
-        layers: of how many of the encoder's last layers the attention is read.
-        with_attention: ``get_hrt`` also gives the attention of each pair and the number of pairs of each document.
+        layers: number of the encoder's last layers whose attention is averaged.
+        with_attention: ``get_hrt`` also returns the attention of each pair and the number of pairs of each document.
     """
 
     epsilon: float
@@ -38,23 +38,23 @@ class Backbone:
     """An ATLOP-descended backbone.
 
     Attributes:
-        name: what users call it (``adapter="atlop"``).
-        repository: where its code lives, for messages.
+        name: the one that users pass (``adapter="atlop"``).
+        repository: address of its code, for messages.
         batch: the ``forward`` arguments that a collated batch holds, in the batch's order.
         constants: further arguments of ``forward`` when predicting.
         not_for_prediction: arguments of ``batch`` that are left out when predicting.
         pair_fields: fields of a feature that have one entry for each entity pair, besides ``hts``.
         token_fields: those of them whose entries are distributions over the document's tokens.
         copied: arguments of ``forward`` that the model writes into; it gets copies of them.
-        evidence: key of ``forward``'s output under which predicted evidence is, bool [pairs, sentences]; None: no such.
+        evidence: key of predicted evidence in ``forward``'s output, bool [pairs, sentences]; None if there is none.
         evidence_labels: field of a feature that holds gold evidence; None in it means training without.
         evidence_loss: attribute with the evidence loss, a mean over positive pairs (NaN where there is none).
         encoder: attribute that holds the transformers encoder.
         classifier: attribute that maps grouped bilinear features to relation logits.
         loss: attribute with ``forward(logits, labels)`` and ``get_label(logits, num_labels)``.
-        window: how many tokens the backbone feeds to its encoder at once.
-        end_tokens: how many tokens end a window, by ``config.transformer_type``.
-        pooling: how ``get_hrt`` pools; None: there is no fast path.
+        window: most tokens that the backbone passes to its encoder at once.
+        end_tokens: number of tokens that end a window, by ``config.transformer_type``.
+        pooling: the pooling of ``get_hrt``; None: there is no fast path.
     """
 
     name: str
@@ -76,24 +76,24 @@ class Backbone:
     pooling: Pooling | None = None
 
     def problems(self, model: Any) -> list[str]:
-        """List what keeps ``model`` from being this backbone, one line each; empty if nothing does."""
+        """List the differences between ``model`` and this description, one line each; empty if it fits."""
         cls = type(model).__name__
         if not isinstance(model, nn.Module):
-            return [f"{cls} is no torch.nn.Module"]
+            return [f"{cls} is not a torch.nn.Module"]
         attributes = (self.encoder, self.classifier, self.loss, self.evidence_loss, *METHODS, "config", "num_labels")
         found = [f"{cls}.{name}: missing" for name in attributes if name is not None and not hasattr(model, name)]
         classifier = getattr(model, self.classifier, None)
         if classifier is not None and not isinstance(classifier, nn.Linear):
-            found.append(f"{cls}.{self.classifier}: expected torch.nn.Linear, found {type(classifier).__name__}")
+            found.append(f"{cls}.{self.classifier}: expected torch.nn.Linear, got {type(classifier).__name__}")
         encoder = getattr(model, self.encoder, None)
         if encoder is not None and not hasattr(encoder, "config"):
-            found.append(f"{cls}.{self.encoder}: expected a transformers encoder, found {type(encoder).__name__}")
+            found.append(f"{cls}.{self.encoder}: expected a transformers encoder, got {type(encoder).__name__}")
         loss = getattr(model, self.loss, None)
         if loss is not None and not hasattr(loss, "get_label"):
             found.append(f"{cls}.{self.loss}: {type(loss).__name__} has no get_label(logits, num_labels)")
         kind = getattr(getattr(model, "config", None), "transformer_type", None)
         if hasattr(model, "config") and kind not in self.end_tokens:
-            found.append(f"{cls}.config.transformer_type: expected one of {sorted(self.end_tokens)}, found {kind!r}")
+            found.append(f"{cls}.config.transformer_type: expected one of {sorted(self.end_tokens)}, got {kind!r}")
         missing = [name for name in self.batch if name not in inspect.signature(model.forward).parameters]
         return found + [f"{cls}.forward: no argument {name!r}" for name in missing]
 
@@ -101,8 +101,8 @@ class Backbone:
         """Return the keyword arguments of ``forward`` for predicting a collated batch.
 
         Args:
-            batch: what the backbone's collate function returned.
-            device: where tensors go.
+            batch: the output of the backbone's collate function.
+            device: the model's.
 
         Returns:
             Arguments by name, tensors on ``device``, ``labels`` only if ``forward`` needs them.
@@ -113,14 +113,14 @@ class Backbone:
 
 
 def find_backbone(model: Any, adapter: str | Backbone | None = None) -> Backbone:
-    """Return which backbone a model is.
+    """Find the description that fits a model.
 
     Args:
-        model: the model.
-        adapter: its name or spec; None looks through all known ones and takes the most specific that fits.
+        model: a backbone's model.
+        adapter: a name or a description; None takes the most specific one that fits.
 
     Returns:
-        The backbone.
+        The description.
 
     Raises:
         SegDREError: if the name is unknown, or the model lacks something; lists everything it lacks.
@@ -151,10 +151,10 @@ def get_backbone(adapter: str | Backbone) -> Backbone:
     """Look a backbone up by name.
 
     Args:
-        adapter: its name, or a spec, which is given back.
+        adapter: a name, or a description, which is returned as it is.
 
     Returns:
-        The backbone.
+        The description.
 
     Raises:
         SegDREError: if the name is unknown.
@@ -168,7 +168,7 @@ def get_backbone(adapter: str | Backbone) -> Backbone:
 
 
 def _known() -> dict[str, Backbone]:
-    """Import the adapters only when one is looked for: they import this module."""
+    """Import the adapters on use: they import this module."""
     from segdre_plugin.adapters import BACKBONES
 
     return BACKBONES

@@ -16,7 +16,7 @@ WINDOW = 16  # batches among which features are sorted by length: enough to pad 
 class LengthBuckets:
     """Batches for training: shuffled features, sorted by length inside windows of some batches, in shuffled order.
 
-    Stands in the place of a data loader's ``batch_sampler``; draws from torch's generator, anew each epoch.
+    Takes the place of a data loader's ``batch_sampler``; draws from torch's generator, again each epoch.
 
     Args:
         lengths: tokens of each feature.

@@ -1,4 +1,4 @@
-"""From a backbone's features to those of a stage: its pairs (sections 3.4, 3.5) and its branches (eq. 9).
+"""Features restricted to pairs of entities (sections 3.4, 3.5) and extended with branches (eq. 9).
 
 A feature is the dictionary that the backbone's reader makes of a document: ``input_ids``, ``entity_pos``, ``hts`` and
 fields with one entry for each pair. Features are never changed; a stage gets new dictionaries that share the rest.
@@ -14,9 +14,11 @@ import numpy as np
 from segdre_plugin.backbones.backbone import Backbone
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.injection import BoolArray, Group, Injection, Span, inject_groups
-from segdre_plugin.salient import Salient, as_chain, dense_mask
+from segdre_plugin.salient import Salient, as_chain
 
 Feature = dict[str, Any]
+EntityPositions = Sequence[Sequence[Sequence[tuple[int, int]]]]  # [document][entity][mention] -> (start, end)
+Pairs = Sequence[Sequence[Sequence[int]]]  # [document][pair] -> head, tail
 
 FEATURE = "segdre"  # the field that holds a feature's injections, one for each window
 START_TOKENS = 1  # [CLS] or <s>: entity positions do not count it
@@ -52,24 +54,6 @@ def keep_pairs(feature: Feature, keep: BoolArray, backbone: Backbone) -> Feature
     return restricted
 
 
-def stage_pairs(feature: Feature, stage: str, salient: Salient) -> BoolArray:
-    """Return which pairs of a document belong to a stage.
-
-    Args:
-        feature: the backbone's feature.
-        stage: base and identify take all pairs, dense those that involve a salient entity (section 3.4), sparse the
-            others (section 3.5).
-        salient: the salient entity, or several.
-
-    Returns:
-        bool [pairs].
-    """
-    if stage in ("base", "identify"):
-        return np.ones(len(feature["hts"]), dtype=bool)
-    dense = dense_mask(feature["hts"], salient)
-    return dense if stage == "dense" else ~dense
-
-
 def visible_entities(feature: Feature, backbone: Backbone, transformer_type: str) -> list[bool]:
     """Return which entities have a mention that the encoder sees.
 
@@ -94,7 +78,7 @@ def visible_entities(feature: Feature, backbone: Backbone, transformer_type: str
 
 
 class Window:
-    """One window of a document: which tokens it holds and where they stand in it.
+    """One window of a document: its tokens and their places in it.
 
     Attributes:
         document: (start, end), the document's tokens that the backbone reads from this window.
@@ -114,7 +98,7 @@ class Window:
 
 
 def windows(n: int, backbone: Backbone, transformer_type: str) -> list[Window]:
-    """Return how the backbone cuts a document of ``n`` tokens: one window, or two that overlap.
+    """Return the windows into which the backbone cuts a document of ``n`` tokens: one, or two that overlap.
 
     Args:
         n: tokens, special ones included.
@@ -122,7 +106,7 @@ def windows(n: int, backbone: Backbone, transformer_type: str) -> list[Window]:
         transformer_type: bert or roberta.
 
     Returns:
-        The windows, in the order in which the backbone feeds them to its encoder.
+        The windows, in the order in which the backbone passes them to its encoder.
     """
     if n <= backbone.window:
         return [Window((0, n), 0)]
@@ -154,7 +138,7 @@ def add_branches(
         owners: for each branch the salient entity on which it hangs; None hangs all on the first one.
         backbone: says how long a window is.
         transformer_type: bert or roberta.
-        max_positions: how many positions the encoder has.
+        max_positions: number of the encoder's positions.
         position_offset: the first position id.
         link: let the mentions of the entity that a branch names see it too.
 
@@ -170,7 +154,7 @@ def add_branches(
     if chain and sum(map(len, hung.values())) < len(branches):
         raise SegDREError(
             f"document {feature.get('title')!r}: {len(branches)} branches hang on {list(known)}, salient are {chain}",
-            "give a salient entity for each branch",
+            "pass owners: a salient entity for each branch",
         )
     parts: list[Injection] = []
     for window in windows(len(ids), backbone, transformer_type):

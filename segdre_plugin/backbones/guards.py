@@ -1,17 +1,23 @@
-"""Forward hooks that keep a backbone's forward from doing harm where stages differ from what it was written for."""
+"""Forward hooks around a whole model: what its ``forward`` must be kept from doing, and in which precision it computes.
+
+Stages differ from what a backbone was written for: a batch is used more than once, and may lack positive pairs. The
+hooks of the encoder are in :mod:`segdre_plugin.backbones.hooks`. All of them are classes and no closures, so that they
+go with a deep copy of the model.
+"""
 
 from __future__ import annotations
 
 import inspect
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from segdre_plugin.backbones.hooks import Wrapped
+from segdre_plugin.backbones.hooks import WrapState
 
 
-class CopyArguments:
-    """Hand ``forward`` copies of those tensors that it writes into.
+class ArgumentCopier:
+    """Pass ``forward`` copies of those tensors that it writes into.
 
     Args:
         names: the arguments.
@@ -31,19 +37,56 @@ class CopyArguments:
         return bound.args, bound.kwargs
 
 
-class ZeroOverNothing:
-    """Return a mean over no pair as 0: a batch of dense or sparse pairs may have no positive one, and NaN spreads."""
+class EmptyMeanGuard:
+    """Make the mean over no pair 0: a batch of dense or sparse pairs may have no positive one, and NaN spreads."""
 
     def __call__(self, loss: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        """Change the loss's output."""
+        """Change the loss's output; the sum over nothing is 0 and keeps the gradient's path."""
         return output if len(args[0]) else args[0].sum()
 
 
-def guard(model: nn.Module, wrapped: Wrapped) -> None:
-    """Hang the guards that the backbone needs into a model, each with its undo step."""
-    backbone = wrapped.backbone
+class AutocastEntry:
+    """Begin mixed precision in bfloat16 before ``forward``.
+
+    bfloat16 has float32's range, so no loss needs scaling. The classifier adds its products up in 32 bits and returns
+    logits in 32 bits (:mod:`segdre_plugin.backbones.fast.grouped`): thresholds are searched in steps of 0.1, and
+    bfloat16 has steps of 0.125 from 16 on.
+    """
+
+    def __init__(self) -> None:
+        self.contexts: list[torch.autocast] = []
+
+    def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Begin it on the model's device."""
+        context = torch.autocast(next(model.parameters()).device.type, dtype=torch.bfloat16)
+        context.__enter__()
+        self.contexts.append(context)
+
+
+class AutocastExit:
+    """End mixed precision after ``forward``, also when it failed."""
+
+    def __init__(self, entry: AutocastEntry) -> None:
+        self.entry = entry
+
+    def __call__(self, *_: Any) -> None:
+        """End what was begun."""
+        while self.entry.contexts:
+            self.entry.contexts.pop().__exit__(None, None, None)
+
+
+def guard(model: nn.Module, state: WrapState) -> None:
+    """Register the guards that the model's backbone needs, each with its undo step."""
+    backbone = state.backbone
     if backbone.copied:
-        copy = CopyArguments(backbone.copied, inspect.signature(model.forward))
-        wrapped.undo.append(model.register_forward_pre_hook(copy, with_kwargs=True).remove)
+        copy = ArgumentCopier(backbone.copied, inspect.signature(model.forward))
+        state.undo.append(model.register_forward_pre_hook(copy, with_kwargs=True).remove)
     if backbone.evidence_loss:
-        wrapped.undo.append(getattr(model, backbone.evidence_loss).register_forward_hook(ZeroOverNothing()).remove)
+        state.undo.append(getattr(model, backbone.evidence_loss).register_forward_hook(EmptyMeanGuard()).remove)
+
+
+def use_bf16(model: nn.Module, state: WrapState) -> None:
+    """Let ``forward`` compute in bfloat16 where that is safe (``torch.autocast``), each hook with its undo step."""
+    entry = AutocastEntry()
+    state.undo.append(model.register_forward_pre_hook(entry, with_kwargs=True).remove)
+    state.undo.append(model.register_forward_hook(AutocastExit(entry), always_call=True).remove)

@@ -1,4 +1,4 @@
-"""The forward hooks of a wrapped model's encoder: branches in, branch tokens out (section 3.5, eq. 9-10).
+"""The state of a wrapped model, and its encoder's forward hooks: branches in, branch tokens out (eq. 9-10).
 
 The backbone's own ``encode`` cuts a document into windows and merges them again; the hooks work on the windows. A
 batch's injections travel as integers, linear in the number of tokens; the visible matrix is built on the device.
@@ -22,29 +22,29 @@ from segdre_plugin.backbones.backbone import Backbone
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.injection import Injection
 
-STATE = "_segdre"  # the attribute of a wrapped model that holds its Wrapped; no part of its state_dict
+STATE = "_segdre"  # the attribute that holds a wrapped model's WrapState; not in its state_dict
 
 
 class InjectedPositions(list[Any]):
     """A batch's ``entity_pos`` that carries the injections of its documents, one for each window.
 
-    The backbones' training loops hand ``entity_pos`` to ``forward`` as it is, so it can carry what they do not know.
+    The backbones' training loops pass ``entity_pos`` on to ``forward`` as it is, so it can carry what they do not know.
     """
 
     injections: list[Injection]
 
 
 @dataclass
-class Wrapped:
-    """What a wrapped model carries.
+class WrapState:
+    """The state of a wrapped model; :func:`wrap_state` returns it.
 
     Attributes:
-        stage: its stage.
-        backbone: what it looks like.
+        stage: base, identify, dense or sparse.
+        backbone: the model's description.
         undo: steps that undo the wrapping, in the order in which they were taken.
-        mask_form: how the encoder wants its pairwise mask; None where nothing is injected.
-        injections: those of the batch under way, one for each window.
-        width: tokens of a window of the call under way before branches were appended; 0 outside such a call.
+        mask_form: builds the encoder's pairwise mask; None where nothing is injected.
+        injections: those of the current batch, one for each window; None outside ``forward``.
+        width: tokens of a window in the current call, before branches were appended; 0 outside such a call.
         covered: bool [windows, width], where a branch stands in the padding of the window; None where none does.
     """
 
@@ -57,76 +57,94 @@ class Wrapped:
     covered: Tensor | None = None
 
 
-class TakeInjections:
+def wrap_state(model: nn.Module) -> WrapState:
+    """Return the state that ``wrap_model`` gave a model.
+
+    Args:
+        model: a wrapped model.
+
+    Returns:
+        Its state.
+
+    Raises:
+        SegDREError: if the model is not wrapped.
+    """
+    state: WrapState | None = getattr(model, STATE, None)
+    if state is None:
+        raise SegDREError(f"this {type(model).__name__} is not wrapped", "call wrap_model(model, stage=...) first")
+    return state
+
+
+class InjectionReceiver:
     """Keep a batch's injections for the encoder's calls while ``forward`` runs.
 
     The hooks are classes and no closures, so that they go with a deep copy of the model.
     """
 
-    def __init__(self, wrapped: Wrapped, signature: inspect.Signature) -> None:
-        self.wrapped = wrapped
+    def __init__(self, state: WrapState, signature: inspect.Signature) -> None:
+        self.state = state
         self.signature = signature
 
     def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Look for them in ``forward``'s arguments."""
+        """Take them from ``forward``'s arguments."""
         positions = self.signature.bind(*args, **kwargs).arguments.get("entity_pos")
         if not isinstance(positions, InjectedPositions):
             raise SegDREError(
                 "stage sparse got a batch without injections",
                 "prepare features with prepare_features and collate them with wrap_collate(collate_fn)",
             )
-        self.wrapped.injections = positions.injections
+        self.state.injections = positions.injections
 
 
-class DropInjections:
-    """Forget a batch's injections, also when its ``forward`` failed."""
+class InjectionReset:
+    """Forget a batch's injections after its ``forward``, also when that failed."""
 
-    def __init__(self, wrapped: Wrapped) -> None:
-        self.wrapped = wrapped
+    def __init__(self, state: WrapState) -> None:
+        self.state = state
 
     def __call__(self, *_: Any) -> None:
         """Forget them."""
-        self.wrapped.injections, self.wrapped.width, self.wrapped.covered = None, 0, None
+        self.state.injections, self.state.width, self.state.covered = None, 0, None
 
 
-class AppendBranches:
-    """Append the branches to the windows that the backbone feeds to its encoder."""
+class BranchAppender:
+    """Append the branches to the windows that the backbone passes to its encoder."""
 
-    def __init__(self, wrapped: Wrapped) -> None:
-        self.wrapped = wrapped
+    def __init__(self, state: WrapState) -> None:
+        self.state = state
 
     def __call__(self, encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Change the encoder's arguments."""
-        injections = self.wrapped.injections
+        injections = self.state.injections
         if injections is None:  # the encoder was called on its own
             return args, kwargs
         ids, mask = kwargs["input_ids"], kwargs["attention_mask"]
         _check_windows(injections, ids)
-        width = self.wrapped.width = ids.shape[1]
+        width = self.state.width = ids.shape[1]
         host = assemble(injections, width)
-        covered = host[2][:, :width] >= 0  # asked here, where a device need not be waited for
-        self.wrapped.covered = covered.to(ids.device) if covered.any() else None
+        covered = host[2][:, :width] >= 0  # on the host: no waiting for the device
+        self.state.covered = covered.to(ids.device) if covered.any() else None
         node_ids, position_ids, branch_ids, visibility = (part.to(ids.device) for part in host)
         visible = visible_tokens(node_ids, visibility, present_tokens(mask, branch_ids))
-        assert self.wrapped.mask_form is not None
+        assert self.state.mask_form is not None
         changed = {
             "input_ids": torch.where(branch_ids < 0, _padded(ids, branch_ids), branch_ids),
-            "attention_mask": self.wrapped.mask_form(visible, encoder_dtype(encoder)),
+            "attention_mask": self.state.mask_form(visible, encoder_dtype(encoder)),
             "position_ids": position_ids,
             "token_type_ids": torch.zeros_like(position_ids),
         }
         return args, kwargs | changed
 
 
-class CutBranches:
+class BranchCutter:
     """Cut the branch tokens off and put the outputs where the backbones look for them."""
 
-    def __init__(self, wrapped: Wrapped) -> None:
-        self.wrapped = wrapped
+    def __init__(self, state: WrapState) -> None:
+        self.state = state
 
     def __call__(self, encoder: nn.Module, args: tuple[Any, ...], output: Any) -> BaseModelOutput:
         """Change the encoder's output."""
-        width = self.wrapped.width or output.last_hidden_state.shape[1]
+        width = self.state.width or output.last_hidden_state.shape[1]
 
         def cut(layers: Any, square: bool) -> Any:
             if not layers:
@@ -137,7 +155,7 @@ class CutBranches:
 
         def uncovered(attention: Tensor) -> Tensor:
             """Padding that holds a branch gets no attention, like all padding."""
-            covered = self.wrapped.covered
+            covered = self.state.covered
             return attention if covered is None else attention.masked_fill(covered[:, None, None, :], 0.0)
 
         return BaseModelOutput(

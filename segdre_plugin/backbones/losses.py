@@ -55,12 +55,12 @@ class ThresholdLoss(nn.Module):
 
 
 class AdaptiveThresholdLoss(ThresholdLoss):
-    """Adaptive thresholding, ATL (Zhou et al. 2021, section 4.1); the reference model's own loss.
+    """Adaptive thresholding, ATL (Zhou et al. 2021, section "Adaptive Thresholding"); the reference model's own loss.
 
     L1 = - sum_{r in P} log( exp(s_r) / sum_{r' in P + 0} exp(s_r') )
     L2 = -              log( exp(s_0) / sum_{r' in N + 0} exp(s_r') )
 
-    and the loss of a pair is L1 + L2.
+    and the loss of a pair is L1 + L2. Value and gradient equal those of the authors' published implementation.
     """
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -114,12 +114,12 @@ class MarginLoss(ThresholdLoss):
 
 
 class BalancedSoftmaxLoss(MarginLoss):
-    """Balanced softmax (Zhang et al. 2021, "Document-level Relation Extraction as Semantic Segmentation", DocuNet).
+    """Balanced softmax (Su 2020, with a class 0 as the threshold; in relation extraction: Zhang et al. 2021, DocuNet).
 
     L = log( exp(s_0) + sum_{r in N} exp(s_r) ) + log( exp(-s_0) + sum_{r in P} exp(-s_r) )
 
-    Only differences to s_0 matter, so it is computed on margins. The authors then set s_0 to zero; here it stays the
-    threshold class, as the interface wants it and as the formula has it.
+    Only differences to s_0 matter, so it is computed on margins. Both sources then set s_0 to zero; here it stays the
+    logit of the threshold class, by which the backbones predict.
     """
 
     def of_pairs(self, margins: Tensor, positive: Tensor) -> Tensor:
@@ -139,8 +139,8 @@ class HingeBalanceLoss(MarginLoss):
     w_r = h_r / sum_{r' in P} h_r' for r in P,  h_r / sum_{r' in N} h_r' for r in N  (0 where all h_r' are 0)
     L = - sum_{r in P} w_r log sigmoid(s_r - s_0) - sum_{r in N} w_r log sigmoid(s_0 - s_r)
 
-    The formula is that of the authors' published implementation (its default m is 5), where gradients go through the
-    weights, too. The text of the paper beyond its abstract was not at hand: whether it writes the same was not checked.
+    This is the loss of the authors' published implementation (m is 5 there), gradients through the weights included. It
+    was compared with that code and not with the paper's equations: see docs/losses.md.
 
     Args:
         margin: m, in logits.
@@ -152,7 +152,7 @@ class HingeBalanceLoss(MarginLoss):
     def __init__(self, margin: float = 5.0) -> None:
         super().__init__()
         if not margin > 0:
-            raise SegDREError(f"HingeBalanceLoss: margin is {margin}", "give a positive number of logits")
+            raise SegDREError(f"HingeBalanceLoss: margin is {margin}", "pass a positive number of logits")
         self.margin = margin
 
     def of_pairs(self, margins: Tensor, positive: Tensor) -> Tensor:
@@ -180,13 +180,13 @@ def register_loss(name: str, factory: Callable[[], nn.Module]) -> None:
 
     Args:
         name: its name.
-        factory: makes it, without arguments; see :func:`build_loss` for what it has to give.
+        factory: makes it, without arguments; :func:`build_loss` lists what it has to be.
 
     Raises:
         SegDREError: if the name is taken.
     """
     if name in loss_names():
-        raise SegDREError(f"a loss {name!r} is there already", "take another name")
+        raise SegDREError(f"a loss {name!r} already exists", "register it under another name")
     _FACTORIES[name] = factory
 
 
@@ -196,7 +196,7 @@ def loss_names() -> tuple[str, ...]:
 
 
 def check_loss(name: str) -> None:
-    """Refuse a loss that nobody knows.
+    """Refuse an unknown loss.
 
     Args:
         name: its name.
@@ -210,7 +210,7 @@ def check_loss(name: str) -> None:
 
 
 def build_loss(name: str, replaced: nn.Module) -> nn.Module:
-    """Make the loss that stands in the place of a backbone's own.
+    """Build the loss that replaces a backbone's own.
 
     Args:
         name: its name.
@@ -220,7 +220,7 @@ def build_loss(name: str, replaced: nn.Module) -> nn.Module:
         The loss; ``replaced`` itself for ``"atl"``.
 
     Raises:
-        SegDREError: if the name is unknown, or what was registered is no module, lacks a method that ``replaced`` has,
+        SegDREError: if the name is unknown, or the registered loss is not a module, lacks a method of ``replaced``,
             or has parameters or buffers (which would not be in checkpoints of the backbone).
     """
     check_loss(name)
@@ -232,7 +232,7 @@ def build_loss(name: str, replaced: nn.Module) -> nn.Module:
     methods = [method for method in ("get_label", "get_score") if hasattr(replaced, method)]
     missing = [method for method in methods if not hasattr(loss, method)]
     if missing:
-        found = f"loss {name!r}: {type(loss).__name__} has no {' and no '.join(missing)}"
+        found = f"loss {name!r}: {type(loss).__name__} lacks {' and '.join(missing)}"
         raise SegDREError(found, "derive it from segdre_plugin.backbones.losses.ThresholdLoss")
     if loss.state_dict():
         found = f"loss {name!r}: {type(loss).__name__} has parameters or buffers: {', '.join(loss.state_dict())}"
@@ -255,6 +255,6 @@ def _margins(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """
     if logits.ndim != 2 or logits.shape != labels.shape:
         found = f"logits {list(logits.shape)}, labels {list(labels.shape)}"
-        raise SegDREError(f"logits and labels [pairs, classes] are due, found {found}")
+        raise SegDREError(f"expected logits and labels [pairs, classes], got {found}")
     precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return precise[:, 1:] - precise[:, :1], labels[:, 1:] > 0

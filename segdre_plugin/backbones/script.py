@@ -1,4 +1,4 @@
-"""What a backbone's train script looks like, as data, so that ``--seg`` can drive it.
+"""Descriptions of the backbones' train scripts, as data, so that ``--seg`` can drive them.
 
 The scripts of ATLOP's descendants have the same shape: ``main()`` parses arguments, reads the data, builds the model
 and calls ``train()``, which calls ``evaluate()`` now and then and keeps the best checkpoint. All of these names are
@@ -24,26 +24,26 @@ class Script:
     Attributes:
         file: its name in the clone.
         patch: the name of our patch in ``segdre_plugin.patches``.
-        versions: git blob hash of each version of the file that the patch fits -> what it is.
-        checkpoint: where the best checkpoint lies, with ``{folder}`` for a stage's folder.
-        save_path: what ``args.save_path`` must be for that.
+        versions: git blob hash of each version of the file that the patch fits -> a name for it.
+        checkpoint: path of the best checkpoint, with ``{folder}`` for a stage's folder.
+        save_path: the ``args.save_path`` that leads there.
         scores: (dev score, dev metrics) -> what the script's ``evaluate()`` returns; the score decides what is kept.
-        rel2id: where it reads its relations, with ``{data_dir}`` for the data folder.
+        rel2id: path of its relations, with ``{data_dir}`` for the data folder.
         report: name of the function that predicts the test split, if the script has one.
         required: modules that the script imports besides torch, transformers and this package's own dependencies.
         silent: names of functions that write files of the script's own; with ``--seg`` they do nothing.
-        leftovers: files that ``train()`` leaves beside the checkpoint and that nobody needs.
-        mends: name of a function of the script -> (function) -> one that works with today's libraries.
+        leftovers: files that ``train()`` leaves beside the checkpoint and that are deleted.
+        fixes: name of a function of the script -> (function) -> one that works with today's libraries.
         trains: the argument without which ``main()`` evaluates a saved model; None if it always trains.
         predicts: arguments with which ``main()`` reads ``--test_file`` and calls ``evaluate()`` once.
-        fuses: says of the arguments whether they ask for inference-stage fusion; None if the script has none.
+        fuses: (arguments) -> whether they ask for inference-stage fusion; None if the script has none.
         load_path_starts: ``--load_path`` names the weights that training starts from (otherwise the base itself).
-        places: arguments that say where something is or how to evaluate, not what is trained.
-        refused: arguments that do not go with ``--seg`` -> what to do instead.
+        places: arguments for paths and for evaluation, which do not change what is trained.
+        refused: arguments that do not go with ``--seg`` -> a hint.
         inputs: (arguments, train file) -> further files that training reads, by name.
         train_only: arguments of the reader that concern the train split only.
-        explain: (further files, train documents) -> what is wrong with those files; asked when the reader fails.
-        max_sentences: the argument that says how many sentences a document may have.
+        explain: (further files, train documents) -> the problems of those files; called when the reader fails.
+        max_sentences: the argument with the largest number of sentences of a document.
     """
 
     file: str
@@ -57,7 +57,7 @@ class Script:
     required: tuple[str, ...] = ()
     silent: tuple[str, ...] = ()
     leftovers: tuple[str, ...] = ()
-    mends: Mapping[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = field(default_factory=dict)
+    fixes: Mapping[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = field(default_factory=dict)
     trains: str | None = None
     predicts: Mapping[str, Any] = field(default_factory=dict)
     fuses: Callable[[Namespace], bool] | None = None
@@ -68,6 +68,10 @@ class Script:
     train_only: tuple[str, ...] = ()
     explain: Callable[[Mapping[str, Path], Sequence[Mapping[str, Any]]], list[str]] = lambda files, documents: []
     max_sentences: str | None = None
+
+    def checkpoint_in(self, folder: Path) -> Path:
+        """Return the checkpoint in a stage's folder."""
+        return Path(self.checkpoint.format(folder=folder))
 
     def checkpoint_at(self, path: str) -> Path:
         """Return the checkpoint that a ``--save_path`` or ``--load_path`` means: a file, or one in a folder."""

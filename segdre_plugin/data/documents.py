@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from segdre_plugin.data.files import read_json
-from segdre_plugin.data.stream import Broken
+from segdre_plugin.data.stream import Broken, read_values
 from segdre_plugin.errors import raise_all
-from segdre_plugin.vocabulary import Document
+from segdre_plugin.vocabulary import Document, entities, labels
 
+ALL = 1_000_000_000  # limit of the problems that validate lists
 LONGEST = 100  # characters of a value in a message
 
 
@@ -33,6 +34,59 @@ def load_documents(path: Path, rel2id: Mapping[str, int] | None = None) -> list[
     problems = [problem for _, found in check(documents, rel2id) for problem in found]
     raise_all(problems, f"{path}: {len(problems)} problems", "fix or remove these documents")
     return documents
+
+
+def load_gold(path: Path, rel2id: Mapping[str, int] | None = None) -> list[Document]:
+    """Read DocRED documents from JSON or JSONL.
+
+    Args:
+        path: the file.
+        rel2id: the known relations; None leaves relations unchecked.
+
+    Returns:
+        The documents.
+
+    Raises:
+        SegDREError: if it cannot be read, or with the list of all problems found in it.
+    """
+    return list(read_gold(path, rel2id))
+
+
+def read_gold(path: Path, rel2id: Mapping[str, int] | None = None) -> Iterator[Document]:
+    """Read DocRED documents one by one; their file may be larger than memory.
+
+    Args:
+        path: JSON or JSONL.
+        rel2id: the known relations; None leaves relations unchecked.
+
+    Yields:
+        The documents; after a problem no more of them.
+
+    Raises:
+        SegDREError: if the file cannot be read, or at its end with the list of all problems found in it.
+    """
+    problems: list[str] = []
+    for document, found in check(read_values(path), rel2id):
+        problems += found
+        if not problems:
+            yield document
+    raise_all(problems, f"{path}: {len(problems)} problems", "fix or remove these documents", limit=ALL)
+
+
+def validate(path: Path, rel2id: Path | None = None) -> str:
+    """Check a data file.
+
+    Args:
+        path: DocRED documents, JSON or JSONL.
+        rel2id: the relations that may occur; None leaves relations unchecked.
+
+    Returns:
+        A line on what it holds. Raises SegDREError with every problem in the file.
+    """
+    documents = load_gold(path, None if rel2id is None else read_json(rel2id, "relations"))
+    mentions = [len(entity) for document in documents for entity in entities(document)]
+    triples = sum(len(labels(document)) for document in documents)
+    return f"{path}: {len(documents)} documents, {len(mentions)} entities, {sum(mentions)} mentions, {triples} triples"
 
 
 def check(values: Iterable[Any], rel2id: Mapping[str, int] | None = None) -> Iterator[tuple[Any, list[str]]]:

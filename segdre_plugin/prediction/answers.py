@@ -26,9 +26,9 @@ from segdre_plugin.data.documents import Document
 from segdre_plugin.fusion import apply_thresholds
 from segdre_plugin.salient import entity_counts
 from segdre_plugin.seg.bundle import Description
-from segdre_plugin.seg.fuse import Scored
 from segdre_plugin.stages.branches import Triple, entity_name
 from segdre_plugin.stages.margins import official
+from segdre_plugin.stages.scored import ScoredSplit
 
 OFFICIAL = ("title", "h_idx", "t_idx", "r", "evidence")
 
@@ -36,7 +36,7 @@ OFFICIAL = ("title", "h_idx", "t_idx", "r", "evidence")
 def build_answers(
     documents: Sequence[Document],
     seen: Sequence[Sequence[bool]],
-    scored: Scored,
+    scored: ScoredSplit,
     counts: Mapping[str, Any] | None,
     injected: Sequence[Sequence[Triple]],
     description: Description,
@@ -101,7 +101,7 @@ def _totals(counts: Mapping[str, Any] | None, place: int, n_entities: int) -> li
     return entity_counts(counts["count"][here], counts["pair"][here], n_entities).tolist()
 
 
-def _fused(scored: Scored, description: Description) -> list[list[dict[str, Any]]]:
+def _fused(scored: ScoredSplit, description: Description) -> list[list[dict[str, Any]]]:
     """Return each scored document's triples, ordered by head, tail and class."""
     found: list[list[dict[str, Any]]] = [[] for _ in scored.split.documents]
     if not found:

@@ -13,7 +13,6 @@ import json
 import os
 import sys
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,13 +57,14 @@ def load_parts(
         adapter: the backbone's name; the reference model needs no clone.
         clone: the folder of its clone.
         rel2id: the relations, which clones read when they are imported.
-        modules: file -> git blob hash of the modules that the models were trained with; others give a warning.
+        modules: file -> git blob hash of the modules that the models were trained with; others are refused.
 
     Returns:
         The parts.
 
     Raises:
-        SegDREError: if the adapter is unknown, or the clone is missing, incomplete or cannot be imported.
+        SegDREError: if the adapter is unknown, or the clone is missing, incomplete, changed or
+            cannot be imported.
     """
     if adapter == REFERENCE:
         from segdre_plugin.backbones.reference import ReferenceModel, collate_fn
@@ -155,11 +155,11 @@ def _file(module: Any) -> Path:
 
 
 def _compare(clone: Path, modules: Mapping[str, str]) -> None:
-    """Warn of modules that differ from those that the models were trained with."""
+    """Refuse modules that differ from those that the models were trained with: they may compute other margins."""
     others = [
-        name
+        f"{name}: git blob {blob_hash((clone / name).read_bytes())}, trained with {known}"
         for name, known in modules.items()
-        if not (clone / name).is_file() or blob_hash((clone / name).read_bytes()) != known
+        if blob_hash((clone / name).read_bytes()) != known
     ]
-    if others:
-        warnings.warn(f"{clone}: {', '.join(others)} differ from those that the model was trained with", stacklevel=4)
+    hint = "pass the clone that the model was trained with, at the same commit"
+    raise_all(others, f"{clone}: modules that the model was not trained with", hint)

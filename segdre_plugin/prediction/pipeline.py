@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, overload
 
@@ -21,15 +22,11 @@ from segdre_plugin.prediction.answers import build_answers
 from segdre_plugin.prediction.clone_code import Parts, load_parts
 from segdre_plugin.prediction.features import Rejected, read_features
 from segdre_plugin.prediction.models import build_model, load_encoder
-from segdre_plugin.salient import Chain
 from segdre_plugin.seg.bundle import Description, read_bundle, read_encoder, read_stage, write_bundle
 from segdre_plugin.seg.checkpoints import ENCODER
-from segdre_plugin.seg.fuse import Scored
 from segdre_plugin.stages.branches import Verbaliser
-from segdre_plugin.stages.config import STAGES
-from segdre_plugin.stages.margins import Margins
-from segdre_plugin.stages.stage import Stage
-from segdre_plugin.stages.strategies import choose_salient
+from segdre_plugin.stages.scored import ScoredSplit
+from segdre_plugin.stages.stage import build_chain, run_chain
 from segdre_plugin.stages.wrap import wrap_collate
 
 SPLIT = "predict"
@@ -60,7 +57,8 @@ class SegPipeline:
         self.encoder_files, self.device = encoder_files, device
         self._collate = wrap_collate(parts.collate, adapter=parts.backbone)
         self._progress: Callable[[float], Any] | None = None
-        self._words = Verbaliser(tokenizer, description.relation_names, description.config)
+        verbaliser = Verbaliser(tokenizer, description.relation_names, description.config)
+        self._chain = build_chain(description.config, description.rel2id, verbaliser, description.seed)
 
     @classmethod
     def from_pretrained(
@@ -218,35 +216,19 @@ class SegPipeline:
             if sum(visible) > 1:  # the others have no pair, and backbones stumble over them
                 rest.documents.append(document)
                 rest.features.append(feature)
-        tables: dict[str, Margins] = {}
-        config = self.description.config
-        counts: dict[str, Any] | None = None
-        salient: list[Chain] = []
-        injected: list[Any] = []
-        for name in STAGES:
-            stage = Stage(name, self.description.rel2id, {SPLIT: rest}, config=config, seed=self.description.seed)
-            if name in ("dense", "sparse"):
-                stage.salient = {SPLIT: salient}
-            if name == "sparse":
-                stage.dense, stage.verbaliser = {SPLIT: tables["dense"]}, self._words
-            how: dict[str, Any] = {
-                "batch_size": batch_size,
-                "device": self.device,
-                "label": "",
-                "progress": self._advance,
-            }
-            if name not in config.models:
-                how = {"k": config.salient_k, "seed": self.description.seed, "base": tables["base"]}
-                salient = choose_salient(config.strategy, rest.documents, **how)
-            elif name == "identify":
-                found = stage.count(self.models[name], rest, self._collate, **how)
-                counts, salient = found.arrays, found.salient
-            else:
-                tables[name] = stage.score(self.models[name], rest, self._collate, **how)
-                injected = stage.injected[SPLIT]["triples"]
+        found = run_chain(
+            self._chain.values(),
+            lambda stage: nullcontext(self.models[stage]),
+            rest,
+            collate_fn=self._collate,
+            batch_size=batch_size,
+            device=self.device,
+            progress=self._advance,
+        )
         fusion = self.description.thresholds.fusion
-        scored = Scored(rest, tables, salient, self.description.rel2id, [], fusion)
-        return build_answers(split.documents, seen, scored, counts, injected, self.description)
+        salient = list(found.salient or [])
+        scored = ScoredSplit(rest, found.tables, salient, self.description.rel2id, [], fusion)
+        return build_answers(split.documents, seen, scored, found.counts, found.injected, self.description)
 
     def _advance(self, documents: int) -> None:
         if self._progress:

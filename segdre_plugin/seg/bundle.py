@@ -27,12 +27,13 @@ import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from segdre_plugin.data.files import fingerprint, read_json, read_weights, write_json
+from segdre_plugin.data.files import fingerprint, read_json, read_weights, replacing, write_json
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.fusion import FusionResult
 from segdre_plugin.seg.checkpoints import ENCODER, read_model
-from segdre_plugin.seg.store import MARK, Store, replacing
-from segdre_plugin.stages.config import STAGES, SegConfig
+from segdre_plugin.seg.run_folder import RunFolder
+from segdre_plugin.stages.artifacts import METRICS
+from segdre_plugin.stages.config import SegConfig
 
 FORMAT = 1
 DESCRIPTION = "bundle.json"
@@ -76,7 +77,7 @@ class Description:
 
 
 # Fields that are files of their own.
-FILES = {"rel2id": "rel2id.json", "relation_names": "rel_info.json", "metrics": "metrics.json"}
+FILES = {"rel2id": "rel2id.json", "relation_names": "rel_info.json", "metrics": METRICS}
 
 
 def versions() -> dict[str, str]:
@@ -178,7 +179,6 @@ def read_bundle(folder: Path) -> Description:
             f"{folder}: a damaged bundle",
             "copy it again, or make it again",
         )
-        found.setdefault("seed", Description.seed)  # bundles made before have none
         own = {f.name: found[f.name] for f in fields(Description) if f.name not in FILES}
         own["config"], own["thresholds"] = SegConfig(**own["config"]), FusionResult(**own["thresholds"])
     except (KeyError, TypeError, AttributeError) as error:
@@ -245,41 +245,31 @@ def bundle_run(run: Path, output: Path) -> Path:
         The bundle's folder.
 
     Raises:
-        SegDREError: if the run is not finished, or older than bundles.
+        SegDREError: if the run is not finished.
     """
-    store = Store(run)
-    missing = [f"stage {stage}" for stage in STAGES if not store.is_done(stage)]
-    missing += [name for name in ("metrics.json", "run.json") if not (run / name).is_file()]
-    raise_all(missing, f"{run}: not a finished run; missing", "run all stages with --seg, to the end")
-    sources = read_json(run / "run.json", "run")
-    model = read_model(store.folder("base"))
-    if "checkpoint" not in sources:
-        raise SegDREError(f"{run}: made by a version before bundles", "run the same command again: stages are kept")
-    settings = {stage: read_json(store.folder(stage) / MARK, f"stage {stage}") for stage in STAGES}
-    metrics = read_json(run / "metrics.json", "metrics")
-    options = settings["identify"]["options"] | settings["sparse"]["options"]
-    arguments = settings["base"]["arguments"]
+    folder = RunFolder(run)
+    folder.require_finished()
+    model, base = read_model(folder.stage("base")), folder.settings("base")
     description = Description(
-        adapter=sources["adapter"],
+        adapter=folder.sources["adapter"],
         repository=model["repository"],
-        encoder=str(arguments.get("model_name_or_path", "")),
+        encoder=str(base["arguments"].get("model_name_or_path", "")),
         arguments=model["arguments"],
         reading=model["reading"],
-        modules=model["modules"],
-        config=SegConfig.of(options),
-        thresholds=FusionResult.of(metrics["thresholds"]),
+        modules=base["modules"],
+        config=folder.config,
+        thresholds=folder.thresholds,
         versions=versions(),
-        rel2id=sources["rel2id"],
-        relation_names=sources["relation_names"],
-        metrics=metrics,
-        seed=int(arguments.get("seed", Description.seed)),
+        rel2id=folder.rel2id,
+        relation_names=folder.relation_names,
+        metrics=folder.metrics,
+        seed=folder.seed,
     )
-    checkpoint = sources["checkpoint"]
     write_bundle(
         output,
         description,
-        lambda stage: read_weights(Path(checkpoint.format(folder=store.folder(stage))), f"stage {stage}"),
-        lambda folder: shutil.copytree(store.folder("base") / ENCODER, folder, dirs_exist_ok=True),
+        lambda stage: read_weights(folder.checkpoint(stage), f"stage {stage}"),
+        lambda target: shutil.copytree(folder.stage("base") / ENCODER, target, dirs_exist_ok=True),
     )
     return output
 

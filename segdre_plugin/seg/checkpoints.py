@@ -1,9 +1,8 @@
-"""What a run keeps beside the base's checkpoint, so that its models can be built again without the encoder's folder."""
+"""Checkpoints of a run: weights into a model, and what is kept to build a model without the encoder's folder."""
 
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,38 +10,62 @@ from typing import Any
 from torch import nn
 
 from segdre_plugin.backbones.backbone import Backbone
-from segdre_plugin.backbones.clones.patching import blob_hash
-from segdre_plugin.data.files import read_json, write_json
+from segdre_plugin.data.files import read_json, read_weights, write_json
 from segdre_plugin.errors import SegDREError
 
 ENCODER = "encoder"  # the encoder's configuration and the tokenizer, as transformers saves them
-MODEL = "model.json"  # how the model is constructed, how features are read, and by which modules of the clone
+MODEL = "model.json"  # how the model is constructed and how features are read
 
 
-def keep_model(
-    folder: Path, model: Any, tokenizer: Any, backbone: Backbone, reading: Mapping[str, Any], script: str | None
-) -> None:
+def load_all(model: nn.Module, path: Path) -> None:
+    """Load a checkpoint into a model.
+
+    Args:
+        model: the model.
+        path: the checkpoint.
+
+    Raises:
+        SegDREError: if it is missing, broken, or of another model.
+    """
+    weights = read_weights(path, "checkpoint")
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise SegDREError(f"{path} does not fit the model: {error}", "use the encoder it was made with") from None
+
+
+def load_shared(model: nn.Module, path: Path, classifier: str) -> None:
+    """Load the base's checkpoint into the model of stage identify, all but its count head (section 3.3).
+
+    Args:
+        model: the model.
+        path: the base's checkpoint.
+        classifier: the attribute that holds the count head.
+
+    Raises:
+        SegDREError: if it is missing, broken, or of another model.
+    """
+    shared = {k: v for k, v in read_weights(path, "base").items() if not k.startswith(f"{classifier}.")}
+    missing, unexpected = model.load_state_dict(shared, strict=False)
+    strange = [name for name in missing if not name.startswith(f"{classifier}.")] + list(unexpected)
+    if strange:
+        raise SegDREError(f"{path} does not fit the model: {', '.join(strange[:5])}", "train the base stage again")
+
+
+def keep_model(folder: Path, model: Any, tokenizer: Any, backbone: Backbone, reading: Mapping[str, Any]) -> None:
     """Write what is needed to build a model again, its weights excepted: less than a megabyte for BERT.
 
     Args:
         folder: a stage's folder.
         model: the backbone's model.
         tokenizer: the encoder's.
-        backbone: what the model looks like.
+        backbone: the model's description.
         reading: arguments of the backbone's reader besides the file and the tokenizer.
-        script: the train script's file; the modules beside it are noted, to recognise the clone later.
     """
     model.config.save_pretrained(folder / ENCODER)  # not the encoder's, which may be a copy without the backbone's
     tokenizer.save_pretrained(folder / ENCODER)
-    write_json(
-        folder / MODEL,
-        {
-            "repository": backbone.repository,
-            "arguments": _arguments(model),
-            "reading": dict(reading),
-            "modules": _modules(script) if script else {},
-        },
-    )
+    content = {"repository": backbone.repository, "arguments": _arguments(model), "reading": dict(reading)}
+    write_json(folder / MODEL, content)
 
 
 def read_model(folder: Path) -> dict[str, Any]:
@@ -52,15 +75,15 @@ def read_model(folder: Path) -> dict[str, Any]:
         folder: the stage's folder.
 
     Returns:
-        repository, arguments (of the model's constructor), reading and modules.
+        repository, arguments (of the model's constructor) and reading.
 
     Raises:
-        SegDREError: if it is not there: the run is older than this function, or no run.
+        SegDREError: if it is missing.
     """
     if not (folder / MODEL).is_file() or not (folder / ENCODER).is_dir():
         raise SegDREError(
             f"{folder}: no {MODEL} and {ENCODER}/, without which the model cannot be built again",
-            "train the run again with this version (finished stages of older versions do not have them)",
+            "remove that stage's folder and run it again",
         )
     found: dict[str, Any] = read_json(folder / MODEL, "model of the run")
     return found
@@ -72,16 +95,3 @@ def _arguments(model: Any) -> dict[str, Any]:
     names = dict.fromkeys(name for cls in classes for name in inspect.signature(cls.__init__).parameters)
     values = {name: vars(model).get(name) for name in names}
     return {name: value for name, value in values.items() if isinstance(value, (bool, int, float, str))}
-
-
-def _modules(script: str) -> dict[str, str]:
-    """Hash the imported modules that lie beside a script, as git does."""
-    path = Path(script).resolve()
-    files = {Path(file).resolve() for module in list(sys.modules.values()) if (file := _file(module))}
-    beside = sorted(file for file in files if file.parent == path.parent and file != path and file.is_file())
-    return {file.name: blob_hash(file.read_bytes()) for file in beside}
-
-
-def _file(module: Any) -> str | None:
-    file = vars(module).get("__file__") if hasattr(module, "__dict__") else None
-    return file if isinstance(file, str) and file.endswith(".py") else None

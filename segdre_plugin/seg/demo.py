@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,17 +9,16 @@ from typing import Any
 
 import torch
 
-from segdre_plugin.analysis.report.render import write_report
-from segdre_plugin.backbones.reference.spec import run
 from segdre_plugin.data.files import read_json, write_json
 from segdre_plugin.data.synthetic.corpus import RELATIONS, rel2id, write_corpus
 from segdre_plugin.errors import SegDREError
+from segdre_plugin.seg.launch import run_reference
 from segdre_plugin.seg.options import parse
 from segdre_plugin.stages.branches import entity_name
 
 
 def demo(folder: Path, *, train: int, dev: int, test: int, epochs: int, seed: int, options: Sequence[str] = ()) -> None:
-    """Generate a corpus, train all stages on it, fuse them, and print what came out.
+    """Generate a corpus, train all stages on it, fuse them, and print the results.
 
     Args:
         folder: gets ``corpus/`` and everything that a ``--seg`` run leaves.
@@ -36,8 +34,7 @@ def demo(folder: Path, *, train: int, dev: int, test: int, epochs: int, seed: in
     """
     for name, value in (("train", train), ("dev", dev), ("test", test), ("epochs", epochs)):
         if value < 1:
-            raise SegDREError(f"--{name} is {value}", "give 1 or more")
-    started = time.perf_counter()
+            raise SegDREError(f"--{name} is {value}", "pass 1 or more")
     corpus = folder / "corpus"
     own = {
         "--data_dir": corpus,
@@ -52,11 +49,9 @@ def demo(folder: Path, *, train: int, dev: int, test: int, epochs: int, seed: in
     prepare_corpus(corpus, {"train": train, "dev": dev, "test": test, "seed": seed})
     print(f"segdre: {train} train, {dev} dev and {test} test documents, generated from seed {seed}: {corpus}")
     with _one_thread():
-        run(arguments)
+        run_reference(arguments)
     documents = read_json(corpus / "test.json", "test documents")
     print_injection(documents, read_json(folder / "sparse" / "injected.json", "injected triples")["test"]["triples"])
-    print(f"\nreport: {write_report(folder)}")
-    print(f"{time.perf_counter() - started:.0f} seconds")
 
 
 @contextmanager

@@ -8,40 +8,37 @@ from __future__ import annotations
 
 from argparse import Namespace
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from segdre_plugin.backbones.losses import UPSTREAM
-from segdre_plugin.data.files import fingerprint, read_json, write_json
+from segdre_plugin.data.files import fingerprint, replacing, write_json
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.fusion import FusionResult
-from segdre_plugin.salient import Chain, saliency
+from segdre_plugin.salient import saliency
 from segdre_plugin.seg.bundle import offer
-from segdre_plugin.seg.fuse import Scored
 from segdre_plugin.seg.options import parse
+from segdre_plugin.seg.run_folder import RESULT, RunFolder
 from segdre_plugin.seg.score_table import print_scores
-from segdre_plugin.seg.script_run import Driver
-from segdre_plugin.seg.stage_training import load_all
-from segdre_plugin.seg.store import MARK, digest, replacing
+from segdre_plugin.seg.script_run import ScriptRun
+from segdre_plugin.seg.store import digest
+from segdre_plugin.stages.artifacts import METRICS
 from segdre_plugin.stages.branches import Verbaliser
 from segdre_plugin.stages.candidates import count_entities, fusible, gold_flags
 from segdre_plugin.stages.config import STAGES, SegConfig
 from segdre_plugin.stages.isf import PENALTY, add_margins, best_cut, pseudo_features
 from segdre_plugin.stages.margins import Margins
+from segdre_plugin.stages.scored import ScoredSplit
 from segdre_plugin.stages.scoring import score_relations
-from segdre_plugin.stages.stage import Stage
-from segdre_plugin.stages.strategies import check_labels, choose_salient
-from segdre_plugin.stages.wrap import unwrap_model, wrap_model
-
-SEARCH = ("grid", "objective")  # the options of the threshold search
-ISF = "isf.json"  # tau and the thresholds around it
+from segdre_plugin.stages.stage import ChainResult, build_chain, run_chain
+from segdre_plugin.stages.strategies import check_labels
 
 
-class SavedRun(Driver):
-    """An evaluation.
+class EvaluationRun(ScriptRun):
+    """The evaluation of a finished run on one split.
 
     Raises:
-        SegDREError: if the run is not finished, was made with other settings than those given, or the data are amiss.
+        SegDREError: if the run is not finished, was made with other settings than those given, or the data are wrong.
     """
 
     def __init__(self, *how: Any) -> None:
@@ -57,34 +54,26 @@ class SavedRun(Driver):
             )
         if self.options.stage != "all":
             raise SegDREError(f"--seg-stage {self.options.stage} needs --{self.script.trains}", "add it")
-        missing = [stage for stage in STAGES if not self.store.is_done(stage)]
-        if missing:
-            raise SegDREError(
-                f"{self.store.root} has no stage {' and no stage '.join(missing)}",
-                f"train them first, with --{self.script.trains}",
-            )
-        self.metrics = read_json(self.store.root / "metrics.json", "metrics of the run")
-        self.settings = {stage: read_json(self.store.folder(stage) / MARK, f"stage {stage}") for stage in STAGES}
+        self.folder = RunFolder(self.store.root)
+        hint = f"train it to the end first, with --{self.script.trains}"
+        raise_all(self.folder.missing, f"{self.folder.path}: not a finished run; missing", hint)
         self._take_settings()
         path = Path(self.args.data_dir) / self.args.test_file
-        dev = self.settings["base"]["data"]["dev"]
-        self.name = "dev" if path.is_file() and fingerprint(path) == dev else "test"
-        skip = self.options.skip_unusable or self.settings["base"]["skip_unusable"]
+        base = self.folder.settings("base")
+        self.name = "dev" if path.is_file() and fingerprint(path) == base["data"]["dev"] else "test"
+        skip = self.options.skip_unusable or base["options"]["skip_unusable"]
         self.load({self.name: self.args.test_file, "train": self.args.train_file}, skip)
         self._check_files()
         self.split = self.splits[self.name]
         check_labels(self.config.strategy, self.split.documents, str(self.split.path))
-        self.tables: dict[str, Margins] = {}
-        self.salient: list[Chain] = []
-        self.left_out = 0
+        self.found = ChainResult()
         self.pseudo: Margins | None = None
 
     def _take_settings(self) -> None:
         """Take the run's arguments and settings; refuse those that were given and differ."""
-        arguments = self.settings["base"]["arguments"]
-        self.config = SegConfig.of(self.settings["identify"]["options"] | self.settings["sparse"]["options"])
+        arguments = self.folder.settings("base")["arguments"]
+        self.config = self.folder.config
         paper, asked = SegConfig(), self.options.config
-        search = {name: self.metrics["thresholds"][name] for name in SEARCH}
         problems = [
             f"--{name}: {arguments[name]!r} there, {getattr(self.args, name)!r} now"
             for name in sorted(self.given & arguments.keys())
@@ -96,7 +85,7 @@ class SavedRun(Driver):
         ]
         problems += [
             f"--seg-{name}: {known!r} there, {getattr(self.options, name)!r} now"
-            for name, known in search.items()
+            for name, known in self.folder.search.items()
             if getattr(self.options, name) not in (getattr(parse([])[0], name), known)
         ]
         raise_all(problems, f"{self.store.root} was made with other settings", "leave these options out")
@@ -104,16 +93,16 @@ class SavedRun(Driver):
         vars(self.args).update(arguments)
 
     def _check_files(self) -> None:
-        data = self.settings["base"]["data"]
-        due = {
+        data = self.folder.settings("base")["data"]
+        expected = {
             self.splits["train"].path: data["train"],
             self.rel2id_file: data["rel2id"],
-            self.rel_info: self.settings["sparse"]["options"]["rel_info"],
+            self.rel_info: self.folder.settings("sparse")["options"]["rel_info"],
         }
         raise_all(
-            [str(path) for path, known in due.items() if fingerprint(path) != known],
+            [str(path) for path, known in expected.items() if fingerprint(path) != known],
             f"not the files that {self.store.root} was made with",
-            "give the same ones",
+            "pass the same ones",
         )
 
     @property
@@ -133,49 +122,26 @@ class SavedRun(Driver):
 
     def _predict(self, args: Namespace, model: Any, *_: Any, **__: Any) -> Any:
         """Stand in for the script's ``evaluate``: every stage in turn, with its checkpoint, in the one model."""
-        how = {"batch_size": args.test_batch_size, "device": args.device}
-        speed = self.options.speed
-        collate = self.names["collate_fn"]
-        for name in STAGES:
-            stage = Stage(name, self.rel2id, {self.name: self.split}, config=self.config, seed=self.args.seed)
-            if name not in self.config.models:
-                self.salient = choose_salient(
-                    self.config.strategy,
-                    self.split.documents,
-                    k=self.config.salient_k,
-                    seed=self.args.seed,
-                    base=self.tables["base"],
-                )
-                continue
-            if name in ("dense", "sparse"):
-                stage.salient = {self.name: self.salient}
-            if name == "sparse":
-                stage.dense = {self.name: self.tables["dense"]}
-                stage.verbaliser = Verbaliser(self.reader.tokenizer, self.relation_names, self.config)
-            label = f"{name}: {self.split.path.name}"
-            # no loss is asked for: one of the user's own need not be registered
-            wrap_model(model, stage=name, adapter=self.backbone, config=replace(self.config, loss=UPSTREAM), **speed)
-            load_all(model, Path(self.script.checkpoint.format(folder=self.store.folder(name))))
-            if name == "identify":
-                self.salient = stage.count(model, self.split, collate, label=label, **how).salient
-            else:
-                self.tables[name] = stage.score(model, self.split, collate, label=label, **how)
-            if name == "base" and self.fuses:
-                base = self.tables["base"]
-                features, places = pseudo_features(self.split.features, base.take(base.margin > 0))
+        how = {"collate_fn": self.names["collate_fn"], "batch_size": args.test_batch_size, "device": args.device}
+        model_for = partial(self.loaded, model, self.config)
+        verbaliser = Verbaliser(self.reader.tokenizer, self.relation_names, self.config)
+        stages = build_chain(self.config, self.rel2id, verbaliser, self.args.seed)
+        self.found = run_chain(stages.values(), model_for, self.split, label=self.split.path.name, **how)
+        if self.fuses:
+            base = self.found.tables["base"]
+            features, places = pseudo_features(self.split.features, base.take(base.margin > 0))
+            with model_for("base"):
                 label = f"pseudo-documents: {self.split.path.name}"
-                self.pseudo = score_relations(model, features, places, collate, label=label, **how)
-            if name == "sparse":
-                self.left_out = stage.injected[self.name]["left_out"]
-            unwrap_model(model)
+                self.pseudo = score_relations(model, features, places, label=label, **how)
         return self.script.scores(0.0, {})
 
     def _finish(self, tuned: dict[str, Any] | None) -> None:
-        thresholds = self.metrics["thresholds"]
-        known, fusion = self.splits["train"].documents, FusionResult.of(thresholds).fusion
-        scored = Scored(self.split, self.tables, self.salient, self.rel2id, known, fusion)
-        predictions = scored.predict(scored.cells(), FusionResult.of(thresholds))
-        rows = scored.rows(predictions, thresholds["tau_base_alone"])
+        """Fuse and evaluate with the run's thresholds, with inference-stage fusion too if asked for, and write."""
+        thresholds, salient, tables = self.folder.thresholds, self.found.salient or [], self.found.tables
+        known, fusion = self.splits["train"].documents, thresholds.fusion
+        scored = ScoredSplit(self.split, tables, salient, self.rel2id, known, fusion)
+        predictions = scored.predict(scored.cells(), thresholds)
+        rows = scored.rows(predictions, self.folder.tau_base_alone)
         report: dict[str, Any] = {
             "salient_k": self.config.salient_k,
             "file": self.split.path.name,
@@ -183,9 +149,8 @@ class SavedRun(Driver):
         }
         if self.pseudo is not None:
             n_entities = count_entities(self.split)
-            sums = add_margins(self.tables["base"], self.pseudo, n_entities)
-            tables = fusible(self.tables, n_entities, fusion) | {"base": sums}
-            with_isf = replace(scored, tables=tables, fusion="union")
+            sums = add_margins(tables["base"], self.pseudo, n_entities)
+            with_isf = replace(scored, tables=fusible(tables, n_entities, fusion) | {"base": sums}, fusion="union")
             tuned = tuned or self._tune(with_isf, sums)
             report["isf"] = tuned
             predictions = with_isf.predict(with_isf.cells(), FusionResult.of(tuned["thresholds"]))
@@ -194,23 +159,27 @@ class SavedRun(Driver):
                 rows["fused_isf"] = scored.evaluate(predictions)
         rows["salient"] = {}
         if rows["gold"]:
-            rows["salient"] = saliency(self.split.documents, self.salient, self.config.salient_k)
+            rows["salient"] = saliency(self.split.documents, salient, self.config.salient_k)
             rows["strategies"] = scored.strategies(self.config, self.args.seed)
-        report |= {self.name: rows, "thresholds": thresholds, "branches_left_out": {self.name: self.left_out}}
-        target = self.store.root / "eval" / (self.split.path.stem + ("_isf" if self.fuses else ""))
+        report |= {
+            self.name: rows,
+            "thresholds": self.folder.metrics["thresholds"],
+            "branches_left_out": {self.name: self.found.left_out},
+        }
+        target = self.folder.evaluation(self.split.path.stem + ("_isf" if self.fuses else ""))
         with replacing(target) as folder:
-            write_json(folder / "result.json", predictions)
-            write_json(folder / "metrics.json", report)
+            write_json(folder / RESULT, predictions)
+            write_json(folder / METRICS, report)
         print_scores(report, target)
 
-    def _tune(self, scored: Scored, sums: Margins) -> dict[str, Any]:
+    def _tune(self, scored: ScoredSplit, sums: Margins) -> dict[str, Any]:
         """Find tau, and the thresholds around it, on dev; keep them for the other splits."""
         gold, _, n_gold = gold_flags(sums, self.split, self.rel2id, [])
         tau = best_cut(sums.margin, gold, n_gold)
-        how = {name: self.metrics["thresholds"][name] for name in SEARCH}
-        found = scored.search(scored.cells(), **how, anchor=(tau, 0.0, 0.0))
-        tuned = {"tau": tau, "thresholds": asdict(found) | how, "penalty": PENALTY, "stages": self._digest()}
-        write_json(self.store.root / ISF, tuned)
+        found = scored.search(scored.cells(), **self.folder.search, anchor=(tau, 0.0, 0.0))
+        thresholds = asdict(found) | self.folder.search
+        tuned = {"tau": tau, "thresholds": thresholds, "penalty": PENALTY, "stages": self._digest()}
+        write_json(self.folder.isf_file, tuned)
         return tuned
 
     def _load_isf(self) -> dict[str, Any]:
@@ -223,15 +192,14 @@ class SavedRun(Driver):
             SegDREError: if that is not there, or is of other stages.
         """
         hint = "evaluate the run's dev file in the same way first: --test_file DEV.json; tau is tuned there"
-        path = self.store.root / ISF
-        if not path.is_file():
+        tuned, path = self.folder.isf, self.folder.isf_file
+        if tuned is None:
             raise SegDREError(f"{path} not found: no tau for inference-stage fusion", hint)
-        tuned: dict[str, Any] = read_json(path, "inference-stage fusion")
         if tuned.get("stages") != self._digest():
-            raise SegDREError(f"{path} was tuned for other stages than those in {self.store.root}", hint)
+            raise SegDREError(f"{path} was tuned for other stages than those in {self.folder.path}", hint)
         return tuned
 
     def _digest(self) -> str:
         """Identify the stages, and what thresholds are searched for."""
-        how = {name: self.metrics["thresholds"][name] for name in SEARCH}
-        return digest({"stages": self.settings, "search": how, "penalty": PENALTY})
+        stages = {stage: self.folder.settings(stage) for stage in STAGES}
+        return digest({"stages": stages, "search": self.folder.search, "penalty": PENALTY})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -61,9 +61,9 @@ def entry(names: MutableMapping[str, Any], adapter: str | Backbone, script: Scri
         The new ``main``.
     """
     from segdre_plugin.adapters import SCRIPTS
-    from segdre_plugin.seg.evaluation_run import SavedRun
+    from segdre_plugin.seg.evaluation_run import EvaluationRun
     from segdre_plugin.seg.script_run import peek
-    from segdre_plugin.seg.training_run import Session
+    from segdre_plugin.seg.training_run import TrainingRun
 
     backbone = get_backbone(adapter)
     spec = script or SCRIPTS[backbone.name]
@@ -80,7 +80,7 @@ def entry(names: MutableMapping[str, Any], adapter: str | Backbone, script: Scri
             if options.seg:
                 args, _ = peek(names, upstream, spec)
                 trains = spec.trains is None or getattr(args, spec.trains)
-                (Session if trains else SavedRun)(names, upstream, backbone, spec, options).run()
+                (TrainingRun if trains else EvaluationRun)(names, upstream, backbone, spec, options).run()
                 return
             model = names["DocREModel"]
             plain: dict[str, Any] = {"adapter": adapter, "fast": False}  # to the last bit what the script computes
@@ -131,6 +131,25 @@ def load_script(path: Path, arguments: list[str]) -> Callable[[], None]:
     names = vars(module)
     main: Callable[[], None] = names["main"]
     return main if hasattr(main, "segdre") else entry(names, adapter)
+
+
+def run_reference(arguments: Sequence[str]) -> None:
+    """Run the reference model's train script.
+
+    Args:
+        arguments: its command line, options of ours included; without ``--seg`` the script trains the base alone.
+    """
+    from segdre_plugin.backbones.clones.stand_ins import swapped
+    from segdre_plugin.backbones.reference import train
+    from segdre_plugin.backbones.reference.spec import BACKBONE, SCRIPT
+    from segdre_plugin.seg.training_run import TrainingRun
+
+    options, rest = parse(arguments)
+    with swapped(vars(sys), {"argv": [SCRIPT.file, *rest]}):
+        if options.seg:
+            TrainingRun(vars(train), train.main, BACKBONE, SCRIPT, options).run()
+        else:
+            train.main()
 
 
 @contextmanager

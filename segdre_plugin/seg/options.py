@@ -1,124 +1,142 @@
-"""The options that ``--seg`` adds to a backbone's train script."""
+"""The options that ``--seg`` adds to a backbone's train script, derived from the fields of two dataclasses.
+
+A new option is a field: of :class:`~segdre_plugin.stages.config.SegConfig` if it belongs to the method, else of
+:class:`Options`. Parser, construction, checks and the stages that depend on it follow from the field.
+"""
 
 from __future__ import annotations
 
 import argparse
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
-from segdre_plugin.backbones.losses import check_loss, loss_names
+from segdre_plugin.backbones.losses import check_loss
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.fusion import FUSIONS, GRIDS
-from segdre_plugin.stages.config import STAGES, STARTS, TRAIN_SALIENT, SegConfig
-from segdre_plugin.stages.strategies import strategy_names
+from segdre_plugin.stages.config import STAGES, SegConfig, check_settings, is_share, setting
 
 ALL_STAGES = (*STAGES, "fuse")
+OBJECTIVES = ("f1", "ign_f1")
+FLAGS = {"directory": "--seg-dir"}  # where the flag is not the field's name
+
+
+def _epochs(default: float | None, stage: str, help: str, **more: Any) -> Any:
+    return setting(
+        default,
+        help,
+        stages=(stage,),
+        training=True,
+        metavar="N",
+        legal=lambda value: 1 <= value < math.inf,
+        hint="pass one epoch or more",
+        **more,
+    )
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asked for with ``--seg...``; see :func:`build_parser` for the meaning of each."""
+    """What the user asked for with ``--seg``, besides the settings of the method; each field has its help."""
 
-    seg: bool
-    directory: Path
-    stage: str
-    config: SegConfig
-    grid: str
-    objective: str
-    fusion: str
-    rel_info: Path | None
-    identify_epochs: float
-    identify_warmup: float
-    dense_epochs: float | None
-    sparse_epochs: float | None
-    new_layer_lr: float | None
-    reuse: tuple[Path, ...]
-    skip_unusable: bool
-    bundle: Path | None
-    fast: bool
-    bf16: bool
-    buckets: bool
+    seg: bool = False
+    config: SegConfig = field(default_factory=SegConfig)
+    directory: Path = setting(Path("seg"), "folder of all stages and results", metavar="DIR")
+    stage: str = setting("all", "one stage only", choices=lambda: ("all", *ALL_STAGES))
+    grid: str = setting("docred", "range of the threshold search", choices=lambda: sorted(GRIDS))
+    objective: str = setting("f1", "what the search maximises on dev", choices=lambda: OBJECTIVES)
+    fusion: str = setting(
+        "union",
+        "what a stage's threshold cuts: the stage's margin, or its mean with the base's",
+        choices=lambda: FUSIONS,
+    )
+    rel_info: Path | None = setting(
+        None, "relation names (rel_info.json in meta/ or data_dir)", stages=("sparse",), metavar="FILE"
+    )
+    identify_epochs: float = _epochs(10.0, "identify", "epochs of stage identify")
+    identify_warmup: float = setting(
+        0.3,
+        "warm-up ratio of stage identify",
+        stages=("identify",),
+        training=True,
+        legal=is_share,
+        hint="pass a share from 0 to 1",
+    )
+    dense_epochs: float | None = _epochs(None, "dense", "epochs of stage dense (the base's)")
+    sparse_epochs: float | None = _epochs(None, "sparse", "epochs of stage sparse (the base's)")
+    new_layer_lr: float | None = setting(
+        None,
+        "learning rate of new layers, not of a base that dense and sparse start from (the script's own)",
+        stages=STAGES,
+        training=True,
+        metavar="LR",
+        legal=lambda value: value > 0,
+        hint="pass a positive learning rate",
+    )
+    reuse: tuple[Path, ...] = setting(
+        (),
+        "another run's --seg-dir: its stages with the same settings are taken, not trained (repeat it for more)",
+        metavar="DIR",
+    )
+    bundle: Path | None = setting(None, "write a bundle for segdre predict when the run is finished", metavar="DIR")
+    fast: bool = setting(True, "the same numbers in less time and memory (on)", stages=STAGES)
+    bf16: bool = setting(False, "compute in bfloat16 where that is safe", stages=STAGES)
+    buckets: bool = setting(False, "train on batches of documents of like length", stages=STAGES)
+    skip_unusable: bool = setting(
+        False, "leave out documents without a pair and entities that truncation swallowed", stages=STAGES
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self, "--seg-")
 
     @property
     def speed(self) -> dict[str, bool]:
-        """Return what :func:`segdre_plugin.stages.wrap.wrap_model` takes of them."""
+        """Return the arguments of :func:`segdre_plugin.stages.wrap.wrap_model` among the options."""
         return {"fast": self.fast, "bf16": self.bf16}
+
+    def epochs(self, stage: str) -> float | None:
+        """Return the epochs of a stage; None: as many as the script has."""
+        found: float | None = getattr(self, f"{stage}_epochs", None)
+        return found
+
+
+def flag(name: str) -> str:
+    """Return the flag of a field: ``--seg-`` and its name."""
+    return FLAGS.get(name, f"--seg-{name.replace('_', '-')}")
+
+
+def _add(parser: Any, found: Field[Any]) -> None:
+    """Add the option of a field to a parser."""
+    known = found.metadata["setting"]
+    words = {"help": known.help, "dest": found.name, "default": found.default}
+    if found.type == "bool":
+        switch = argparse.BooleanOptionalAction if found.default else "store_true"
+        parser.add_argument(flag(found.name), action=switch, **words)
+        return
+    if found.default not in (None, ()):
+        words["help"] += " (%(default)s)"
+    if found.type == "tuple[Path, ...]":
+        words |= {"action": "append", "default": []}
+    types = {"int": int, "float": float, "float | None": float, "str": str}
+    words |= {"type": types.get(str(found.type), Path), "metavar": known.metavar}
+    if known.choices and known.metavar:  # users register more of them: checked with the other values
+        words["help"] = f"{known.help}: {', '.join(known.choices())} (%(default)s)"
+    elif known.choices:
+        words |= {"choices": known.choices()}
+    parser.add_argument(flag(found.name), **words)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of our options; it knows none of the backbone's."""
-    paper = SegConfig()
-    losses = f"{', '.join(loss_names())} (%(default)s: the script's own)"
     parser = argparse.ArgumentParser(
         add_help=False, allow_abbrev=False, usage="<train script> <its own options> --seg [options]"
     )
-    add = parser.add_argument_group("SegDRE").add_argument
-    add("--seg", action="store_true", help="train all stages of SegDRE and fuse them")
-    add("--seg-dir", default="seg", type=Path, metavar="DIR", help="folder of all stages and results (%(default)s)")
-    add("--seg-stage", default="all", choices=("all", *ALL_STAGES), help="one stage only (%(default)s)")
-    add("--seg-alpha", default=paper.alpha, type=float, help="share of dense triples injected (%(default)s)")
-    add("--seg-link", action="store_true", help="mentions of the entity that a branch names see the branch")
-    add("--seg-branch-budget", default=paper.branch_budget, type=int, help="most branch tokens (%(default)s)")
-    add("--seg-template-from", default=paper.template_from, help="branch of (salient, r, tail) (%(default)s)")
-    add("--seg-template-to", default=paper.template_to, help="branch of (head, r, salient) (%(default)s)")
-    names = ", ".join(strategy_names())
-    add("--seg-salient", default=paper.salient, metavar="NAME", help=f"who is salient: {names} (%(default)s)")
-    add(
-        "--seg-salient-k",
-        default=paper.salient_k,
-        type=int,
-        metavar="K",
-        help="salient entities a document (%(default)s)",
-    )
-    add(
-        "--seg-train-salient",
-        default=paper.train_salient,
-        choices=TRAIN_SALIENT,
-        help="salient entities of train: gold, or by the same strategy (%(default)s)",
-    )
-    add("--seg-hidden", default=paper.hidden, type=int, help="width of the count head (%(default)s)")
-    add("--seg-loss", default=paper.loss, metavar="NAME", help=f"of base, dense and sparse: {losses}")
-    add(
-        "--seg-start",
-        default=paper.start,
-        choices=STARTS,
-        help="what dense and sparse start from: the pretrained encoder, or the base model (%(default)s)",
-    )
-    add("--seg-grid", default="docred", choices=sorted(GRIDS), help="range of the threshold search (%(default)s)")
-    add("--seg-objective", default="f1", choices=("f1", "ign_f1"), help="what the search maximises (%(default)s)")
-    add(
-        "--seg-fusion",
-        default="union",
-        choices=FUSIONS,
-        help="what the stage threshold cuts: the stage's margin, or its mean with the base's (%(default)s)",
-    )
-    add("--seg-rel-info", type=Path, metavar="FILE", help="relation names (meta/ or data_dir/rel_info.json)")
-    add("--seg-identify-epochs", default=10.0, type=float, help="epochs of stage identify (%(default)s)")
-    add("--seg-identify-warmup", default=0.3, type=float, help="warm-up ratio of stage identify (%(default)s)")
-    add("--seg-dense-epochs", type=float, help="epochs of stage dense (those of the base)")
-    add("--seg-sparse-epochs", type=float, help="epochs of stage sparse (those of the base)")
-    add(
-        "--seg-new-layer-lr",
-        type=float,
-        metavar="LR",
-        help="learning rate of new layers, not of a base that dense and sparse start from (the script's own)",
-    )
-    add(
-        "--seg-reuse",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="DIR",
-        help="another run's --seg-dir: its stages with the same settings are taken, not trained (again for more)",
-    )
-    add("--seg-bundle", type=Path, metavar="DIR", help="make a bundle for segdre predict of the finished run")
-    switch = argparse.BooleanOptionalAction
-    add("--seg-fast", default=True, action=switch, help="the same numbers in less time and memory (on)")
-    add("--seg-bf16", action="store_true", help="compute in bfloat16 where that is safe")
-    add("--seg-buckets", action="store_true", help="train on batches of documents of like length")
-    add("--seg-skip-unusable", action="store_true", help="leave documents and entities without pairs or mentions out")
+    group = parser.add_argument_group("SegDRE")
+    group.add_argument("--seg", action="store_true", help="train all stages of SegDRE and fuse them")
+    for found in (*fields(Options), *fields(SegConfig)):
+        if "setting" in found.metadata:
+            _add(group, found)
     return parser
 
 
@@ -132,7 +150,7 @@ def parse(arguments: Sequence[str]) -> tuple[Options, list[str]]:
         Our options, and the arguments that are left for the backbone's own parser.
 
     Raises:
-        SegDREError: if an option of ours is wrong, or stands without ``--seg``.
+        SegDREError: if an option of ours is wrong, or is given without ``--seg``.
     """
     parser = build_parser()
     parser.error = _refuse  # type: ignore[method-assign, assignment]
@@ -144,50 +162,11 @@ def parse(arguments: Sequence[str]) -> tuple[Options, list[str]]:
         raise SegDREError(f"unknown option {unknown[0].split('=')[0]}", f"options: {', '.join(known)}")
     if ours and not found.seg:
         raise SegDREError(f"{ours[0].split('=')[0]} without --seg", "add --seg")
-    config = SegConfig(
-        hidden=found.seg_hidden,
-        alpha=found.seg_alpha,
-        branch_budget=found.seg_branch_budget,
-        link=found.seg_link,
-        template_from=found.seg_template_from,
-        template_to=found.seg_template_to,
-        salient=found.seg_salient,
-        salient_k=found.seg_salient_k,
-        train_salient=found.seg_train_salient,
-        loss=found.seg_loss,
-        start=found.seg_start,
-    )
-    check_loss(config.loss)
-    options = Options(
-        seg=found.seg,
-        directory=found.seg_dir,
-        stage=found.seg_stage,
-        config=config,
-        grid=found.seg_grid,
-        objective=found.seg_objective,
-        fusion=found.seg_fusion,
-        rel_info=found.seg_rel_info,
-        identify_epochs=found.seg_identify_epochs,
-        identify_warmup=found.seg_identify_warmup,
-        dense_epochs=found.seg_dense_epochs,
-        sparse_epochs=found.seg_sparse_epochs,
-        new_layer_lr=found.seg_new_layer_lr,
-        reuse=tuple(found.seg_reuse),
-        skip_unusable=found.seg_skip_unusable,
-        bundle=found.seg_bundle,
-        fast=found.seg_fast,
-        bf16=found.seg_bf16,
-        buckets=found.seg_buckets,
-    )
-    for name in ("identify_epochs", "dense_epochs", "sparse_epochs"):
-        value = getattr(options, name)
-        if value is not None and not 1 <= value < math.inf:
-            raise SegDREError(f"--seg-{name.replace('_', '-')} is {value}", "give one epoch or more")
-    if options.new_layer_lr is not None and not options.new_layer_lr > 0:
-        raise SegDREError(f"--seg-new-layer-lr is {options.new_layer_lr}", "give a positive learning rate")
-    if not 0 <= options.identify_warmup <= 1:
-        raise SegDREError(f"--seg-identify-warmup is {options.identify_warmup}", "give a share from 0 to 1")
-    return options, rest
+    values = vars(found)
+    values["reuse"] = tuple(values["reuse"])
+    config = SegConfig(**{f.name: values.pop(f.name) for f in fields(SegConfig)})
+    check_loss(config.loss)  # not by SegConfig: to predict, a loss of the user's own need not be registered
+    return Options(config=config, **values), rest
 
 
 def _refuse(message: str) -> None:

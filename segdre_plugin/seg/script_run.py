@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from segdre_plugin.backbones.backbone import Backbone
-from segdre_plugin.backbones.clones.stand_ins import ArgparseProxy, Parsed, swapped
+from segdre_plugin.backbones.clones.stand_ins import ArgparseProxy, ParsedArguments, swapped
+from segdre_plugin.backbones.losses import UPSTREAM
 from segdre_plugin.backbones.script import Script
 from segdre_plugin.data import splits as data
 from segdre_plugin.data.splits import Split
 from segdre_plugin.errors import SegDREError
+from segdre_plugin.seg.checkpoints import load_all
 from segdre_plugin.seg.options import Options
 from segdre_plugin.seg.reader import Reader
 from segdre_plugin.seg.store import Store
-from segdre_plugin.stages.wrap import wrap_collate
+from segdre_plugin.stages.config import SegConfig
+from segdre_plugin.stages.wrap import unwrap_model, wrap_collate, wrap_model
 
 # Arguments that say where things are, not what is computed; the data are known by their hashes.
 PLACES = frozenset(
@@ -34,8 +39,8 @@ PLACES = frozenset(
 )
 
 
-class Driver:
-    """A train script in our hands.
+class ScriptRun:
+    """A run of a train script under our control.
 
     Args:
         names: the globals of the script.
@@ -98,6 +103,27 @@ class Driver:
         """Return the script's collate function, wrapped."""
         return wrap_collate(self.names["collate_fn"], adapter=self.backbone)
 
+    @contextmanager
+    def loaded(self, model: Any, config: SegConfig, stage: str) -> Iterator[Any]:
+        """Make the script's model that of a finished stage, with its checkpoint, while the context lasts.
+
+        Args:
+            model: the script's model, not wrapped.
+            config: the settings of the run.
+            stage: the stage.
+
+        Yields:
+            The model.
+        """
+        # no loss is computed: one of the user's own need not be registered
+        plain = replace(config, loss=UPSTREAM)
+        wrap_model(model, stage=stage, adapter=self.backbone, config=plain, **self.options.speed)
+        try:
+            load_all(model, self.script.checkpoint_in(self.store.folder(stage)))
+            yield model
+        finally:
+            unwrap_model(model)
+
     def run_main(self, overrides: Mapping[str, Any], names: Mapping[str, Any]) -> None:
         """Run the script's ``main()`` with other arguments and other names, and its own files unwritten."""
         silent = dict.fromkeys(self.script.silent, _nothing)
@@ -123,7 +149,7 @@ def peek(names: MutableMapping[str, Any], main: Callable[[], Any], script: Scrip
     with swapped(names, {"argparse": ArgparseProxy(stop=True)}):
         try:
             main()
-        except Parsed as parsed:
+        except ParsedArguments as parsed:
             return parsed.arguments, parsed.given
     raise SegDREError(f"{script.file}: main() parsed no arguments", "is it the original script?")
 

@@ -3,129 +3,147 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from segdre_plugin.data.files import read_weights, write_json
+from segdre_plugin.data.files import write_json
 from segdre_plugin.data.splits import Split
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.seg.checkpoints import keep_model
-from segdre_plugin.stages.stage import INJECTED, Stage
+from segdre_plugin.seg.checkpoints import keep_model, load_all, load_shared
+from segdre_plugin.seg.script_run import ScriptRun
+from segdre_plugin.stages.artifacts import INJECTED, METRICS, save_result
+from segdre_plugin.stages.prepare import Prepared
+from segdre_plugin.stages.scored import judge
+from segdre_plugin.stages.stage import ChainResult, Stage
 from segdre_plugin.stages.wrap import wrap_model
 
-if TYPE_CHECKING:
-    from segdre_plugin.seg.training_run import Session
-
-# What the script logs of dev, under the names that the backbones use; the first decides which checkpoint is kept.
+# The scores of dev that the script logs, under the backbones' names; the first one decides which checkpoint is kept.
 SCORES = {"F1": "f1", "F1_ign": "ign_f1"}
 EVIDENCE_SCORES = {"evi_F1": "evidence_f1"}
 IDENTIFY_SCORES = {"saliency": "saliency", "accuracy": "accuracy"}
 
 
-class Training:
-    """What stands in for the script's ``train`` and ``evaluate`` during one stage."""
+@dataclass
+class StageTraining:
+    """Stands in for the script's ``train`` and ``evaluate`` during one stage.
 
-    def __init__(self, session: Session, name: str, folder: Path, train: Callable[..., Any]) -> None:
-        self.session, self.name, self.folder, self.upstream_train = session, name, folder, train
-        self.stage: Stage | None = None  # needs the tokenizer and the features, which main() makes first
-        self.collate_fn: Any = None
-        self.finished = False
+    Attributes:
+        run: the script, its data and its reader.
+        make_stage: makes the stage and split name -> what the stages before it found; called when the script has made
+            the tokenizer and the features.
+        folder: the stage's folder.
+        upstream_train: the script's own ``train``.
+        collate_fn: the script's collate function, wrapped.
+        base: checkpoint of the trained base; None in stage base.
+        given: weights that ``--load_path`` names for the base; None without.
+        finished: whether the script has called :meth:`train`, and it came to its end.
+    """
+
+    run: ScriptRun
+    make_stage: Callable[[], tuple[Stage, Mapping[str, ChainResult]]]
+    folder: Path
+    upstream_train: Callable[..., Any]
+    collate_fn: Any
+    base: Path | None = None
+    given: Path | None = None
+    finished: bool = False
+    _stage: Stage | None = None
+    _known: Mapping[str, ChainResult] = field(default_factory=dict)
+    _prepared: dict[str, Prepared] = field(default_factory=dict)
+
+    @property
+    def stage(self) -> Stage:
+        """The stage that is trained, once the script has called :meth:`train`."""
+        assert self._stage is not None
+        return self._stage
 
     def train(self, args: Namespace, model: Any, train_features: Any, dev_features: Any, *rest: Any) -> None:
         """Train with the script's own loop, then keep the best checkpoint's scores."""
-        session = self.session
-        session.reader.fill_missing()
-        self.stage = session.prepare(self.name)
-        options = session.options
-        wrap_model(model, stage=self.name, adapter=session.backbone, config=options.config, **options.speed)
-        self.collate_fn = session.names["collate_fn"]
-        checkpoint = Path(session.script.checkpoint.format(folder=self.folder))
-        args.save_path = session.script.save_path.format(folder=self.folder)
-        if self.name == "identify":
-            _load_shared(model, session.checkpoint("base"), session.backbone.classifier)
-        elif self.name in ("dense", "sparse") and options.config.start == "base":
-            load_all(model, session.checkpoint("base"))
-        splits = session.splits
-        given = self.name == "base" and bool(session.args.load_path)
-        if given:
-            load_all(model, session.given_weights())
-        if given and not session.script.load_path_starts:
+        run = self.run
+        run.reader.fill_missing()
+        self._stage, self._known = self.make_stage()
+        stage, splits, options = self._stage, run.splits, run.options
+        wrap_model(model, stage=stage.name, adapter=run.backbone, config=options.config, **options.speed)
+
+        # where the stage starts from
+        if stage.shares_base:
+            assert self.base is not None
+            load_shared(model, self.base, run.backbone.classifier)
+        elif stage.starts_from_base:
+            assert self.base is not None
+            load_all(model, self.base)
+        elif self.given:
+            load_all(model, self.given)
+
+        # training, unless the given weights are the stage's result
+        checkpoint = run.script.checkpoint_in(self.folder)
+        args.save_path = run.script.save_path.format(folder=self.folder)
+        if self.given and not run.script.load_path_starts:
             torch.save(model.state_dict(), checkpoint)
         else:
-            features = self.stage.prepare(splits["train"], model).features
+            features = self._prepare(splits["train"], model).features
             if len(features) < args.train_batch_size:
                 raise SegDREError(
-                    f"stage {self.name}: {len(features)} train documents have pairs of this stage, less than one "
+                    f"stage {stage.name}: {len(features)} train documents have pairs of this stage, less than one "
                     f"batch of {args.train_batch_size}",
                     "pass a smaller --train_batch_size, or more documents",
                 )
             self.upstream_train(args, model, features, splits["dev"].features, *(splits["test"].features for _ in rest))
             if not checkpoint.exists():  # some scripts never evaluate an epoch of a single step
                 torch.save(model.state_dict(), checkpoint)
-            for name in session.script.leftovers:
+            for name in run.script.leftovers:
                 (checkpoint.parent / name).unlink(missing_ok=True)
+
+        # what the best checkpoint finds in dev and test
         load_all(model, checkpoint)
-        scores = {
-            split.name: self._judge(args, model, split, self.folder)
-            for split in splits.values()
-            if split.name != "train"
-        }
-        if self.name == "base":
-            script = session.names.get("__file__") if session.script.versions else None
-            reader = session.reader
-            keep_model(self.folder, model, reader.tokenizer, session.backbone, reader.arguments, script)
-        if self.name == "sparse":
-            write_json(self.folder / INJECTED, self.stage.injected)
-        write_json(self.folder / "metrics.json", scores)
+        scores = {}
+        for split in splits.values():
+            if split.name != "train":
+                found = self._read(args, model, split)
+                save_result(self.folder, stage, split.name, found)
+                scores[split.name] = self._judge(split, found)
+        if self.base is None:
+            keep_model(self.folder, model, run.reader.tokenizer, run.backbone, run.reader.arguments)
+        if stage.injects:
+            injected = {
+                name: {"left_out": made.left_out, "triples": made.injected} for name, made in self._prepared.items()
+            }
+            write_json(self.folder / INJECTED, injected)
+        write_json(self.folder / METRICS, scores)
         self.finished = True
 
     def evaluate(self, args: Namespace, model: Any, features: Any, tag: str = "dev") -> Any:
         """Judge the stage on dev, in the form that the script expects."""
-        metrics = self._judge(args, model, self.session.splits["dev"], None)
-        shown = IDENTIFY_SCORES if self.name == "identify" else SCORES
-        if self.session.backbone.evidence and self.name != "identify":
-            shown = SCORES | EVIDENCE_SCORES
+        dev = self.run.splits["dev"]
+        metrics = self._judge(dev, self._read(args, model, dev))
+        if self.stage.finds_salient:
+            shown = IDENTIFY_SCORES
+        else:
+            shown = SCORES | (EVIDENCE_SCORES if self.run.backbone.evidence else {})
         scores = {title: metrics.get(name, 0.0) for title, name in shown.items()}
-        return self.session.script.scores(next(iter(scores.values())), scores)
+        return self.run.script.scores(next(iter(scores.values())), scores)
 
-    def _judge(self, args: Namespace, model: Any, split: Split, folder: Path | None) -> dict[str, float]:
-        assert self.stage is not None
-        return self.stage.judge(
+    def _prepare(self, split: Split, model: Any) -> Prepared:
+        """Make the stage's features of a split; once, though dev is judged every epoch."""
+        if split.name not in self._prepared:
+            self._prepared[split.name] = self.stage.prepare(split, model, self._known[split.name])
+        return self._prepared[split.name]
+
+    def _read(self, args: Namespace, model: Any, split: Split) -> ChainResult:
+        return self.stage.read(
             model,
             split,
-            self.collate_fn,
-            self.session.splits["train"].documents,
-            folder,
+            self._known[split.name],
+            self._prepare(split, model),
+            collate_fn=self.collate_fn,
             batch_size=args.test_batch_size,
             device=args.device,
-            label=f"{self.name}: {split.name}",
+            label=f"{self.stage.name}: {split.name}",
         )
 
-
-def load_all(model: torch.nn.Module, path: Path) -> None:
-    """Load a checkpoint into a model.
-
-    Args:
-        model: the model.
-        path: the checkpoint.
-
-    Raises:
-        SegDREError: if it is missing, broken, or of another model.
-    """
-    weights = read_weights(path, "checkpoint")
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise SegDREError(f"{path} does not fit the model: {error}", "use the encoder it was made with") from None
-
-
-def _load_shared(model: torch.nn.Module, path: Path, classifier: str) -> None:
-    """Initialise all but the count head from the base model (section 3.3)."""
-    shared = {k: v for k, v in read_weights(path, "base").items() if not k.startswith(f"{classifier}.")}
-    missing, unexpected = model.load_state_dict(shared, strict=False)
-    strange = [name for name in missing if not name.startswith(f"{classifier}.")] + list(unexpected)
-    if strange:
-        raise SegDREError(f"{path} does not fit the model: {', '.join(strange[:5])}", "train the base stage again")
+    def _judge(self, split: Split, found: ChainResult) -> dict[str, float]:
+        return judge(self.stage, split, found, self.run.splits["train"].documents)

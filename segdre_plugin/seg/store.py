@@ -13,10 +13,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from segdre_plugin.data.files import read_json, write_json
+from segdre_plugin.data.files import read_json, replacing, write_json
 from segdre_plugin.errors import SegDREError, raise_all
-
-MARK = "settings.json"  # a stage's folder is made under another name and renamed when this is in it
+from segdre_plugin.stages.artifacts import SETTINGS
 
 
 class Store:
@@ -58,7 +57,7 @@ class Store:
 
     def is_done(self, stage: str) -> bool:
         """Return whether a stage is there."""
-        return (self.folder(stage) / MARK).is_file()
+        return (self.folder(stage) / SETTINGS).is_file()
 
     def check(self, stage: str, settings: Mapping[str, Any]) -> None:
         """Refuse a finished stage that was made with other settings.
@@ -70,7 +69,7 @@ class Store:
         Raises:
             SegDREError: with all the settings that differ.
         """
-        path = self.folder(stage) / MARK
+        path = self.folder(stage) / SETTINGS
         before, now = _flat(read_json(path, f"stage {stage}")), _flat(json.loads(json.dumps(settings)))
         raise_all(
             [
@@ -86,7 +85,7 @@ class Store:
         """Return whether a stage is there, made with just these settings."""
         if not self.is_done(stage):
             return False
-        before: object = read_json(self.folder(stage) / MARK, f"stage {stage}")
+        before: object = read_json(self.folder(stage) / SETTINGS, f"stage {stage}")
         return before == json.loads(json.dumps(settings))
 
     def adopt(self, stage: str, source: Store) -> None:
@@ -116,36 +115,11 @@ class Store:
         partial.mkdir()
         try:
             yield partial
-            write_json(partial / MARK, settings)
+            write_json(partial / SETTINGS, settings)
             partial.rename(self.folder(stage))
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-
-
-@contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """Make a folder anew: what was there stays until the new one is whole.
-
-    Args:
-        folder: where it goes; its parent is made.
-
-    Yields:
-        A folder to write into.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial, old = (folder.with_name(f".{folder.name}.{end}") for end in ("partial", "old"))
-    for left in (partial, old):
-        shutil.rmtree(left, ignore_errors=True)
-    partial.mkdir()
-    try:
-        yield partial
-        if folder.exists():
-            folder.rename(old)
-        partial.rename(folder)
-    finally:
-        for left in (partial, old):
-            shutil.rmtree(left, ignore_errors=True)
 
 
 def digest(settings: Mapping[str, Any]) -> str:

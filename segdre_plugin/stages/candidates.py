@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -12,11 +11,11 @@ from segdre_plugin.data.splits import Split
 from segdre_plugin.metrics import in_train, train_facts
 from segdre_plugin.salient import Salient, as_chain
 from segdre_plugin.stages.margins import CELL, Margins, concatenate
-from segdre_plugin.vocabulary import BoolArray, FloatArray, Triple, labels
+from segdre_plugin.vocabulary import BoolArray, Document, FloatArray, Triple, labels
 
 
 @dataclass(frozen=True)
-class Cells:
+class Candidates:
     """All candidates of a split with the margins that base and stage gave them.
 
     Attributes:
@@ -99,7 +98,7 @@ def fusible(tables: Mapping[str, Margins], n_entities: int, fusion: str) -> dict
     return {"base": tables["base"]} | own
 
 
-def join(base: Margins, dense: Margins, sparse: Margins, salient: Sequence[Salient], n_entities: int) -> Cells:
+def join(base: Margins, dense: Margins, sparse: Margins, salient: Sequence[Salient], n_entities: int) -> Candidates:
     """Put the margins of three models side by side.
 
     Args:
@@ -113,7 +112,7 @@ def join(base: Margins, dense: Margins, sparse: Margins, salient: Sequence[Salie
         The union of their cells; evidence is the base model's where it scored the pair, else the stage's.
     """
     cells, columns = align((base, dense, sparse), n_entities, -np.inf)
-    return Cells(
+    return Candidates(
         replace(cells, margin=columns[0]),
         np.maximum(columns[1], columns[2]),  # no pair is both dense and sparse
         dense_flags(cells, salient, n_entities),
@@ -135,7 +134,7 @@ def count_entities(split: Split) -> int:
 
 
 def gold_flags(
-    cells: Margins, split: Split, rel2id: Mapping[str, int], train: Sequence[dict[str, Any]]
+    cells: Margins, split: Split, rel2id: Mapping[str, int], train: Sequence[Document]
 ) -> tuple[BoolArray, BoolArray, int]:
     """Compare cells with the gold.
 

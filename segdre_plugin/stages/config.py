@@ -1,20 +1,82 @@
-"""The settings of the method, with the paper's values as defaults."""
+"""The settings of the method, with the paper's values as defaults, and the stages that depend on each.
+
+A setting is written once: its field says what it means, which values are legal and which stages read it. The options
+of ``--seg`` (:mod:`segdre_plugin.seg.options`) and the settings of a stage (:mod:`segdre_plugin.seg.settings`) are
+derived from that.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from segdre_plugin.backbones.losses import UPSTREAM
+from segdre_plugin.backbones.losses import UPSTREAM, loss_names
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.stages.strategies import Strategy, get_strategy
+from segdre_plugin.stages.strategies import Strategy, get_strategy, strategy_names
 
 STAGES = ("base", "identify", "dense", "sparse")
-TRAIN_SALIENT = ("gold", "same")
-STARTS = ("encoder", "base")
-LATER = ("loss", "salient", "salient_k", "train_salient", "start")  # settings that runs made before them do not name
+TRAINED = ("base", "dense", "sparse")  # with the backbone's own classifier: they give margins
+NEEDS = {"base": (), "identify": ("base",), "dense": ("identify",), "sparse": ("identify", "dense")}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is known of a setting besides its name, type and default.
+
+    Attributes:
+        help: its meaning, in a line.
+        stages: those whose result depends on it.
+        training: whether it only matters where a stage trains a model.
+        metavar: what stands for its value in the help.
+        choices: its legal values, asked for when they are needed; None: any. Those of a setting with a ``metavar``
+            are names that users can register, and are looked up where they are used.
+        legal: value -> whether it is legal.
+        hint: what to do about an illegal one.
+    """
+
+    help: str
+    stages: tuple[str, ...] = ()
+    training: bool = False
+    metavar: str | None = None
+    choices: Callable[[], Iterable[str]] | None = None
+    legal: Callable[[Any], bool] | None = None
+    hint: str = ""
+
+
+def setting(default: Any, help: str, **more: Any) -> Any:
+    """Make the field of a setting; ``more`` are attributes of :class:`Setting`."""
+    return field(default=default, metadata={"setting": Setting(help, **more)})
+
+
+def settings_of(owner: Any) -> dict[str, Setting]:
+    """Return the settings of a dataclass or an instance of one, by the names of their fields."""
+    return {f.name: f.metadata["setting"] for f in fields(owner) if "setting" in f.metadata}
+
+
+def check_settings(owner: Any, prefix: str = "") -> None:
+    """Check the values of an instance's settings; None is legal for an optional one.
+
+    Args:
+        owner: the instance of a dataclass.
+        prefix: of the names in messages: ``--seg-`` for options of the command line.
+
+    Raises:
+        SegDREError: if a value is not legal.
+    """
+    for name, known in settings_of(owner).items():
+        value = getattr(owner, name)
+        title = prefix + name.replace("_", "-") if prefix else name
+        if known.choices and not known.metavar and value not in known.choices():
+            raise SegDREError(f"{title} is {value!r}", f"choose from {', '.join(known.choices())}")
+        if known.legal and value is not None and not known.legal(value):
+            raise SegDREError(f"{title} is {value}", known.hint)
+
+
+def is_share(value: float) -> bool:
+    """Return whether a number is finite and between 0 and 1."""
+    return math.isfinite(value) and 0 <= value <= 1
 
 
 @dataclass(frozen=True)
@@ -25,7 +87,7 @@ class SegConfig:
         hidden: width of the count head's hidden layer (section 3.3).
         alpha: share of the dense triples that is injected, best-scored first (eq. 9).
         branch_budget: most tokens that the branches of one document may have; what exceeds it is left out and counted.
-        link: let the mentions of the entity that a branch names see that branch (no in the paper).
+        link: let the mentions of the entity that a branch names see that branch (off in the paper).
         template_from: text of a branch for (salient, relation, tail).
         template_to: text of a branch for (head, relation, salient).
         salient: the strategy that chooses the salient entity (:mod:`segdre_plugin.stages.strategies`).
@@ -37,25 +99,64 @@ class SegConfig:
             or the trained ``base`` model.
     """
 
-    hidden: int = 768
-    alpha: float = 1.0
-    branch_budget: int = 512
-    link: bool = False
-    template_from: str = "{relation} {tail}"
-    template_to: str = "{head} {relation}"
-    salient: str = "zip"
-    salient_k: int = 1
-    train_salient: str = "gold"
-    loss: str = UPSTREAM
-    start: str = "encoder"
+    hidden: int = setting(
+        768,
+        "width of the count head",
+        stages=("identify",),
+        training=True,
+        legal=lambda value: value >= 1,
+        hint="pass a positive width; the paper has 768",
+    )
+    alpha: float = setting(
+        1.0,
+        "share of the dense triples that is injected, best first (0: no injection)",
+        stages=("sparse",),
+        legal=is_share,
+        hint="pass a share from 0 (inject nothing) to 1 (inject all)",
+    )
+    branch_budget: int = setting(
+        512,
+        "most branch tokens of a document",
+        stages=("sparse",),
+        legal=lambda value: value >= 0,
+        hint="pass a number of tokens, 0 or more",
+    )
+    link: bool = setting(False, "mentions of the entity that a branch names see the branch", stages=("sparse",))
+    template_from: str = setting("{relation} {tail}", "text of a branch for (salient, r, tail)", stages=("sparse",))
+    template_to: str = setting("{head} {relation}", "text of a branch for (head, r, salient)", stages=("sparse",))
+    salient: str = setting(
+        "zip", "strategy that chooses the salient entity", stages=("identify",), metavar="NAME", choices=strategy_names
+    )
+    salient_k: int = setting(
+        1,
+        "most salient entities of a document",
+        stages=("identify",),
+        metavar="K",
+        legal=lambda value: value >= 1,
+        hint="pass 1 (as in the paper) or more",
+    )
+    train_salient: str = setting(
+        "gold",
+        "salient entities of training documents: gold, or by the same strategy",
+        stages=("dense", "sparse"),
+        choices=lambda: ("gold", "same"),
+    )
+    loss: str = setting(
+        UPSTREAM,
+        "loss of base, dense and sparse (atl: the script's own)",
+        stages=TRAINED,
+        metavar="NAME",
+        choices=loss_names,
+    )
+    start: str = setting(
+        "encoder",
+        "what dense and sparse start from: the pretrained encoder, or the base model",
+        stages=("dense", "sparse"),
+        choices=lambda: ("encoder", "base"),
+    )
 
     def __post_init__(self) -> None:
-        if self.hidden < 1:
-            raise SegDREError(f"hidden is {self.hidden}", "give a positive width; the paper has 768")
-        if not (math.isfinite(self.alpha) and 0 <= self.alpha <= 1):
-            raise SegDREError(f"alpha is {self.alpha}", "give a share from 0 (inject nothing) to 1 (inject all)")
-        if self.branch_budget < 0:
-            raise SegDREError(f"branch_budget is {self.branch_budget}", "give a number of tokens, 0 or more")
+        check_settings(self)
         for name in ("template_from", "template_to"):
             text = getattr(self, name)
             try:
@@ -66,16 +167,11 @@ class SegConfig:
                 ) from None
             if not filled.strip():
                 raise SegDREError(f"{name} is empty", "use the fields {head}, {relation} and {tail}")
-        if self.salient_k < 1:
-            raise SegDREError(f"salient_k is {self.salient_k}", "give 1 (as in the paper) or more")
-        for name, choices in (("train_salient", TRAIN_SALIENT), ("start", STARTS)):
-            if getattr(self, name) not in choices:
-                raise SegDREError(f"{name} is {getattr(self, name)!r}", f"choose from {', '.join(choices)}")
-        strategy = self.strategy  # refuses a name that is unknown
+        strategy = self.strategy  # refuses an unknown name
         if self.train_salient == "same" and strategy.predicts:
             raise SegDREError(
                 f"train_salient is 'same', but strategy {self.salient} rests on predictions, and train has none",
-                "leave train_salient at 'gold', or take a strategy that needs no predictions",
+                "leave train_salient at 'gold', or use a strategy that needs no predictions",
             )
 
     @property
@@ -85,15 +181,10 @@ class SegConfig:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Return the stages that have a model: identify may do without."""
-        return tuple(stage for stage in STAGES if stage != "identify" or self.strategy.head)
-
-    @property
-    def later(self) -> dict[str, Any]:
-        """Return those of the settings in LATER that are not as in the paper: only they are written down."""
-        return {name: getattr(self, name) for name in LATER if getattr(self, name) != getattr(SegConfig, name)}
+        """Return the stages that have a model: all, or all but identify where the strategy trains no head."""
+        return tuple(stage for stage in STAGES if stage in TRAINED or self.strategy.head)
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> SegConfig:
-        """Take what is a setting of the method out of others; what is missing is as in the paper."""
+        """Select the settings of the method among others; a missing one has the paper's value."""
         return cls(**{f.name: settings[f.name] for f in fields(cls) if f.name in settings})

@@ -15,8 +15,10 @@ import numpy as np
 import torch
 
 from segdre_plugin.data.files import read_arrays, write_arrays
+from segdre_plugin.errors import SegDREError
 from segdre_plugin.vocabulary import BoolArray, FloatArray, IntArray
 
+KINDS = {"i": "indices from 0", "ii": "pairs of indices from 0", "f": "finite floating-point numbers"}
 CELL = ("document", "head", "tail", "relation")  # what says which cell it is
 
 
@@ -73,12 +75,57 @@ class Margins:
 
     @staticmethod
     def load(path: Path) -> Margins:
-        """Read a table that :meth:`save` wrote."""
+        """Read a table that :meth:`save` wrote.
+
+        Args:
+            path: the npz file.
+
+        Returns:
+            The table.
+
+        Raises:
+            SegDREError: if the file is missing or broken, or its arrays are not those of a table.
+        """
         arrays = read_arrays(path)
+        check_arrays(path, arrays, dict.fromkeys(CELL, "i") | {"margin": "f"})
         margin = arrays["margin"].astype(np.float64)
         evidence = arrays.get("evidence", np.zeros((len(margin), 0), dtype=bool))
+        if evidence.shape[:1] != margin.shape or evidence.ndim != 2 or evidence.dtype != bool:
+            raise SegDREError(
+                f"{path}: evidence: expected bool [{len(margin)}, sentences], got {evidence.dtype} "
+                f"{list(evidence.shape)}",
+                "train that stage again",
+            )
         document, head, tail, relation = (arrays[name].astype(np.int64) for name in CELL)
         return Margins(document, head, tail, relation, margin, evidence)
+
+
+def check_arrays(path: Path, arrays: Mapping[str, np.ndarray], kinds: Mapping[str, str]) -> None:
+    """Refuse a file whose columns are not parallel arrays of the expected kind.
+
+    Args:
+        path: the file, for messages.
+        arrays: name -> array.
+        kinds: name -> ``i`` for indices from 0, ``ii`` for pairs of them [n, 2], ``f`` for finite numbers.
+
+    Raises:
+        SegDREError: if a column is missing, or has another length or kind.
+    """
+    hint = "train that stage again"
+    missing = sorted(kinds.keys() - arrays.keys())
+    if missing:
+        raise SegDREError(f"{path}: {', '.join(missing)} missing, got {', '.join(sorted(arrays)) or 'nothing'}", hint)
+    lengths = {arrays[name].shape[:1] for name in kinds}
+    if len(lengths) > 1 or () in lengths:
+        shapes = ", ".join(f"{name} {list(arrays[name].shape)}" for name in kinds)
+        raise SegDREError(f"{path}: expected arrays of one length, got {shapes}", hint)
+    for name, kind in kinds.items():
+        array = arrays[name]
+        if array.dtype.kind != kind[0] or array.shape[1:] != ((2,) if kind == "ii" else ()):
+            shape = list(array.shape)
+            raise SegDREError(f"{path}: {name}: expected {KINDS[kind]}, got {array.dtype} {shape}", hint)
+        if array.size and not (np.isfinite(array).all() if kind == "f" else array.min() >= 0):
+            raise SegDREError(f"{path}: {name}: expected {KINDS[kind]}, got other numbers", hint)
 
 
 def concatenate(tables: Sequence[Margins]) -> Margins:

@@ -10,10 +10,11 @@ import numpy as np
 from torch import nn
 
 from segdre_plugin.backbones.attention import position_range
-from segdre_plugin.backbones.features import Feature, add_branches, keep_pairs, stage_pairs, visible_entities
-from segdre_plugin.backbones.hooks import STATE, Wrapped
+from segdre_plugin.backbones.features import Feature, add_branches, keep_pairs, visible_entities
+from segdre_plugin.backbones.hooks import wrap_state
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.salient import Salient, as_chain
+from segdre_plugin.injection import BoolArray
+from segdre_plugin.salient import Salient, as_chain, dense_mask
 from segdre_plugin.stages.branches import Triple, Verbaliser
 
 
@@ -24,13 +25,13 @@ class Prepared:
     Attributes:
         features: those with one pair or more.
         documents: for each feature, the index of its document.
-        injected: document index -> the triples that were injected into it (stage sparse).
+        injected: for each document the triples that were injected into it (stage sparse).
         left_out: how many triples exceeded the token budget (stage sparse).
     """
 
     features: list[Feature]
     documents: list[int]
-    injected: dict[int, list[Triple]]
+    injected: list[list[Triple]]
     left_out: int
 
 
@@ -43,7 +44,7 @@ def prepare_features(
     triples: Sequence[Sequence[Triple]] | None = None,
     verbaliser: Verbaliser | None = None,
 ) -> Prepared:
-    """Return a wrapped model's stage its pairs, and in stage sparse its branches.
+    """Restrict features to the pairs of a wrapped model's stage, and in stage sparse add the branches.
 
     Pairs of an entity without any mention that the encoder sees are left out, and so are documents without a pair.
 
@@ -61,10 +62,8 @@ def prepare_features(
     Raises:
         SegDREError: if the model is not wrapped, the lengths differ, or the stage needs what is not given.
     """
-    wrapped: Wrapped | None = vars(model).get(STATE)
-    if wrapped is None:
-        raise SegDREError(f"this {type(model).__name__} is not wrapped", "call wrap_model(model, stage=...) first")
-    stage, backbone = wrapped.stage, wrapped.backbone
+    state = wrap_state(model)
+    stage, backbone = state.stage, state.backbone
     needed = {"dense": ("salient",), "sparse": ("salient", "triples", "verbaliser")}.get(stage, ())
     passed = {"salient": salient, "triples": triples, "verbaliser": verbaliser}
     missing = [name for name in needed if passed[name] is None]
@@ -79,7 +78,7 @@ def prepare_features(
     max_positions, offset = position_range(getattr(model, backbone.encoder), kind)
     chosen: list[Feature] = []
     places: list[int] = []
-    injected: dict[int, list[Triple]] = {}
+    injected: list[list[Triple]] = [[] for _ in features]
     left_out = 0
     for i, feature in enumerate(features):
         chain = as_chain(salient[i]) if salient is not None else ()
@@ -110,3 +109,21 @@ def prepare_features(
         chosen.append(made)
         places.append(i)
     return Prepared(chosen, places, injected, left_out)
+
+
+def stage_pairs(feature: Feature, stage: str, salient: Salient) -> BoolArray:
+    """Return which pairs of a document belong to a stage.
+
+    Args:
+        feature: the backbone's feature.
+        stage: base and identify take all pairs, dense those that involve a salient entity (section 3.4), sparse the
+            others (section 3.5).
+        salient: the salient entity, or several.
+
+    Returns:
+        bool [pairs].
+    """
+    if stage in ("base", "identify"):
+        return np.ones(len(feature["hts"]), dtype=bool)
+    dense = dense_mask(feature["hts"], salient)
+    return dense if stage == "dense" else ~dense

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from segdre_plugin.backbones.backbone import Backbone
 from segdre_plugin.backbones.batching import batches
 from segdre_plugin.backbones.features import Feature
-from segdre_plugin.backbones.hooks import STATE, Wrapped
+from segdre_plugin.backbones.hooks import wrap_state
 from segdre_plugin.stages.margins import Margins, concatenate, top_margins
 
 PAIR_MEMORY = 512 << 20  # bytes that the bilinear features of a batch's pairs would take
@@ -60,20 +60,20 @@ def outputs(
         The features of a batch, the index of each in ``features`` (one with very many pairs comes in parts, in order),
         the classifier's output for all their pairs, [pairs, outputs], and the model's output.
     """
-    wrapped: Wrapped = vars(model)[STATE]
+    backbone = wrap_state(model).backbone
     training = model.training
     model.eval()
-    width = getattr(model, wrapped.backbone.classifier).in_features
+    width = getattr(model, backbone.classifier).in_features
     most = max(1, PAIR_MEMORY // (4 * width))
     loader: DataLoader[Any] = DataLoader(
-        list(batches(features, wrapped.backbone, batch_size, most)),  # type: ignore[arg-type]
+        list(batches(features, backbone, batch_size, most)),  # type: ignore[arg-type]
         batch_size=None,
         collate_fn=lambda batch: (*batch, collate_fn(batch[0])),
     )
     try:
         for batch, places, collated in tqdm(loader, desc=label, leave=False, dynamic_ncols=True, disable=not label):
-            with captured_logits(model, wrapped.backbone) as seen:
-                output = model(**wrapped.backbone.inputs(collated, device))
+            with captured_logits(model, backbone) as seen:
+                output = model(**backbone.inputs(collated, device))
             yield batch, places, torch.cat(seen), output
             if progress:
                 progress(len(batch))
@@ -97,7 +97,7 @@ def score_relations(
         The margins of the top ``model.num_labels`` classes of each pair, document by document, with its evidence if the
         model predicts any.
     """
-    backbone: Backbone = vars(model)[STATE].backbone
+    backbone = wrap_state(model).backbone
     parts = []
     for batch, places, logits, output in outputs(model, features, collate_fn, **how):
         pairs = np.concatenate([_document_pairs(feature) for feature in batch])
@@ -133,7 +133,7 @@ def score_counts(model: nn.Module, features: Sequence[Feature], collate_fn: Any,
         For each feature, float [pairs].
     """
     counts: list[list[np.ndarray]] = [[] for _ in features]
-    loss: Any = getattr(model, vars(model)[STATE].backbone.loss)  # that of the count head
+    loss: Any = getattr(model, wrap_state(model).backbone.loss)  # that of the count head
     for batch, places, logits, _ in outputs(model, features, collate_fn, **how):
         expected = loss.get_label(logits).float().cpu().numpy()
         ends = np.cumsum([len(feature["hts"]) for feature in batch])[:-1]

@@ -1,173 +1,216 @@
-"""The stages that train: what goes into each, how it is judged on dev, and what it leaves behind (section 3.2).
+"""The stages as a chain: each reads a split with what the stages before it found (section 3.2).
 
-Training uses the gold salient entity (or, on request, what the run's strategy chooses) and the gold dense triples; dev
-and test use those that the stages before predicted.
+base -> identify (the salient entity) -> dense (its pairs) -> sparse (the others, dense triples injected). Training,
+evaluation, prediction and re-reading all run this chain, or a part of it; they differ in where models come from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from segdre_plugin.data.documents import Document
-from segdre_plugin.data.files import read_json, write_arrays, write_json
 from segdre_plugin.data.splits import Split
-from segdre_plugin.errors import SegDREError
-from segdre_plugin.metrics import evaluate, has_gold
-from segdre_plugin.salient import Chain, as_chain, gold_chain, saliency
+from segdre_plugin.salient import Chain, gold_chain
 from segdre_plugin.stages.branches import Verbaliser, gold_dense_triples
-from segdre_plugin.stages.config import SegConfig
-from segdre_plugin.stages.margins import Margins, official
+from segdre_plugin.stages.config import STAGES, SegConfig
+from segdre_plugin.stages.margins import Margins
 from segdre_plugin.stages.prepare import Prepared, prepare_features
 from segdre_plugin.stages.scoring import score_counts, score_relations
 from segdre_plugin.stages.strategies import choose_salient
 from segdre_plugin.vocabulary import Triple
 
-SALIENT = "salient.json"
-INJECTED = "injected.json"
-
-
-def margins_file(folder: Path, split: str) -> Path:
-    """Return the file of a stage's margins on a split."""
-    return folder / f"margins_{split}.npz"
+ModelFor = Callable[[str], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)
-class Counts:
-    """What stage identify says of a split.
+class ChainResult:
+    """What the stages have found in a split so far.
 
     Attributes:
-        salient: the salient entities of each document; none where it has no pair.
-        arrays: document, pair and expected count (eq. 7) of every pair.
+        tables: stage -> margins of its pairs (base, dense, sparse).
+        salient: the salient entities of each document, none where it has no pair; None before stage identify.
+        counts: document, pair and expected count (eq. 7) of every pair, as arrays; None if no head counts.
+        triples: the dense triples to inject into each document, best-scored first; None: those that the dense model
+            predicts.
+        injected: the triples that were injected into each document (after stage sparse).
+        left_out: how many triples exceeded the token budget (after stage sparse).
     """
 
-    salient: list[Chain]
-    arrays: dict[str, np.ndarray]
+    tables: Mapping[str, Margins] = field(default_factory=dict)
+    salient: Sequence[Chain] | None = None
+    counts: Mapping[str, np.ndarray] | None = None
+    triples: Sequence[Sequence[Triple]] | None = None
+    injected: Sequence[Sequence[Triple]] = ()
+    left_out: int = 0
 
 
-@dataclass
+@dataclass(frozen=True)
 class Stage:
-    """A stage at work.
+    """One stage of a run.
 
     Attributes:
         name: base, identify, dense or sparse.
-        rel2id: the relations.
-        splits: name -> split, with features.
-        salient: split name -> the salient entities of each document (dense and sparse).
-        dense: split name -> dense margins (sparse; dev and test).
-        verbaliser: makes branches (sparse).
-        injected: split name -> the triples injected into each document, and how many exceeded the budget (sparse).
-        prepared: split name -> the stage's features of it, once made.
-        config: who chooses the salient entities, and how many (identify).
-        seed: the run's, for those who choose by chance (identify).
+        config: the settings of the method.
+        rel2id: relation id -> class.
+        verbaliser: makes the branches; None before the tokenizer is known, which only stage sparse needs.
+        seed: the run's, for strategies that choose by chance.
     """
 
     name: str
+    config: SegConfig
     rel2id: Mapping[str, int]
-    splits: Mapping[str, Split]
-    salient: Mapping[str, Sequence[Chain]] = field(default_factory=dict)
-    dense: Mapping[str, Margins] = field(default_factory=dict)
     verbaliser: Verbaliser | None = None
-    injected: dict[str, dict[str, Any]] = field(default_factory=dict)
-    prepared: dict[str, Prepared] = field(default_factory=dict)
-    config: SegConfig = field(default_factory=SegConfig)
     seed: int = 0
 
-    def prepare(self, split: Split, model: Any) -> Prepared:
-        """Make the stage's features of a split for the wrapped model; once, though dev is judged every epoch."""
-        if split.name in self.prepared:
-            return self.prepared[split.name]
-        prepared = prepare_features(
+    @property
+    def finds_salient(self) -> bool:
+        """Return whether the stage chooses salient entities, and gives no margins (section 3.3)."""
+        return self.name == "identify"
+
+    @property
+    def injects(self) -> bool:
+        """Return whether the stage reads documents with branches (section 3.5)."""
+        return self.name == "sparse"
+
+    @property
+    def pairs(self) -> str:
+        """Return on whose pairs the stage is judged: base (all pairs), dense or sparse."""
+        return self.name
+
+    @property
+    def has_model(self) -> bool:
+        """Return whether the stage trains a model, and reads with it."""
+        return self.name in self.config.models
+
+    @property
+    def starts_from_base(self) -> bool:
+        """Return whether all weights of the trained base initialise the stage's model."""
+        return self.config.start == "base" and self.name in ("dense", "sparse")
+
+    @property
+    def shares_base(self) -> bool:
+        """Return whether the trained base initialises the stage's model but for its head (section 3.3)."""
+        return self.finds_salient
+
+    def prepare(self, split: Split, model: Any, known: ChainResult) -> Prepared:
+        """Make the stage's features of a split.
+
+        Args:
+            split: documents and the backbone's features.
+            model: the model, wrapped for this stage.
+            known: what the stages before it found.
+
+        Returns:
+            The features of the stage's own pairs, with branches in stage sparse.
+        """
+        triples = None
+        if self.injects:
+            triples = known.triples
+            if triples is None:
+                triples = predicted_triples(known.tables["dense"], len(split.documents), self.rel2id)
+        return prepare_features(
             split.features,
             split.documents,
             model,
-            salient=self.salient.get(split.name),
-            triples=self.triples(split) if self.name == "sparse" else None,
+            salient=known.salient,
+            triples=triples,
             verbaliser=self.verbaliser,
         )
-        triples = [prepared.injected.get(i, []) for i in range(len(split.documents))]
-        self.injected[split.name] = {"left_out": prepared.left_out, "triples": triples}
-        self.prepared[split.name] = prepared
-        return prepared
 
-    def triples(self, split: Split) -> list[list[Triple]]:
-        """Return the dense triples to inject into each document, best-scored first: gold in train, else predicted."""
-        salient = self.salient[split.name]
-        if split.name == "train":
-            return [gold_dense_triples(d, chain) for d, chain in zip(split.documents, salient, strict=True)]
-        return predicted_triples(self.dense[split.name], len(split.documents), self.rel2id)
-
-    def score(self, model: Any, split: Split, collate_fn: Any, **how: Any) -> Margins:
-        """Return a split's margins (stages base, dense and sparse).
+    def read(
+        self, model: Any, split: Split, known: ChainResult, prepared: Prepared | None = None, **how: Any
+    ) -> ChainResult:
+        """Read a split with the stage's model, or choose salient entities where nothing is trained.
 
         Args:
-            model: the wrapped model.
-            split: the split.
-            collate_fn: the wrapped collate function.
-            how: batch_size, device and label of :func:`segdre_plugin.stages.scoring.outputs`.
+            model: the model, wrapped for this stage; not used where the stage has none.
+            split: documents and the backbone's features.
+            known: what the stages before it found.
+            prepared: what :meth:`prepare` made of it before; None makes it now.
+            how: collate_fn (wrapped), batch_size, device, label and progress of
+                :func:`segdre_plugin.stages.scoring.outputs`.
 
         Returns:
-            The margins of the stage's own pairs.
+            What was known, and what this stage found.
         """
-        prepared = self.prepare(split, model)
-        return score_relations(model, prepared.features, prepared.documents, collate_fn, **how)
+        if not self.has_model:
+            return replace(known, salient=self._choose(split, base=known.tables.get("base")))
+        prepared = prepared or self.prepare(split, model, known)
+        if self.finds_salient:
+            counts = _count(model, prepared, **how)
+            return replace(known, salient=self._choose(split, counts=counts), counts=counts)
+        margins = score_relations(model, prepared.features, prepared.documents, **how)
+        found = replace(known, tables={**known.tables, self.name: margins})
+        if not self.injects:
+            return found
+        return replace(found, injected=prepared.injected, left_out=prepared.left_out)
 
-    def count(self, model: Any, split: Split, collate_fn: Any, **how: Any) -> Counts:
-        """Count a split's relations (stage identify).
+    def _choose(self, split: Split, **found: Any) -> list[Chain]:
+        config = self.config
+        return choose_salient(config.strategy, split.documents, k=config.salient_k, seed=self.seed, **found)
 
-        Args:
-            model: the wrapped model.
-            split: the split.
-            collate_fn: the wrapped collate function.
-            how: batch_size, device and label of :func:`segdre_plugin.stages.scoring.outputs`.
 
-        Returns:
-            The expected counts, and the salient entities that follow.
-        """
-        prepared = self.prepare(split, model)
-        features, places = prepared.features, prepared.documents
-        counts = score_counts(model, features, collate_fn, **how)
-        pairs = [np.asarray(feature["hts"], dtype=np.int32) for feature in features]
-        owner = np.repeat(np.asarray(places, dtype=np.int32), [len(p) for p in pairs])
-        pair = np.concatenate([np.zeros((0, 2), dtype=np.int32), *pairs])
-        arrays = {"document": owner, "pair": pair, "count": np.concatenate([np.zeros(0, dtype=np.float32), *counts])}
-        strategy, k = self.config.strategy, self.config.salient_k
-        return Counts(choose_salient(strategy, split.documents, k=k, seed=self.seed, counts=arrays), arrays)
+def build_chain(
+    config: SegConfig, rel2id: Mapping[str, int], verbaliser: Verbaliser | None = None, seed: int = 0
+) -> dict[str, Stage]:
+    """Make all stages, in their order; see :class:`Stage` for the arguments."""
+    return {name: Stage(name, config, rel2id, verbaliser, seed) for name in STAGES}
 
-    def judge(
-        self, model: Any, split: Split, collate_fn: Any, train: Sequence[Document], folder: Path | None, **how: Any
-    ) -> dict[str, float]:
-        """Score a split and compare it with its gold.
 
-        Args:
-            model: the wrapped model.
-            split: the split.
-            collate_fn: the wrapped collate function.
-            train: train documents, for Ign-F1.
-            folder: where scores are written; None writes nothing.
-            how: batch_size, device and label of :func:`segdre_plugin.stages.scoring.outputs`.
+def run_chain(
+    stages: Iterable[Stage],
+    model_for: ModelFor,
+    split: Split,
+    known: ChainResult | None = None,
+    label: str = "",
+    **how: Any,
+) -> ChainResult:
+    """Let stages read a split, one after the other.
 
-        Returns:
-            Saliency and accuracy in stage identify; else the metrics on the stage's own pairs; empty without gold.
-        """
-        if self.name == "identify":
-            counts = self.count(model, split, collate_fn, **how)
-            if folder is not None:
-                write_arrays(folder / f"counts_{split.name}.npz", counts.arrays)
-                path = folder / SALIENT
-                before = read_json(path, "salient") if path.exists() else {}
-                write_json(path, before | {split.name: counts.salient})
-            return saliency(split.documents, counts.salient, self.config.salient_k) if split.has_gold else {}
-        margins = self.score(model, split, collate_fn, **how)
-        if folder is not None:
-            margins.save(margins_file(folder, split.name))
-        return own_scores(
-            margins.take(margins.margin > 0), self.name, split, self.salient.get(split.name), self.rel2id, train
-        )
+    Args:
+        stages: in their order.
+        model_for: gives the model of a stage, wrapped for it, for the time of a context; asked only for stages that
+            have one.
+        split: documents and the backbone's features.
+        known: what is known of the split before the first of them.
+        label: of the progress bars, after the stage's name; empty for no bars.
+        how: collate_fn (wrapped), batch_size, device and progress of :func:`segdre_plugin.stages.scoring.outputs`.
+
+    Returns:
+        What is known after the last of them.
+    """
+    found = known or ChainResult()
+    for stage in stages:
+        if not stage.has_model:
+            found = stage.read(None, split, found)
+            continue
+        with model_for(stage.name) as model:
+            found = stage.read(model, split, found, **how | {"label": f"{stage.name}: {label}" if label else ""})
+    return found
+
+
+def training_inputs(split: Split, config: SegConfig, seed: int) -> ChainResult:
+    """Return what dense and sparse are trained with: gold salient entities (or the strategy's) and gold triples.
+
+    Args:
+        split: the train split.
+        config: the strategy, and whether training uses it.
+        seed: the run's.
+
+    Returns:
+        Salient entities and dense triples of each document.
+    """
+    k = config.salient_k
+    if config.train_salient == "same":
+        salient = choose_salient(config.strategy, split.documents, k=k, seed=seed)
+    else:
+        salient = [tuple(gold_chain(document, k)) for document in split.documents]
+    pairs = zip(split.documents, salient, strict=True)
+    return ChainResult(salient=salient, triples=[gold_dense_triples(document, chain) for document, chain in pairs])
 
 
 def predicted_triples(margins: Margins, n_documents: int, rel2id: Mapping[str, int]) -> list[list[Triple]]:
@@ -181,86 +224,12 @@ def predicted_triples(margins: Margins, n_documents: int, rel2id: Mapping[str, i
     return found
 
 
-def own_scores(
-    predicted: Margins,
-    stage: str,
-    split: Split,
-    salient: Sequence[Chain] | None,
-    rel2id: Mapping[str, int],
-    train: Sequence[Document],
-) -> dict[str, float]:
-    """Evaluate predicted cells against the gold of a stage's own pairs.
-
-    Args:
-        predicted: the predicted cells, all of the stage's pairs.
-        stage: base (all pairs), dense or sparse.
-        split: the split.
-        salient: its salient entities (dense, sparse).
-        rel2id: the relations.
-        train: train documents, for Ign-F1.
-
-    Returns:
-        The metrics; empty if there is no gold on these pairs.
-    """
-    documents = split.documents
-    if stage in ("dense", "sparse"):
-        assert salient is not None
-        documents = own_gold(documents, salient, stage)
-    if not has_gold(documents):
-        return {}
-    id2rel = {i: name for name, i in rel2id.items()}
-    return evaluate(official(predicted, documents, id2rel), documents, train)
-
-
-def own_gold(documents: Sequence[Document], salient: Sequence[Chain], stage: str) -> list[Document]:
-    """Leave only the gold triples of a stage's own pairs in documents.
-
-    Args:
-        documents: the documents.
-        salient: the salient entities of each.
-        stage: dense or sparse.
-
-    Returns:
-        Copies; all but ``labels`` is shared.
-    """
-    return [
-        document
-        | {
-            "labels": [
-                label
-                for label in document.get("labels") or []
-                if (label["h"] in chain or label["t"] in chain) == (stage == "dense")
-            ]
-        }
-        for document, chain in zip(documents, salient, strict=True)
-    ]
-
-
-def train_salient(split: Split, config: SegConfig, seed: int) -> list[Chain]:
-    """Return the salient entities of the train split: gold ones, or those of the run's strategy."""
-    k = config.salient_k
-    if config.train_salient == "same":
-        return choose_salient(config.strategy, split.documents, k=k, seed=seed)
-    return [tuple(gold_chain(document, k)) for document in split.documents]
-
-
-def read_salient(folder: Path) -> dict[str, list[Chain]]:
-    """Read the salient entities that stage identify chose.
-
-    Args:
-        folder: the stage's folder.
-
-    Returns:
-        Split name -> the salient entities of each document. Files of older runs hold one entity or null for each.
-
-    Raises:
-        SegDREError: if the file is missing or holds something else.
-    """
-    path = folder / SALIENT
-    found = read_json(path, "salient entities")
-    try:
-        return {name: [as_chain(chosen) for chosen in chains] for name, chains in found.items()}
-    except (AttributeError, TypeError, SegDREError):
-        raise SegDREError(
-            f"{path}: expected split -> a list of salient entities for each document", "make stage identify again"
-        ) from None
+def _count(model: Any, prepared: Prepared, collate_fn: Any, **how: Any) -> dict[str, np.ndarray]:
+    """Return document, pair and expected count of every pair: int [pairs], int [pairs, 2], float [pairs]."""
+    counts = score_counts(model, prepared.features, collate_fn, **how)
+    pairs = [np.asarray(feature["hts"], dtype=np.int32) for feature in prepared.features]
+    return {
+        "document": np.repeat(np.asarray(prepared.documents, dtype=np.int32), [len(part) for part in pairs]),
+        "pair": np.concatenate([np.zeros((0, 2), dtype=np.int32), *pairs]),
+        "count": np.concatenate([np.zeros(0, dtype=np.float32), *counts]),
+    }

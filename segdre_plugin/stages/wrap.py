@@ -21,18 +21,18 @@ from segdre_plugin.backbones.attention import check_outputs, force_eager, mask_f
 from segdre_plugin.backbones.backbone import Backbone, find_backbone, get_backbone
 from segdre_plugin.backbones.fast import speed_up
 from segdre_plugin.backbones.features import FEATURE
-from segdre_plugin.backbones.guards import guard
+from segdre_plugin.backbones.guards import guard, use_bf16
 from segdre_plugin.backbones.hooks import (
     STATE,
-    AppendBranches,
-    CutBranches,
-    DropInjections,
+    BranchAppender,
+    BranchCutter,
     InjectedPositions,
-    TakeInjections,
-    Wrapped,
+    InjectionReceiver,
+    InjectionReset,
+    WrapState,
+    wrap_state,
 )
 from segdre_plugin.backbones.losses import build_loss
-from segdre_plugin.backbones.precision import use_bf16
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.stages.config import STAGES, SegConfig
 
@@ -72,13 +72,13 @@ def wrap_model(
         raise SegDREError(f"unknown stage {stage!r}", f"stages of a model: {', '.join(STAGES)}")
     if hasattr(model, STATE):
         raise SegDREError(
-            f"this {type(model).__name__} is wrapped already (stage {vars(model)[STATE].stage})",
+            f"this {type(model).__name__} is wrapped already (stage {wrap_state(model).stage})",
             "call unwrap_model(model) first",
         )
     backbone = find_backbone(model, adapter)
     settings = config or SegConfig()
     encoder: nn.Module = getattr(model, backbone.encoder)
-    wrapped = Wrapped(stage, backbone)
+    wrapped = WrapState(stage, backbone)
     try:
         wrapped.undo.append(force_eager(encoder))
         check_outputs(encoder)
@@ -94,7 +94,7 @@ def wrap_model(
         if bf16:
             use_bf16(model, wrapped)
         guard(model, wrapped)
-        wrapped.undo.append(encoder.register_forward_hook(CutBranches(wrapped)).remove)
+        wrapped.undo.append(encoder.register_forward_hook(BranchCutter(wrapped)).remove)
     except Exception:
         _undo(wrapped)
         raise
@@ -114,9 +114,7 @@ def unwrap_model(model: M) -> M:
     Raises:
         SegDREError: if it is not wrapped.
     """
-    if not hasattr(model, STATE):
-        raise SegDREError(f"this {type(model).__name__} is not wrapped", "call wrap_model(model) first")
-    _undo(vars(model)[STATE])
+    _undo(wrap_state(model))
     object.__delattr__(model, STATE)
     return model
 
@@ -184,13 +182,13 @@ def _describe(part: Any) -> str:
     return str(list(part.shape)) if isinstance(part, Tensor) else type(part).__name__
 
 
-def _undo(wrapped: Wrapped) -> None:
+def _undo(wrapped: WrapState) -> None:
     for step in reversed(wrapped.undo):
         step()
     wrapped.undo.clear()
 
 
-def _swap_head(model: nn.Module, config: SegConfig, wrapped: Wrapped) -> None:
+def _swap_head(model: nn.Module, config: SegConfig, wrapped: WrapState) -> None:
     """Put the count head of the strategy and its loss in the place of classifier and loss (eq. 4-6)."""
     backbone, made = wrapped.backbone, config.strategy.head
     if made is None:
@@ -205,7 +203,7 @@ def _swap_head(model: nn.Module, config: SegConfig, wrapped: Wrapped) -> None:
     setattr(model, backbone.loss, made.loss())
 
 
-def _swap_loss(model: nn.Module, config: SegConfig, wrapped: Wrapped) -> None:
+def _swap_loss(model: nn.Module, config: SegConfig, wrapped: WrapState) -> None:
     """Put the loss that the settings name in the place of the backbone's own."""
     name = wrapped.backbone.loss
     own = getattr(model, name)
@@ -213,10 +211,10 @@ def _swap_loss(model: nn.Module, config: SegConfig, wrapped: Wrapped) -> None:
     setattr(model, name, build_loss(config.loss, own))
 
 
-def _hook_injection(model: nn.Module, encoder: nn.Module, wrapped: Wrapped) -> None:
+def _hook_injection(model: nn.Module, encoder: nn.Module, wrapped: WrapState) -> None:
     """Hand a batch's injections from ``forward`` to the encoder's inputs."""
     undo = wrapped.undo  # one by one: a step that fails leaves those before it to be undone
-    take = TakeInjections(wrapped, inspect.signature(model.forward))
+    take = InjectionReceiver(wrapped, inspect.signature(model.forward))
     undo.append(model.register_forward_pre_hook(take, with_kwargs=True).remove)
-    undo.append(model.register_forward_hook(DropInjections(wrapped), always_call=True).remove)
-    undo.append(encoder.register_forward_pre_hook(AppendBranches(wrapped), with_kwargs=True).remove)
+    undo.append(model.register_forward_hook(InjectionReset(wrapped), always_call=True).remove)
+    undo.append(encoder.register_forward_pre_hook(BranchAppender(wrapped), with_kwargs=True).remove)

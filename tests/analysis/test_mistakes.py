@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segdre_plugin.analysis.mistakes import mistakes
+from segdre_plugin.analysis.comparison import mistakes
 from segdre_plugin.metrics import evaluate
 
 N, RELATIONS = 4, ("P1", "P2")

@@ -14,13 +14,14 @@ from segdre_plugin.analysis.report.documents import view_document
 from segdre_plugin.analysis.report.matrix import draw_matrix
 from segdre_plugin.analysis.report.page import grid_figures
 from segdre_plugin.analysis.report.render import write_report
-from segdre_plugin.analysis.report.run_cells import dev_grid, load_candidates, load_run
+from segdre_plugin.analysis.report.run_cells import dev_grid, load_candidates
 from segdre_plugin.cli import main
 from segdre_plugin.data.files import fingerprint
 from segdre_plugin.data.synthetic.corpus import RELATIONS
 from segdre_plugin.injection import Group, inject, visible_matrix
 from segdre_plugin.metrics import evaluate
 from segdre_plugin.salient import gold_salient
+from segdre_plugin.seg.run_folder import RunFolder
 
 EVIL = """<script>alert(1)</script>"&'{{ 7 * 7 }}$x_1$"""
 
@@ -79,7 +80,7 @@ def test_user_style_of_matplotlib_has_no_say(out, text, tmp_path):
 
 
 def test_grid_is_the_one_that_was_searched(out):
-    run = load_run(out)
+    run = RunFolder(out)
     dev = load_candidates(run, "dev")
     grid, best = dev_grid(run, dev)
     thresholds = run.metrics["thresholds"]
@@ -93,7 +94,7 @@ def test_grid_is_the_one_that_was_searched(out):
 
 
 def test_typical_documents_are_the_extremes(out):
-    run = load_run(out)
+    run = RunFolder(out)
     chosen = choose_typical(run, load_candidates(run, "dev"))
     dev = run.documents["dev"]
     results = {"base": load_candidates(run, "dev").cells, "fused": json.loads((out / "result_dev.json").read_text())}
@@ -116,7 +117,7 @@ def test_typical_documents_are_the_extremes(out):
 
 
 def test_changes_against_base_add_up(out):
-    run = load_run(out)
+    run = RunFolder(out)
     dev = load_candidates(run, "dev")
     for choice in choose_typical(run, dev):
         document = run.documents["dev"][choice.index]
@@ -150,7 +151,7 @@ def test_matrix_rectangles_paint_the_visible_matrix():
 
 
 def test_chosen_documents_of_dev_and_test(out, tmp_path):
-    run = load_run(out)
+    run = RunFolder(out)
     titles = [run.documents["test"][2]["title"], run.documents["dev"][0]["title"]]
     page = tmp_path / "chosen.html"
     assert main(["report", str(out), "--output", str(page), "--documents", *titles]) == 0
@@ -179,7 +180,9 @@ def test_half_characters_in_names_do_not_stop_it(tmp_path):
     out = make_run(tmp_path)
     names = out.parent / "data" / "rel_info.json"
     rewrite(names, lambda found: dict.fromkeys(found, "half \ud800"))
-    rewrite(out / "run.json", lambda run: run | {"hashes": run["hashes"] | {"rel_info": fingerprint(names)}})
+    hashes = {"rel_info": fingerprint(names)}
+    half = dict.fromkeys(RELATIONS, "half \ud800")
+    rewrite(out / "run.json", lambda run: run | {"hashes": run["hashes"] | hashes, "relation_names": half})
     assert "half &#55296;" in write_report(out).read_bytes().decode("utf-8")
 
 

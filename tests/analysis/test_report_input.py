@@ -31,22 +31,22 @@ def test_triples_that_no_stage_scored(out, tmp_path):
 
 
 BROKEN = {
-    "unfinished": ("run.json", None, "no finished run"),
-    "no metrics": ("metrics.json", None, "no finished run"),
-    "half metrics": ("metrics.json", "{}", "no scores on dev"),
-    "torn": ("metrics.json", '{"dev"', "not JSON"),
+    "unfinished": ("run.json", None, "not a finished run"),
+    "no metrics": ("metrics.json", None, "not a finished run"),
+    "half metrics": ("metrics.json", "{}", "thresholds missing"),
+    "torn": ("metrics.json", '{"dev"', "no JSON"),
     "no margins": ("dense/margins_dev.npz", None, "margins_dev.npz"),
     "torn margins": ("sparse/margins_dev.npz", "PK", "margins_dev.npz"),
     "no counts": ("identify/counts_dev.npz", None, "counts_dev.npz"),
     "no salient": ("identify/salient.json", None, "salient.json"),
-    "short salient": ("identify/salient.json", '{"dev": [0], "test": [0]}', "does not fit the 12 documents"),
+    "short salient": ("identify/salient.json", '{"dev": [[0]], "test": [[0]]}', "does not fit the 12 documents"),
     "no result": ("result_dev.json", None, "result_dev.json"),
     "other result": (
         "result_dev.json",
         '[{"title": "unheard of", "h_idx": 0, "t_idx": 1, "r": "P17"}]',
         "predictions that dev does not have",
     ),
-    "no settings": ("sparse/settings.json", None, "settings"),
+    "no settings": ("sparse/settings.json", None, "stage sparse"),
 }
 
 
@@ -77,7 +77,7 @@ def test_data_that_moved_or_changed(out, tmp_path):
     shutil.copytree(out.parent / "data", data)
     gone = {name: str(tmp_path / "gone" / f"{name}.json") for name in ("train", "dev", "test", "rel2id", "rel_info")}
     rewrite(broken / "run.json", lambda run: run | {"files": gone})
-    with pytest.raises(SegDREError, match=r"(?s)dev: .*gone.*not there.*rel_info.*--data-dir"):
+    with pytest.raises(SegDREError, match=r"(?s)dev: .*gone.*not found.*rel_info.*--data-dir"):
         write_report(broken)
     assert main(["report", str(broken), "--data-dir", str(data)]) == 0
     rewrite(data / "dev.json", lambda documents: documents[::-1])

@@ -13,11 +13,11 @@ from seg_runs import contents
 from segdre_plugin import SegDREError, SegPipeline
 from segdre_plugin.analysis.report.page import saliency_section
 from segdre_plugin.analysis.report.render import write_report
-from segdre_plugin.analysis.report.run_cells import load_run
 from segdre_plugin.cli import main
 from segdre_plugin.prediction.answers import official_rows
 from segdre_plugin.salient import as_chain, gold_chain, saliency, select_chain
 from segdre_plugin.seg.bundle import bundle_run
+from segdre_plugin.seg.run_folder import RunFolder
 from segdre_plugin.stages.branches import entity_name
 from segdre_plugin.stages.margins import Margins
 from segdre_plugin.stages.strategies import choose_salient, get_strategy
@@ -168,7 +168,7 @@ def test_bundle_predicts_what_the_run_did(made, tmp_path):
 
 
 def test_report_shows_who_was_chosen(made, tmp_path):
-    table, figures = saliency_section(load_run(made.folder))
+    table, figures = saliency_section(RunFolder(made.folder))
     due = [
         (f"{split}, {strategy}", f"{100 * scores['accuracy']:.2f}")
         for split in ("dev", "test")
@@ -212,7 +212,7 @@ class TestOlder:
             assert (older / name).read_bytes() == (run_folder / name).read_bytes()
 
     def test_report_and_bundle(self, older, run_folder, tmp_path):  # noqa: F811
-        table, figures = saliency_section(load_run(older, tmp_path / "corpus"))
+        table, figures = saliency_section(RunFolder(older, tmp_path / "corpus"))
         assert [name for name, _ in table.rows] == ["dev, zip", "test, zip"]
         assert len(figures) == 1
         bundle = bundle_run(older, tmp_path / "bundle")

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 import pytest
 import seg_runs
 
-from segdre_plugin.analysis.study.finished_run import Finished
+from segdre_plugin.analysis.study.finished_run import FinishedRun
 from segdre_plugin.analysis.study.rows import Reading
 from segdre_plugin.stages.margins import Margins
 
@@ -26,7 +26,7 @@ def test_models_read_what_they_read_in_the_run(place):
     finished, _ = place.finished
     out = place.folder / "read-again"
     shutil.copytree(finished, out)
-    found = Finished(out)
+    found = FinishedRun(out)
     own = found.request(Reading(), out)
     entities = [((e + 1) % len(d["vertexSet"]),) for (e,), d in zip(*own_entities(found), strict=True)]
     requests = {
@@ -64,14 +64,14 @@ def test_models_read_what_they_read_in_the_run(place):
 
 
 def own_entities(found):
-    return found.run.salient["dev"], found.run.documents["dev"]
+    return found.salient("dev"), found.documents["dev"]
 
 
 def test_readings_of_other_models_are_refused(place):
     finished, _ = place.finished
     out = place.folder / "read-otherwise"
     shutil.copytree(finished, out)
-    requests = {"one": asdict(Finished(out).request(Reading(), out))}
+    requests = {"one": asdict(FinishedRun(out).request(Reading(), out))}
     (place.folder / "requests.json").write_text(json.dumps(requests))
     worker = [
         "-m",

@@ -98,11 +98,11 @@ def test_pooling_one_seed_changes_nothing(folder, tmp_path):
         patch.setattr(runs, "launch", study_runs.make_up(folder.parent))
         assert main(["study", "seeds", str(tmp_path / "one"), "--seeds", "2", *study_runs.TINY]) == 0
     found = json.loads((tmp_path / "one" / "seeds.json").read_text())
-    from segdre_plugin.analysis.study.finished_run import Finished
+    from segdre_plugin.analysis.study.finished_run import FinishedRun
     from segdre_plugin.analysis.study.score_row import score
     from segdre_plugin.analysis.study.studies import BASE, FULL
 
-    run = Finished(tmp_path / "one" / "runs" / "full-2")
+    run = FinishedRun(tmp_path / "one" / "runs" / "full-2")
     due = compare(*(score(row, run, None, ("dev",)).counts["dev"] for row in (FULL, BASE)))
     assert [found["comparisons"][0][key] for key in ("low", "high", "p_value")] == [due.low, due.high, due.p_value]
     assert "±" not in (tmp_path / "one" / "seeds.md").read_text()

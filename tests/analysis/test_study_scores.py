@@ -8,7 +8,7 @@ import pytest
 import study_runs
 
 from segdre_plugin import SegDREError
-from segdre_plugin.analysis.study.finished_run import Finished
+from segdre_plugin.analysis.study.finished_run import FinishedRun
 from segdre_plugin.analysis.study.score_row import average, score
 from segdre_plugin.analysis.study.studies import AVERAGE, BASE, FULL, SEEDS, STUDIES, UNION
 from segdre_plugin.fusion import GRIDS
@@ -20,7 +20,7 @@ SPLITS = ("dev", "test")
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    return Finished(study_runs.make_source(tmp_path_factory.mktemp("first"), 1))
+    return FinishedRun(study_runs.make_source(tmp_path_factory.mktemp("first"), 1))
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def cells(table):
 
 def slow(found, split, predicted):
     """Score a set of cells with the official metrics."""
-    run = found.run
+    run = found
     names = {i: name for name, i in run.rel2id.items()}
     rows = [
         {"title": run.documents[split][d]["title"], "h_idx": h, "t_idx": t, "r": names[r]} for d, h, t, r in predicted
@@ -51,7 +51,7 @@ def slow(found, split, predicted):
 
 
 def test_rows_are_those_of_the_run(found):
-    known = found.run.metrics
+    known = found.metrics
     due = {
         "base": "base",
         "base tuned": "base_tuned",
@@ -141,9 +141,9 @@ def test_averaged_stages_against_a_slow_version(found):
 
 def test_stages_alone_in_a_run_that_averages(found):
     """What a stage says of its own pairs does not depend on how the run fuses."""
-    averaging = Finished(found.path)
-    thresholds = found.run.metrics["thresholds"] | {"fusion": "average"}
-    averaging.run = replace(found.run, metrics=found.run.metrics | {"thresholds": thresholds})
+    averaging = FinishedRun(found.path)
+    thresholds = found.metrics["thresholds"] | {"fusion": "average"}
+    averaging.metrics = found.metrics | {"thresholds": thresholds}
     for name in ("dense", "sparse", "base on dense", "base tuned"):
         scores = [score(SEEDS.rows[name], run, absent, SPLITS) for run in (found, averaging)]
         assert scores[0].metrics == scores[1].metrics
@@ -158,7 +158,7 @@ def test_thresholds_for_dense_pairs_only_are_the_best_for_them(found):
     row = replace(FULL, name="model on dense", sources=("dense",), pairs="dense")
     scores = score(row, found, absent, ("dev",))
     chains = found.scored("dev").salient
-    run = found.run
+    run = found
     documents = [
         document | {"labels": [x for x in document["labels"] if {x["h"], x["t"]} & set(chain)]}
         for document, chain in zip(run.documents["dev"], chains, strict=True)
@@ -178,7 +178,7 @@ def test_ensembles_hold_the_base_models_own_cut(found, second):
     union = score(UNION, found, second, SPLITS)
     assert union.metrics["dev"]["f1"] > alone
     base, other = cells(found.scored("dev").tables["base"]), cells(second("dev"))
-    salient = found.run.salient["dev"]
+    salient = found.salient("dev")
     taus = union.thresholds
     predicted = {c for c, m in base.items() if m > taus["tau_base"]}
     predicted |= {
@@ -209,7 +209,7 @@ def test_splits_without_gold_are_left_out(found, tmp_path):
 
     documents = finished.make_documents()
     documents["test"] = [{k: v for k, v in d.items() if k != "labels"} for d in documents["test"]]
-    bare = Finished(finished.make_run(tmp_path / "bare", documents))
+    bare = FinishedRun(finished.make_run(tmp_path / "bare", documents))
     assert score(FULL, bare, absent, SPLITS).metrics.keys() == {"dev"}
 
 

@@ -129,7 +129,7 @@ class TestForeignEncoders:
             mask_form(Foreign(refuses=("attention_mask",)))
 
     def test_one_without_attention(self):
-        with pytest.raises(SegDREError, match="gives no attention weights"):
+        with pytest.raises(SegDREError, match="returns no attention weights"):
             check_outputs(Foreign(attention=False))
         with pytest.raises(SegDREError, match="no form of pairwise mask"):
             mask_form(Foreign(attention=False))

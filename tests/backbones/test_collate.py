@@ -79,6 +79,7 @@ def test_pickles():
         assert mine.input_ids.tolist() == other.input_ids.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_worker_of_a_data_loader(context):
     model = wrap_model(tiny.model(), stage="sparse")

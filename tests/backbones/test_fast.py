@@ -9,7 +9,7 @@ import torch
 
 from segdre_plugin import SegConfig, SegDREError, unwrap_model, wrap_collate, wrap_model
 from segdre_plugin.backbones.fast import encoder as fast_encoder
-from segdre_plugin.backbones.fast.pooling import PoolPairs
+from segdre_plugin.backbones.fast.pooling import PairPooler
 from segdre_plugin.backbones.reference import collate_fn
 from segdre_plugin.stages.config import STAGES
 
@@ -81,7 +81,7 @@ class TestPooling:
         states, attention = model.encode(*one[:2])
         pairs = [[[0, 1], [1, 0], [2, 3], [3, 3], [1, 2]]]
         due = model.get_hrt(states, attention.double(), one[3], pairs)
-        found = PoolPairs(1, 1e-5, False)(states, attention.double(), one[3], pairs)
+        found = PairPooler(1, 1e-5, False)(states, attention.double(), one[3], pairs)
         for ours, theirs in zip(found, due, strict=True):
             torch.testing.assert_close(ours.tensor(), theirs)
         assert (due[0][2] == 0).all()  # an entity without a mention in the input
@@ -154,6 +154,7 @@ class TestEncoder:
         assert model.model.config._attn_implementation == "eager"
         torch.testing.assert_close(tiny.logits(model, batch()), due)
 
+    @torch.no_grad()
     def test_dropout_keeps_the_mean(self):
         model = wrap_model(tiny.model(num_hidden_layers=1, attention_probs_dropout_prob=0.5, hidden_dropout_prob=0.0))
         ids, mask, *_ = batch()

@@ -7,9 +7,10 @@ import pytest
 import tiny
 
 from segdre_plugin import SegDREError
-from segdre_plugin.backbones.features import FEATURE, keep_pairs, stage_pairs, visible_entities, windows
+from segdre_plugin.backbones.features import FEATURE, keep_pairs, visible_entities, windows
 from segdre_plugin.injection import inject
 from segdre_plugin.salient import as_chain
+from segdre_plugin.stages.prepare import stage_pairs
 
 # tokens, kind: for each window the document's tokens that are read from it
 WINDOWS = {

@@ -7,7 +7,7 @@ import torch
 
 from segdre_plugin import SegDREError, unwrap_model, wrap_collate, wrap_model
 from segdre_plugin.backbones.attention import mask_form
-from segdre_plugin.backbones.hooks import AppendBranches, assemble
+from segdre_plugin.backbones.hooks import BranchAppender, assemble, wrap_state
 from segdre_plugin.backbones.reference import collate_fn
 
 collate = wrap_collate(collate_fn, adapter="atlop")
@@ -192,7 +192,7 @@ class TestState:
                 patch.setattr(owner, name, fail)
                 with pytest.raises(RuntimeError, match="out of memory"):
                     model(*batch)
-            state = vars(model)["_segdre"]
+            state = wrap_state(model)
             assert (state.injections, state.width) == (None, 0)
             assert torch.equal(tiny.logits(model, batch), due)
 
@@ -276,9 +276,9 @@ def test_mask_is_built_on_the_device():
     host = assemble(batch[3].injections, 61)
     assert sum(part.numel() for part in host) < 61**2
     model = wrap_model(tiny.model(), stage="sparse")
-    state = vars(model)["_segdre"]
+    state = wrap_state(model)
     state.injections = batch[3].injections
-    _, changed = AppendBranches(state)(model.model, (), {"input_ids": batch[0], "attention_mask": batch[1]})
+    _, changed = BranchAppender(state)(model.model, (), {"input_ids": batch[0], "attention_mask": batch[1]})
     total = max(len(injection.input_ids) for injection in batch[3].injections)
     assert changed["input_ids"].shape == changed["position_ids"].shape == (2, total)
     assert changed["attention_mask"].shape[-2:] == (total, total)

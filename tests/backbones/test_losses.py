@@ -123,7 +123,7 @@ class TestFormula:
 
     @pytest.mark.parametrize("shapes", [((3, 4), (3, 5)), ((4,), (4,)), ((2, 3), (3, 3))])
     def test_shapes_that_do_not_fit(self, name, shapes):
-        with pytest.raises(SegDREError, match=r"\[pairs, classes\] are due, found logits"):
+        with pytest.raises(SegDREError, match=r"expected logits and labels \[pairs, classes\], got logits"):
             NEW[name]()(*map(torch.zeros, shapes))
 
 
@@ -206,7 +206,7 @@ class TestRegistry:
 
     @pytest.mark.parametrize("name", ["atl", "hinge-abl"])
     def test_a_taken_name(self, name):
-        with pytest.raises(SegDREError, match=f"a loss '{name}' is there already"):
+        with pytest.raises(SegDREError, match=f"a loss '{name}' already exists"):
             register_loss(name, BalancedSoftmaxLoss)
 
     def test_an_unknown_name(self):
@@ -217,7 +217,7 @@ class TestRegistry:
         ("factory", "message"),
         [
             (lambda: torch.nn.functional.cross_entropy, "'mine' is a function"),
-            (nn.CrossEntropyLoss, "CrossEntropyLoss has no get_label and no get_score"),
+            (nn.CrossEntropyLoss, "CrossEntropyLoss lacks get_label and get_score"),
         ],
     )
     def test_what_is_no_such_loss(self, factory, message):

@@ -111,6 +111,7 @@ def test_everything_that_is_missing_is_listed():
         assert problem in str(caught.value)
 
 
+@pytest.mark.slow
 def test_script(data, tmp_path, monkeypatch, capsys):
     script = run("script")["SCRIPT"]
     backbone = Backbone(name="mine", repository="here", batch=tiny.ATLOP.batch)

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from segdre_plugin.backbones.reference import ReferenceModel, train
-from segdre_plugin.backbones.reference.spec import run
 from segdre_plugin.data.synthetic.corpus import rel2id, write_corpus
 from segdre_plugin.seg.bundle import bundle_run
+from segdre_plugin.seg.launch import run_reference
 
 _made: dict[str, Path] = {}
 
@@ -52,7 +52,7 @@ def arguments(folder: Path, *more: str) -> list[str]:
 def _run(folder: Path, *more: str) -> None:
     before, train.DocREModel = train.DocREModel, Talkative
     try:
-        run(arguments(folder, *more))
+        run_reference(arguments(folder, *more))
     finally:
         train.DocREModel = before
 

@@ -11,7 +11,7 @@ from segdre_plugin.data.synthetic.corpus import RELATIONS, generate, rel2id
 from segdre_plugin.salient import gold_salient, saliency
 from segdre_plugin.seg.fuse import fuse
 from segdre_plugin.seg.options import parse
-from segdre_plugin.seg.store import Store
+from segdre_plugin.seg.run_folder import RunFolder
 from segdre_plugin.stages.margins import Margins
 
 SIZES = {"train": 6, "dev": 12, "test": 5}
@@ -63,14 +63,20 @@ def make_run(root: Path, documents=None, *, names=RELATIONS, evidence=False, opt
             "left_out": 0,
             "triples": best_triples(Margins.load(out / "dense" / f"margins_{name}.npz"), len(split), classes),
         }
-    write_json(out / "identify" / "salient.json", salient)
+    chains = {name: [[] if one is None else [one] for one in part] for name, part in salient.items()}
+    write_json(out / "identify" / "salient.json", chains)
     write_json(out / "identify" / "metrics.json", scores)
     write_json(out / "sparse" / "injected.json", injected)
-    write_json(out / "sparse" / "settings.json", {"options": sparse or {}})
+    for stage in ("base", "identify", "dense", "sparse"):
+        own = (sparse or {}) if stage == "sparse" else {}
+        write_json(
+            out / stage / "settings.json", {"arguments": {"seed": seed}, "data": {}, "modules": {}, "options": own}
+        )
     chosen, _ = parse(["--seg", "--seg-dir", str(out), *options])
-    fuse(Store(out), splits, classes, chosen)
+    fuse(RunFolder(out), splits, classes, chosen)
     hashes = {name: fingerprint(path) for name, path in files.items()}
-    write_json(out / "run.json", {"adapter": "atlop", "files": {k: str(v) for k, v in files.items()}, "hashes": hashes})
+    sources = {"adapter": "atlop", "checkpoint": "{folder}/checkpoint.pt", "rel2id": classes, "relation_names": names}
+    write_json(out / "run.json", sources | {"files": {k: str(v) for k, v in files.items()}, "hashes": hashes})
     return out
 
 

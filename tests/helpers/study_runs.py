@@ -35,7 +35,7 @@ def make_source(root, seed):
         finished.make_run(out.parent, seed=seed)
         for stage in STAGES:
             arguments = {"seed": seed, "model_name_or_path": "made-up"}
-            settings = {"arguments": arguments, "options": {}}
+            settings = {"arguments": arguments, "data": {}, "modules": {}, "options": {}}
             (out / stage / "settings.json").write_text(json.dumps(settings))
     return out
 

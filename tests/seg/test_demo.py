@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from segdre_plugin.backbones.reference.spec import run
 from segdre_plugin.cli import main
 from segdre_plugin.metrics import evaluate
+from segdre_plugin.seg.launch import run_reference
 
 SIZES = ["--train", "24", "--dev", "8", "--test", "8", "--epochs", "2"]
 
@@ -63,13 +63,13 @@ def test_another_demo_in_the_same_folder_is_refused(finished, capsys):
     assert "arguments.num_train_epochs: 2.0 there, 3.0 now" in capsys.readouterr().err
     assert main(["demo", str(finished), *SIZES, "--seg-salient", "random", "--seg-salient-k", "2"]) == 2
     message = capsys.readouterr().err
-    assert "options.salient: 'not set' there, 'random' now" in message
-    assert "options.salient_k: 'not set' there, 2 now" in message
+    assert "options.salient: 'zip' there, 'random' now" in message
+    assert "options.salient_k: 1 there, 2 now" in message
 
 
 def test_another_loss(finished, tmp_path, capsys):
     assert main(["demo", str(finished), *SIZES, "--seg-loss", "hinge-abl"]) == 2
-    assert "options.loss: 'not set' there, 'hinge-abl' now" in capsys.readouterr().err
+    assert "options.loss: 'atl' there, 'hinge-abl' now" in capsys.readouterr().err
     assert main(["demo", str(tmp_path / "out"), *SIZES, "--seg-loss", "afl"]) == 2
     assert "unknown loss 'afl'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -86,8 +86,8 @@ def test_base_stage_equals_the_script_without_seg(finished, tmp_path):
     checkpoint = tmp_path / "plain.pt"
     data = str(finished / "corpus")
     arguments = ["--data_dir", data, "--num_class", "15", "--num_train_epochs", "2"]
-    run([*arguments, "--save_path", str(checkpoint)])
-    run([*arguments, "--seg", "--seg-dir", str(tmp_path), "--seg-stage", "base", "--no-seg-fast"])
+    run_reference([*arguments, "--save_path", str(checkpoint)])
+    run_reference([*arguments, "--seg", "--seg-dir", str(tmp_path), "--seg-stage", "base", "--no-seg-fast"])
     plain, ours = (torch.load(path, weights_only=True) for path in (checkpoint, tmp_path / "base" / "checkpoint.pt"))
     assert plain.keys() == ours.keys()
     assert all(torch.equal(plain[name], ours[name]) for name in plain)

@@ -66,7 +66,7 @@ class TestTeacher:
         for value, words in (
             ([rows], "1 documents; document 1 'second' has no attentions"),
             ([rows, None], "document 1 'second': expected an array"),
-            ({"a": rows}, "expected a list with an array for each document, found dict"),
+            ({"a": rows}, "expected a list with an array for each document, got dict"),
         ):
             path.write_bytes(pickle.dumps(value))
             (problem,) = teacher_problems(path, documents)

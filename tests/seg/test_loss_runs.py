@@ -44,17 +44,17 @@ class TestReference:
         bundles._run(tmp_path / "run", "--seg-loss", name)
         for stage in ("base", "dense", "sparse"):
             assert settings_of(tmp_path / "run", stage)["loss"] == name
-            assert "loss" not in settings_of(run_folder, stage)  # the default: a run older than the option looks so
+            assert settings_of(run_folder, stage)["loss"] == "atl"
             assert not torch.equal(weights(tmp_path / "run", stage), weights(run_folder, stage))
         assert "loss" not in settings_of(tmp_path / "run", "identify")
         metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
         assert metrics["dev"]["fused"]["f1"] >= metrics["dev"]["base"]["f1"]
-        with pytest.raises(SegDREError, match=rf"options\.loss: '{name}' there, 'not set' now"):
+        with pytest.raises(SegDREError, match=rf"options\.loss: '{name}' there, 'atl' now"):
             bundles._run(tmp_path / "run")
 
-    def test_an_older_run_goes_on_and_is_not_mixed(self, run_folder, capsys):
+    def test_losses_are_not_mixed(self, run_folder, capsys):
         assert bundles.repeat(run_folder, capsys, "--seg-loss", "atl").count("is done") == 4
-        with pytest.raises(SegDREError, match=r"options\.loss: 'not set' there, 'hinge-abl' now"):
+        with pytest.raises(SegDREError, match=r"options\.loss: 'atl' there, 'hinge-abl' now"):
             bundles._run(run_folder, "--seg-loss", "hinge-abl")
 
     def test_a_loss_of_ones_own_is_needed_for_training_only(self, run_folder, tmp_path):
@@ -68,14 +68,6 @@ class TestReference:
         predicted = SegPipeline.from_pretrained(tmp_path / "bundle")(documents)
         official = json.loads((tmp_path / "run" / "result_dev.json").read_text())
         assert sum(len(answer["triples"]) for answer in predicted) == len(official) > 0
-
-    def test_a_bundle_without_the_setting(self, bundle, tmp_path):
-        shutil.copytree(bundle, tmp_path / "old")
-        path = tmp_path / "old" / "bundle.json"
-        description = json.loads(path.read_text())
-        assert description["config"].pop("loss") == "atl"
-        path.write_text(json.dumps(description))
-        assert read_bundle(tmp_path / "old").config == SegConfig(hidden=16)
 
     def test_an_unknown_loss_is_refused_before_any_work(self, run_folder):
         with pytest.raises(SegDREError, match="unknown loss 'afl'"):

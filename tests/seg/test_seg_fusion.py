@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from segdre_plugin import SegPipeline
-from segdre_plugin.analysis.report.run_cells import dev_grid, load_candidates, load_run
+from segdre_plugin.analysis.report.run_cells import dev_grid, load_candidates
 from segdre_plugin.seg.bundle import bundle_run
+from segdre_plugin.seg.run_folder import RunFolder
 from segdre_plugin.stages.candidates import fusible
 from segdre_plugin.stages.margins import Margins
 
@@ -91,7 +92,7 @@ def test_bundle_and_report_follow(fused):
     ]
     due = [{key: row[key] for key in ("title", "h_idx", "t_idx", "r")} for row in read(fused / "result_dev.json")]
     assert sorted(found, key=str) == sorted(due, key=str)
-    run = load_run(fused)
+    run = RunFolder(fused)
     dev_grid(run, load_candidates(run, "dev"))  # refuses margins that do not give the run's score
 
 

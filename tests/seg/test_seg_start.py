@@ -82,7 +82,7 @@ def test_from_the_encoder_otherwise(place, starts):
     assert same(at_base, at_dense)
     assert same(at_base, at_sparse)
     assert not same(base, at_dense)
-    assert "start" not in settings(place / "run", "dense")  # as in runs that are older than the option
+    assert settings(place / "run", "dense")["start"] == "encoder"
 
 
 def test_an_unknown_start_is_refused():

@@ -8,8 +8,8 @@ import textwrap
 import pytest
 
 from segdre_plugin import SegDREError
-from segdre_plugin.data.files import read_json
-from segdre_plugin.seg.store import Store, digest, replacing
+from segdre_plugin.data.files import read_json, replacing
+from segdre_plugin.seg.store import Store, digest
 
 SETTINGS = {"seed": 66, "files": {"train": "a1", "dev": "b2"}, "alpha": 1.0, "epochs": None, "sizes": (1, 2)}
 

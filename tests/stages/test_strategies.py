@@ -28,7 +28,7 @@ def document(*entities, title="Title", labels=None):
 
 
 def margins(*cells):
-    """Cells (document, head, tail, margin)."""
+    """Candidates (document, head, tail, margin)."""
     columns = list(zip(*cells, strict=True)) if cells else [[]] * 4
     d, h, t = (np.array(column, dtype=np.int64) for column in columns[:3])
     return Margins(d, h, t, np.ones_like(d), np.array(columns[3], dtype=float), np.zeros((len(d), 0), dtype=bool))
@@ -241,9 +241,7 @@ class TestConfig:
         with pytest.raises(SegDREError, match="train_salient is 'both'"):
             SegConfig(train_salient="both")
 
-    def test_only_what_is_not_as_in_the_paper_is_written_down(self):
-        assert SegConfig().later == {}
-        assert SegConfig(salient="random", salient_k=2).later == {"salient": "random", "salient_k": 2}
+    def test_settings_are_found_among_others(self):
         written = json.loads(json.dumps(vars(SegConfig(alpha=0.5, salient_k=3))))
         assert SegConfig.of(written | {"epochs": 3}) == SegConfig(alpha=0.5, salient_k=3)
         assert SegConfig.of({}) == SegConfig()

@@ -11,6 +11,8 @@ from segdre_plugin import SegConfig, SegDREError, unwrap_model, wrap_model
 from segdre_plugin.backbones.reference import AdaptiveThresholdLoss, collate_fn
 from segdre_plugin.stages.config import STAGES
 from segdre_plugin.stages.linear_head import SquaredCountLoss
+from segdre_plugin.stages.prepare import prepare_features
+from segdre_plugin.stages.scoring import score_counts, score_relations
 from segdre_plugin.zip_head import CountHead, CountLoss
 
 # transformers 4 keeps sdpa and falls back to eager by itself when attention is asked for
@@ -182,10 +184,10 @@ def fail(*_, **__):
         ("base", "build_loss"),
         ("base", "speed_up"),
         ("identify", "guard"),
-        ("identify", "CutBranches"),
+        ("identify", "BranchCutter"),
         ("sparse", "mask_form"),
-        ("sparse", "AppendBranches"),
-        ("sparse", "CutBranches"),
+        ("sparse", "BranchAppender"),
+        ("sparse", "BranchCutter"),
     ],
 )
 def test_a_failed_wrap_changes_nothing(monkeypatch, stage, step, implementation):
@@ -207,9 +209,20 @@ class TestRefuses:
             wrap_model(model)
         assert snapshot(model) == before
 
-    def test_unwrapping_what_is_not_wrapped(self):
-        with pytest.raises(SegDREError, match="ReferenceModel is not wrapped"):
-            unwrap_model(tiny.model())
+    @pytest.mark.parametrize(
+        "call",
+        [
+            unwrap_model,
+            lambda model: prepare_features([], [], model),
+            lambda model: score_relations(model, [], [], collate_fn, batch_size=1, device="cpu", label=""),
+            lambda model: score_counts(model, [], collate_fn, batch_size=1, device="cpu", label=""),
+        ],
+        ids=["unwrap_model", "prepare_features", "score_relations", "score_counts"],
+    )
+    def test_a_model_that_is_not_wrapped(self, call):
+        message = r"^this ReferenceModel is not wrapped\n  -> call wrap_model\(model, stage=\.\.\.\) first$"
+        with pytest.raises(SegDREError, match=message):
+            call(tiny.model())
 
     def test_unknown_stage(self):
         with pytest.raises(SegDREError, match=r"unknown stage 'fuse'\n.*base, identify, dense, sparse"):
@@ -239,9 +252,9 @@ class TestRefuses:
             "Other.encode: missing",
             "Other.get_hrt: missing",
             "Other.num_labels: missing",
-            "Other.bilinear: expected torch.nn.Linear, found Bilinear",
+            "Other.bilinear: expected torch.nn.Linear, got Bilinear",
             "Other.loss_fnt: CrossEntropyLoss has no get_label",
-            "Other.config.transformer_type: expected one of ['bert', 'roberta'], found 'xlnet'",
+            "Other.config.transformer_type: expected one of ['bert', 'roberta'], got 'xlnet'",
             "Other.forward: no argument 'labels'",
             "Other.forward: no argument 'entity_pos'",
             "Other.forward: no argument 'hts'",
@@ -258,7 +271,7 @@ class TestRefuses:
         model = tiny.model()
         before = snapshot(model)
         model.model.forward = lambda **_: type("Output", (), {"attentions": None})()
-        with pytest.raises(SegDREError, match="BertModel: the encoder gives no attention weights"):
+        with pytest.raises(SegDREError, match="BertModel: the encoder returns no attention weights"):
             wrap_model(model)
         del model.model.forward
         assert snapshot(model) == before

@@ -6,45 +6,24 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segdre_plugin.injection import BoolArray
-from segdre_plugin.stages.margins import FloatArray
+from segdre_plugin.analysis.figure_style import (
+    BLUE,
+    INK,
+    LINE,
+    ORANGE,
+    QUIET,
+    STAGE_COLOURS,
+    SVG_METADATA,
+    figure_style,
+)
+from segdre_plugin.vocabulary import BoolArray, FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-INK, QUIET, LINE = "#1f2933", "#616e7c", "#cbd2d9"
-BLUE, ORANGE = "#0067a5", "#c2500a"  # told apart with every kind of colour vision; shapes differ as well
-STAGE_COLOURS = {"base": QUIET, "dense": BLUE, "sparse": "#7b4a9e", "fused": INK}
-SVG_METADATA: dict[str, Any] = {"Date": None, "Creator": None}  # nothing that differs from one run to the next
-
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text: small, selectable, in the reader's own font
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.unicode_minus": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e4e7eb",
-    "grid.linewidth": 0.6,
-    "text.color": INK,
-    "text.parse_math": False,
-    "xtick.color": QUIET,
-    "ytick.color": QUIET,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "legend.handlelength": 1.2,
-}
 
 
 def scores(groups: Sequence[tuple[str, Sequence[tuple[str, float, float]]]], stage: str) -> str:
@@ -211,21 +190,6 @@ def margins(stage: str, margin: FloatArray, gold: BoolArray, tau: float) -> str:
 
 
 @contextmanager
-def figure_style() -> Iterator[None]:
-    """Draw in the house's style; the user's own has no say.
-
-    Yields:
-        Nothing; figures that are made and saved inside have the style.
-    """
-    import matplotlib
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE | {"svg.hashsalt": "segdre"})
-        yield
-
-
-@contextmanager
 def _picture(title: str, *, height: float = 2.2) -> Iterator[tuple[Axes, list[str]]]:
     """Return axes to draw on, and a list that holds their SVG afterwards."""
     with figure_style():
@@ -242,7 +206,7 @@ def _picture(title: str, *, height: float = 2.2) -> Iterator[tuple[Axes, list[st
 
 
 def _inline(svg: str) -> str:
-    """Cut a file down to what stands well inside a page: no prolog, no page-wide style, no ids that nothing names."""
+    """Reduce a file to what a page can embed: no prolog, no page-wide style, no ids that nothing refers to."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'^<svg [^>]*?viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', svg)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segdre_plugin.analysis.report.run_cells import Candidates, Run
+from segdre_plugin.analysis.report.run_cells import JudgedCandidates
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.injection import BoolArray
-from segdre_plugin.stages.margins import FloatArray, IntArray
+from segdre_plugin.seg.run_folder import RunFolder
+from segdre_plugin.vocabulary import BoolArray, FloatArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def document_scores(document: IntArray, predicted: BoolArray, gold: BoolArray, n
         n_gold: gold triples of each document, [documents].
 
     Returns:
-        F1 in percent, [documents]; 100 where nothing is due and nothing predicted.
+        F1 in percent, [documents]; 100 where there is nothing to predict and nothing is predicted.
     """
     n = len(n_gold)
     hits = np.bincount(document[predicted & gold], minlength=n)
@@ -46,7 +46,7 @@ def document_scores(document: IntArray, predicted: BoolArray, gold: BoolArray, n
     return 100 * np.divide(2 * hits, total, out=np.ones(n), where=total > 0)
 
 
-def choose_typical(run: Run, dev: Candidates) -> list[Choice]:
+def choose_typical(run: RunFolder, dev: JudgedCandidates) -> list[Choice]:
     """Choose the dev documents whose F1 fusion changed most for the better and for the worse, and a typical one.
 
     Args:
@@ -78,7 +78,7 @@ def choose_typical(run: Run, dev: Candidates) -> list[Choice]:
     return found
 
 
-def find_titles(run: Run, titles: Sequence[str]) -> list[Choice]:
+def find_titles(run: RunFolder, titles: Sequence[str]) -> list[Choice]:
     """Look documents up by their titles, in dev first.
 
     Args:
@@ -98,5 +98,7 @@ def find_titles(run: Run, titles: Sequence[str]) -> list[Choice]:
     unknown = [title for title in titles if title not in found]
     if unknown:
         some = ", ".join(repr(title) for title in list(found)[:5])
-        raise SegDREError(f"no document of dev or test is called {unknown[0]!r}", f"titles are, for example, {some}")
+        raise SegDREError(
+            f"no document of dev or test has the title {unknown[0]!r}", f"titles are, for example, {some}"
+        )
     return [found[title] for title in dict.fromkeys(titles)]

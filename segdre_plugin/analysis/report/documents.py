@@ -1,4 +1,4 @@
-"""What the report says of one document: its text, its branches, and what each stage added or lost against base."""
+"""One document of the report: its text, its branches, and the triples that each stage added or lost against base."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import numpy as np
 
 from segdre_plugin.analysis.report.choose import Choice
 from segdre_plugin.analysis.report.matrix import MatrixPicture, draw_matrix
-from segdre_plugin.analysis.report.run_cells import Candidates, Run
+from segdre_plugin.analysis.report.run_cells import JudgedCandidates
 from segdre_plugin.data.documents import Document
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.injection import BoolArray, Group, Span
 from segdre_plugin.metrics import has_gold
 from segdre_plugin.salient import Chain
+from segdre_plugin.seg.run_folder import RETRAIN, RunFolder
 from segdre_plugin.stages.branches import branch_text, entity_name, owner
 
 SHOWN = 8  # triples of each kind of change; the others are counted
@@ -32,7 +33,7 @@ class Piece:
         entity: the entity that they mention; None for other text.
         kind: ``salient``, ``named`` (by an injected branch), ``other`` or ``text``.
         type: the entity's type.
-        glue: whether no space stands before them.
+        glue: whether they follow without a space.
     """
 
     text: str
@@ -71,7 +72,7 @@ class Change:
         what: ``added`` or ``lost``.
         verdict: of all of them.
         rows: the first of them.
-        more: how many others there are.
+        more: number of the others.
     """
 
     what: str
@@ -116,8 +117,8 @@ class DocumentView:
     matrix: MatrixPicture
 
 
-def view_document(run: Run, found: Candidates, choice: Choice, gold_salient: int | None) -> DocumentView:
-    """Gather what is said of a document.
+def view_document(run: RunFolder, found: JudgedCandidates, choice: Choice, gold_salient: int | None) -> DocumentView:
+    """Gather the view of a document.
 
     Args:
         run: the run.
@@ -132,8 +133,8 @@ def view_document(run: Run, found: Candidates, choice: Choice, gold_salient: int
         SegDREError: if an injected triple is none of the cells.
     """
     document = run.documents[choice.split][choice.index]
-    chain = run.salient[choice.split][choice.index]
-    triples = run.injected[choice.split][choice.index]
+    chain = run.salient(choice.split)[choice.index]
+    triples = run.injected(choice.split)[choice.index]
     labelled = has_gold(run.documents[choice.split])
     here = np.flatnonzero(found.cells.document == choice.index)
     base, stage, dense = found.cells.margin[here], found.stage[here], found.is_dense[here]
@@ -152,10 +153,8 @@ def view_document(run: Run, found: Candidates, choice: Choice, gold_salient: int
     place = {cell: k for k, cell in enumerate(zip(*(c.tolist() for c in columns), strict=True))}
     cells = [place.get((h, run.rel2id.get(r, 0), t)) for h, r, t in triples]
     if None in cells:
-        raise SegDREError(
-            f"{run.folder}: the triple {triples[cells.index(None)]} injected into {document['title']!r} has no margins",
-            "remove the folder of stage sparse and run it again",
-        )
+        triple = tuple(triples[cells.index(None)])
+        raise SegDREError(f"{run.path}: {triple} injected into {document['title']!r} has no margins", RETRAIN)
     branches = [branch_text(document, chain, triple, run.relation_names, run.config) for triple in triples]
     return DocumentView(
         title=document["title"],
@@ -184,7 +183,7 @@ def view_document(run: Run, found: Candidates, choice: Choice, gold_salient: int
 
 
 def _rows(
-    run: Run, document: Document, found: Candidates, here: np.ndarray[Any, Any], labelled: bool
+    run: RunFolder, document: Document, found: JudgedCandidates, here: np.ndarray[Any, Any], labelled: bool
 ) -> list[TripleRow]:
     """Put the cells at ``here`` in words."""
     names = [entity_name(document, entity) for entity in range(len(document["vertexSet"]))]

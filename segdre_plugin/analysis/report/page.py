@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from segdre_plugin.analysis.report import charts
-from segdre_plugin.analysis.report.run_cells import TAUS, Candidates, Run, expected_counts
+from segdre_plugin.analysis.report.run_cells import JudgedCandidates, expected_counts
 from segdre_plugin.fusion import GRIDS, Grid
 from segdre_plugin.metrics import has_gold
 from segdre_plugin.salient import gold_salient, relation_counts, saliency
+from segdre_plugin.seg.run_folder import TAUS, RunFolder
 from segdre_plugin.seg.score_table import COLUMNS, EVIDENCE_COLUMNS, ROWS
 
 OBJECTIVES = {"f1": "F1", "ign_f1": "Ign-F1"}
@@ -26,11 +27,11 @@ CHARTED = {"F1": "f1", "intra": "intra_f1", "inter": "inter_f1"}
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture and one sentence that says what it shows.
+    """A picture and its caption.
 
     Attributes:
         svg: the picture.
-        caption: the sentence.
+        caption: one sentence.
     """
 
     svg: str
@@ -58,12 +59,12 @@ def percent(value: float) -> str:
 
 
 def logits(margin: float) -> str:
-    """Write a margin; there is none where it is -inf."""
+    """Write a margin; -inf is a missing one."""
     return f"{margin:.2f}" if np.isfinite(margin) else "-"
 
 
 def headlines(metrics: Mapping[str, Any]) -> list[str]:
-    """Say in a sentence a split what fusion measured against base."""
+    """Return for each split one sentence that compares fused result and base."""
     found = []
     for name in ("dev", "test"):
         scores = metrics.get(name)
@@ -73,12 +74,13 @@ def headlines(metrics: Mapping[str, Any]) -> list[str]:
             found.append(f"{name} has no gold triples: there are predictions, and no scores.")
             continue
         base, fused = percent(scores["base"]["f1"]), percent(scores["fused"]["f1"])
-        tuned = "; the thresholds were chosen on it" if name == "dev" else ""
-        alone = f", {percent(scores['base_tuned']['f1'])} with its threshold tuned" if "base_tuned" in scores else ""
-        change = f"{float(fused) - float(base):+.2f} against base"
-        if "base_tuned" in scores:
-            change += f", {float(fused) - float(percent(scores['base_tuned']['f1'])):+.2f} against the tuned one"
-        found.append(f"On {name}, base has an F1 of {base}{alone}, and the fused result of {fused} ({change}){tuned}.")
+        tuned = percent(scores["base_tuned"]["f1"])
+        gain, left = float(fused) - float(base), float(fused) - float(tuned)
+        chosen = "; the thresholds were chosen on it" if name == "dev" else ""
+        found.append(
+            f"On {name}, base has an F1 of {base}, {tuned} with its threshold tuned, and the fused result of {fused} "
+            f"({gain:+.2f} against base, {left:+.2f} against the tuned one){chosen}."
+        )
     return found
 
 
@@ -167,14 +169,14 @@ def grid_figures(grid: Grid, best: tuple[int, int, int]) -> list[Figure]:
     return figures
 
 
-def saliency_section(run: Run) -> tuple[Table, list[Figure]]:
+def saliency_section(run: RunFolder) -> tuple[Table, list[Figure]]:
     """Return how good the predicted salient entities are, beside those of other strategies."""
     rows = []
     for name, documents in run.documents.items():
         if not has_gold(documents):
             continue
-        own = saliency(documents, run.salient[name], run.config.salient_k)
-        for strategy, found in ({run.config.salient: own} | run.metrics[name].get("strategies", {})).items():
+        own = saliency(documents, run.salient(name, documents), run.config.salient_k)
+        for strategy, found in ({run.config.salient: own} | run.metrics[name]["strategies"]).items():
             texts = [percent(found[key]) for key in ("accuracy", "saliency", "saliency_micro")]
             rows.append((f"{name}, {strategy}", [*texts, str(found["documents"])]))
     columns = ["salient entity", "accuracy (%)", "saliency (%)", "micro (%)", "documents"]
@@ -185,7 +187,7 @@ def saliency_section(run: Run) -> tuple[Table, list[Figure]]:
         return table, []
     points = [
         (int(relation_counts(document)[chain[0]]), expected[i], chain[0] == gold)
-        for i, (document, chain) in enumerate(zip(documents, run.salient["dev"], strict=True))
+        for i, (document, chain) in enumerate(zip(documents, run.salient("dev"), strict=True))
         if chain and (gold := gold_salient(document)) is not None
     ]
     gold_counts, model_counts, right = (np.array(column) for column in zip(*points, strict=True))
@@ -198,7 +200,7 @@ def saliency_section(run: Run) -> tuple[Table, list[Figure]]:
     return table, [Figure(svg, caption)]
 
 
-def margin_figures(found: Candidates, thresholds: Mapping[str, Any]) -> list[Figure]:
+def margin_figures(found: JudgedCandidates, thresholds: Mapping[str, Any]) -> list[Figure]:
     """Draw the margins of gold and other cells for each stage.
 
     Args:

@@ -11,10 +11,11 @@ from segdre_plugin import __version__
 from segdre_plugin.analysis.report import page
 from segdre_plugin.analysis.report.choose import choose_typical, find_titles
 from segdre_plugin.analysis.report.documents import DocumentView, view_document
-from segdre_plugin.analysis.report.run_cells import Candidates, Run, dev_grid, load_candidates, load_run
+from segdre_plugin.analysis.report.run_cells import JudgedCandidates, dev_grid, load_candidates
 from segdre_plugin.data.files import write
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.salient import gold_salient
+from segdre_plugin.seg.run_folder import RunFolder
 
 
 def write_report(
@@ -36,17 +37,18 @@ def write_report(
             or the file cannot be written.
     """
     template = _template()
-    run = load_run(folder, data_dir)
+    run = RunFolder(folder, data_dir)
+    run.require_finished()
     text = template.render(**build(run, titles), style=_resource("style.css"))
     path = output or folder / "report.html"
     try:
         write(path, lambda file: file.write(text.encode("utf-8", errors="xmlcharrefreplace")))
     except OSError as error:
-        raise SegDREError(f"{path}: cannot be written: {error.strerror}", "give another --output") from None
+        raise SegDREError(f"{path}: cannot be written: {error.strerror}", "pass another --output") from None
     return path
 
 
-def build(run: Run, titles: Sequence[str] = ()) -> dict[str, Any]:
+def build(run: RunFolder, titles: Sequence[str] = ()) -> dict[str, Any]:
     """Gather what the template shows.
 
     Args:
@@ -58,7 +60,7 @@ def build(run: Run, titles: Sequence[str] = ()) -> dict[str, Any]:
     """
     dev = load_candidates(run, "dev")
     choices = find_titles(run, titles) if titles else choose_typical(run, dev)
-    splits: dict[str, Candidates] = {"dev": dev}
+    splits: dict[str, JudgedCandidates] = {"dev": dev}
     documents: list[DocumentView] = []
     for choice in choices:
         if choice.split not in splits:
@@ -69,14 +71,13 @@ def build(run: Run, titles: Sequence[str] = ()) -> dict[str, Any]:
     threshold_table, threshold_figures, at_end = page.threshold_section(run.metrics)
     saliency_table, saliency_figures = page.saliency_section(run)
     return {
-        "name": run.folder.resolve().name,
-        "adapter": run.adapter,
+        "name": run.path.resolve().name,
+        "adapter": run.sources["adapter"],
         "version": __version__,
         "sizes": {name: len(documents) for name, documents in run.documents.items()},
-        "grid": run.metrics["thresholds"]["grid"],
+        "grid": run.search["grid"],
         "objective": page.OBJECTIVES[grid.objective],
         "n_points": len(grid.offsets),
-        "tuned": "base_tuned" in run.metrics["dev"],
         "headlines": page.headlines(run.metrics),
         "score_tables": page.score_tables(run.metrics),
         "score_figures": page.score_figures(run.metrics),
@@ -95,8 +96,8 @@ def build(run: Run, titles: Sequence[str] = ()) -> dict[str, Any]:
         "documents": documents,
         "thresholds": run.metrics["thresholds"],
         "config": run.config,
-        "left_out": run.metrics.get("branches_left_out", {}),
-        "files": [(name, path.name, run.hashes[name]) for name, path in run.paths.items()],
+        "left_out": run.metrics["branches_left_out"],
+        "files": [(name, path.name, run.sources["hashes"][name]) for name, path in run.files.items()],
     }
 
 

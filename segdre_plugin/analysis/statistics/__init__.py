@@ -1,1 +1,1 @@
-"""What documents look like to SegDRE: the statistics of the paper's Table 1, Figure 1, Table 6 and Figure 6."""
+"""Statistics of documents as SegDRE sees them: those of the paper's Table 1, Figure 1, Table 6 and Figure 6."""

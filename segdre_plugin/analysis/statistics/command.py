@@ -7,9 +7,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from segdre_plugin.analysis.evaluate import read_gold
 from segdre_plugin.analysis.statistics.measure import LabelStatistics, Statistics, describe, sort_relations
 from segdre_plugin.analysis.statistics.table import as_json, format_table
+from segdre_plugin.data.documents import read_gold
 from segdre_plugin.data.files import check_output, write_json
 from segdre_plugin.data.splits import read_relation_names
 from segdre_plugin.errors import SegDREError
@@ -26,7 +26,7 @@ def run(
     Args:
         paths: DocRED documents, JSON or JSONL; labels may be missing.
         output: where the numbers are written as JSON.
-        figures: the folder for figures, PNG and SVG; made if it is not there.
+        figures: the folder for figures, PNG and SVG; made if missing.
         rel_info: names of relations, relation id -> name; without it relations go by their ids.
 
     Returns:
@@ -44,7 +44,7 @@ def run(
         raise SegDREError("--figures: no document has a triple, so there is nothing to draw", "leave --figures out")
     _write(found, labelled, names, output, figures)
     notes = [
-        f"{column}: no labels: no document has a triple, so there is nothing to say of relations and salient entities"
+        f"{column}: no labels: no document has a triple, so there are no statistics of relations and salient entities"
         for column in found
         if column not in labelled
     ]
@@ -54,10 +54,10 @@ def run(
 
 
 def _check(paths: Sequence[Path], output: Path | None, figures: Path | None) -> None:
-    """Refuse what cannot end well before any work."""
+    """Refuse bad paths before any work."""
     same = [path for i, path in enumerate(paths) if path.resolve() in {other.resolve() for other in paths[:i]}]
     if same:
-        raise SegDREError(f"{same[0]} is passed twice", "pass each file once")
+        raise SegDREError(f"{same[0]} is listed twice", "list each file once")
     if output is not None:
         check_output("--json", output, paths)
     if figures is not None:
@@ -84,4 +84,4 @@ def _write(
         if output is not None:
             write_json(output, {column: as_json(s, names) for column, s in found.items()})
     except OSError as error:
-        raise SegDREError(f"cannot write: {error}", "use another path") from None
+        raise SegDREError(f"cannot write: {error}", "pass another path") from None

@@ -4,32 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from segdre_plugin.analysis.report.charts import BLUE, LINE, ORANGE, QUIET, STAGE_COLOURS, SVG_METADATA, figure_style
+from segdre_plugin.analysis.figure_style import BLUE, LINE, ORANGE, QUIET, STAGE_COLOURS, figure_style, write_figure
 from segdre_plugin.analysis.statistics.coverage import CRITERIA
 from segdre_plugin.analysis.statistics.measure import LabelStatistics, sort_relations
-from segdre_plugin.data.files import write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DPI = 200
-FORMS = {"png": {"Software": None}, "svg": SVG_METADATA}  # with metadata
 PANELS = 3  # side by side
 TITLE = 20  # characters in a line above a panel
 
-Found = Mapping[str, LabelStatistics]  # file -> what its labels tell
+Found = Mapping[str, LabelStatistics]  # file -> statistics of its labels
 
 
 def write_figures(folder: Path, found: Found, names: Mapping[str, str]) -> None:
     """Draw and write all figures, each as PNG and SVG.
 
     Args:
-        folder: where they go; made if it is not there.
+        folder: where they go; made if missing.
         found: file -> statistics of its labels; one file or more.
         names: relation id -> name; empty for ids only.
     """
@@ -42,9 +38,7 @@ def write_figures(folder: Path, found: Found, names: Mapping[str, str]) -> None:
         }
         folder.mkdir(exist_ok=True)
         for name, figure in pictures.items():
-            for form, metadata in FORMS.items():
-                path = folder / f"{name}.{form}"
-                write(path, partial(figure.savefig, format=form, dpi=DPI, metadata=metadata))
+            write_figure(folder, name, figure)
 
 
 def draw_salient_share(found: Found) -> Figure:

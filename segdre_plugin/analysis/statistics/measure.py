@@ -36,7 +36,7 @@ class RelationClass:
 
 @dataclass(frozen=True)
 class LabelStatistics:
-    """What gold labels tell.
+    """Statistics of gold labels.
 
     Attributes:
         without_triple: documents without a triple.
@@ -67,11 +67,11 @@ class Statistics:
     """Statistics of some documents; averages are per document (Table 1).
 
     Attributes:
-        documents: how many.
+        documents: number of documents.
         entities: average number.
         pairs: average number of ordered pairs of different entities.
         sentences: average number.
-        labels: what labels tell; None if no document has a triple.
+        labels: statistics of the labels; None if no document has a triple.
     """
 
     documents: int
@@ -92,7 +92,7 @@ def describe(documents: Iterable[Document], what: str = "documents") -> Statisti
         The statistics.
 
     Raises:
-        SegDREError: if there is no document.
+        SegDREError: if ``documents`` is empty.
     """
     sizes = []
     dense, sparse, chain = Counter[str](), Counter[str](), Counter[int]()
@@ -110,7 +110,7 @@ def describe(documents: Iterable[Document], what: str = "documents") -> Statisti
             covered[name].append((found.hop_1, found.hop_2))
         chain.update(dict(enumerate(chain_coverage(doc))))
     if not sizes:
-        raise SegDREError(f"{what}: no documents", "pass a file with one document or more")
+        raise SegDREError(f"{what}: expected documents, got none", "pass one document or more")
     n_entities, pairs, sentences, n_triples, n_relations = np.mean(sizes, axis=0).tolist()
     labels = None
     if chain:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from segdre_plugin.analysis.study.runner import Work
+from segdre_plugin.analysis.study.runner import StudyRunner
 from segdre_plugin.analysis.study.runs import OURS, PARTNER_OFFSET, Runs
 from segdre_plugin.analysis.study.studies import STUDIES
-from segdre_plugin.analysis.study.write_results import find_origin, write_results
+from segdre_plugin.analysis.study.write_results import find_provenance, write_results
 from segdre_plugin.backbones.clones.patching import recognise
 from segdre_plugin.data.synthetic.corpus import rel2id
 from segdre_plugin.errors import SegDREError, raise_all
@@ -40,7 +40,7 @@ def run(
 
     Args:
         name: which one.
-        folder: where its runs and results go; what is finished there is not done again.
+        folder: where its runs and results go; what is finished there is skipped.
         seeds: one row each.
         behind: a backbone's train script with its arguments; without a script, arguments of the reference model's.
         sizes: of the embedded corpus (train, dev, test, epochs); None for the default.
@@ -49,15 +49,15 @@ def run(
         trains: whether runs that are not there are trained; their rows fail otherwise.
 
     Raises:
-        SegDREError: if something is wrong with the arguments, or rows failed; the others are written then.
+        SegDREError: if an argument is wrong, or rows failed; the results of the others are written then.
     """
     has_script = bool(behind) and not behind[0].startswith("-")
     script, arguments = (Path(behind[0]), list(behind[1:])) if has_script else (None, list(behind))
     if partners == "next" and len(seeds) < 2:
-        raise SegDREError("--partners next with one seed", "give more --seeds, or leave it out")
+        raise SegDREError("--partners next with one seed", "pass more --seeds, or leave it out")
     missing = [other for other in others if not other.is_dir()]
     if missing:
-        raise SegDREError(f"--reuse: no folder {missing[0]}", "give the folder of another study")
+        raise SegDREError(f"--reuse: no folder {missing[0]}", "pass the folder of another study")
     _check(name, folder, seeds, script, arguments, sizes)
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
@@ -77,11 +77,11 @@ def run(
         command += ["--", *behind] * bool(behind)
         seconds = [*seeds[1:], seeds[0]] if partners == "next" else [seed + PARTNER_OFFSET for seed in seeds]
         pairs = dict(zip(seeds, seconds, strict=True))
-        work = Work(STUDIES[name], Runs(folder, script, tuple(arguments), pairs, tuple(others)), seeds, trains)
+        runner = StudyRunner(STUDIES[name], Runs(folder, script, tuple(arguments), pairs, tuple(others)), seeds, trains)
         with _orderly_end():
-            results = work.do()
-        origin = find_origin(shlex.join(command), seeds, work.any_finished())
-        print("\n" + write_results(folder, name, results, origin))
+            results = runner.run()
+        provenance = find_provenance(shlex.join(command), seeds, runner.any_finished())
+        print("\n" + write_results(folder, name, results, provenance))
     finally:
         lock.release()
     print(f"\nwritten: {folder / name}.md, .csv, .json")
@@ -93,7 +93,7 @@ def run(
     raise_all(
         [f"{row}: {message}" for message, row in problems.items()],
         f"{n_failed} of {len(results.study.rows) * len(seeds)} rows failed (one of each kind)",
-        "mend that and run the same command again; what is finished is not done again",
+        "fix that and run the same command again; what is finished is skipped",
     )
 
 
@@ -117,28 +117,28 @@ def _check(
 ) -> None:
     """Refuse what cannot work, before anything is made."""
     if len(set(seeds)) < len(seeds):
-        raise SegDREError(f"--seeds {' '.join(map(str, seeds))}: a seed is there twice", "give different seeds")
+        raise SegDREError(f"--seeds {' '.join(map(str, seeds))}: a seed is listed twice", "pass different seeds")
     given = [key for key, value in sizes.items() if value is not None]
     if script is not None:
         if not script.is_file():
-            raise SegDREError(f"{script} not found", "give the train script of a clone behind --")
+            raise SegDREError(f"{script} not found", "pass the train script of a clone behind --")
         recognise(script)
         if given:
             raise SegDREError(f"--{given[0]} is a size of the embedded corpus", "leave it out with a script")
     low = [key for key in given if sizes[key] < 1]  # type: ignore[operator]
     if low:
-        raise SegDREError(f"--{low[0]} is {sizes[low[0]]}", "give 1 or more")
+        raise SegDREError(f"--{low[0]} is {sizes[low[0]]}", "pass 1 or more")
     set_here = {*OURS, "--seg-salient"} if name == "selection" else OURS
     ours = [part.split("=")[0] for part in arguments if part.split("=")[0] in set_here]
     if ours:
         raise SegDREError(f"{ours[0]} is set by the study", "leave it out; --seeds is an option of segdre study")
     parse(["--seg", *arguments])
     if folder.exists() and not folder.is_dir():
-        raise SegDREError(f"{folder} is no folder", "give another one")
+        raise SegDREError(f"{folder} is not a folder", "pass another one")
 
 
 def _reference_arguments(corpus: Path, sizes: Mapping[str, int]) -> list[str]:
-    """Write the embedded corpus, and give the reference model's command line for it."""
+    """Write the embedded corpus, and return the reference model's command line for it."""
     epochs = sizes["epochs"]
     prepare_corpus(corpus, {key: sizes[key] for key in ("train", "dev", "test")} | {"seed": CORPUS_SEED})
     given = {

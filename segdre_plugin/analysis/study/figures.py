@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segdre_plugin.analysis.report.charts import INK, QUIET, STAGE_COLOURS, SVG_METADATA, figure_style
+from segdre_plugin.analysis.figure_style import INK, QUIET, STAGE_COLOURS, figure_style, write_figure
 from segdre_plugin.analysis.study.results import Results
-from segdre_plugin.data.files import write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DPI = 200
-FORMS = {"png": {"Software": None}, "svg": SVG_METADATA}  # with metadata
 LEAST = 0.5  # points of F1 that the axis of gains reaches up and down: a flat curve should not look like noise
 SPREAD = 0.16  # half the height over which the seeds of one threshold are spread
 
@@ -28,7 +24,7 @@ def draw(folder: Path, name: str, results: Results) -> list[str]:
     Args:
         folder: where it goes.
         name: of the study.
-        results: what it found.
+        results: its results.
 
     Returns:
         Names of the files; none for a study whose table says it all, or without any numbers to draw.
@@ -37,13 +33,7 @@ def draw(folder: Path, name: str, results: Results) -> list[str]:
         return []
     with figure_style():
         figure = FIGURES[name](results)
-        if figure is None:
-            return []
-        files = {f"{name}.{form}": metadata for form, metadata in FORMS.items()}
-        for file, metadata in files.items():
-            form = Path(file).suffix[1:]
-            write(folder / file, partial(figure.savefig, format=form, dpi=DPI, metadata=metadata))
-    return list(files)
+        return [] if figure is None else write_figure(folder, name, figure)
 
 
 def draw_alpha(results: Results) -> Figure | None:

@@ -1,67 +1,54 @@
-"""A finished run of a study: its data, its margins, and what its models are to read once more."""
+"""A finished run of a study: its margins, and what its models are asked to read again."""
 
 from __future__ import annotations
 
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
-from segdre_plugin.analysis.report.run_cells import Run, load_run
 from segdre_plugin.analysis.study.repredict import READINGS, REQUEST, Request
 from segdre_plugin.analysis.study.rows import OWN, SOURCES, Reading
 from segdre_plugin.data.documents import Document, load_documents
-from segdre_plugin.data.files import read_arrays, read_json
-from segdre_plugin.data.splits import Split
+from segdre_plugin.data.files import read_json
 from segdre_plugin.salient import Chain, as_chain
-from segdre_plugin.seg.fuse import Scored
-from segdre_plugin.seg.store import MARK, digest
+from segdre_plugin.seg.run_folder import RunFolder
+from segdre_plugin.seg.store import digest
+from segdre_plugin.stages.artifacts import INJECTED, margins_file
 from segdre_plugin.stages.branches import Triple, gold_dense_triples
 from segdre_plugin.stages.margins import Margins
-from segdre_plugin.stages.stage import INJECTED, margins_file, predicted_triples
+from segdre_plugin.stages.scored import ScoredSplit
+from segdre_plugin.stages.stage import predicted_triples
 from segdre_plugin.stages.strategies import choose_salient, get_strategy
 
-SPLIT = "dev"  # on which models read once more
+SPLIT = "dev"  # on which models read again
 
 
-class Finished:
-    """A finished run.
-
-    Args:
-        path: its folder.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    @cached_property
-    def run(self) -> Run:
-        """What the run's folder says; read when it is first asked for."""
-        return load_run(self.path)
+class FinishedRun(RunFolder):
+    """The folder of a finished run, with its ``readings/``."""
 
     @cached_property
     def train(self) -> list[Document]:
         """The train documents, for Ign-F1."""
-        return _documents(self.run.paths["train"], self.run.hashes["train"])
+        return _documents(self.files["train"], self.sources["hashes"]["train"])
 
-    def split(self, name: str) -> Split:
-        """Return a split's documents."""
-        return Split(name, self.run.paths[name], self.run.documents[name])
-
-    def scored(self, name: str, reading: Reading | None = None) -> Scored:
+    def scored(self, name: str, reading: Reading | None = None) -> ScoredSplit:
         """Return a split with the margins of the run, or those of a reading where it has its own."""
-        folders = dict.fromkeys(SOURCES, self.path)
-        salient = list(self.run.salient[name])
+        folders = {stage: self.stage(stage) for stage in SOURCES}
+        salient = self.salient(name)
         if reading is not None:
-            own = self.path / READINGS / reading.name
+            own = self.reading(reading)
             asked = read_json(own / REQUEST, "request of a reading")["salient"][name]
             salient = [as_chain(chosen) for chosen in asked]
-            folders |= {stage: own for stage in ("dense", "sparse") if (own / stage).is_dir()}
-        tables = {stage: Margins.load(margins_file(folder / stage, name)) for stage, folder in folders.items()}
-        return Scored(self.split(name), tables, salient, self.run.rel2id, self.train, self.run.fusion)
+            folders |= {stage: own / stage for stage in ("dense", "sparse") if (own / stage).is_dir()}
+        tables = {stage: Margins.load(margins_file(folder, name)) for stage, folder in folders.items()}
+        return ScoredSplit(self.split(name), tables, salient, self.rel2id, self.train, self.thresholds.fusion)
+
+    def reading(self, reading: Reading) -> Path:
+        """Return the folder of a reading."""
+        return self.path / READINGS / reading.name
 
     def n_injected(self, name: str, reading: Reading) -> int:
         """Return how many triples were injected into the documents of a split."""
-        found = read_json(self.path / READINGS / reading.name / INJECTED, "injected triples")
+        found = read_json(self.reading(reading) / INJECTED, "injected triples")
         return int(found[name]["triples"])
 
     def request(self, reading: Reading, head: Path) -> Request:
@@ -74,37 +61,33 @@ class Finished:
         Returns:
             The request.
         """
-        salient = self.salient(reading.salient, head)
+        salient = self.choose(reading.salient, head)
         triples = self._triples(reading, salient)
         return Request(
             {SPLIT: salient},
             None if triples is None else {SPLIT: triples},
             triples is not None and reading.salient != OWN,
-            self.run.config.alpha if reading.alpha is None else reading.alpha,
-            {stage: digest(self._settings(stage)) for stage in ("dense", "sparse")},
+            self.config.alpha if reading.alpha is None else reading.alpha,
+            {stage: digest(self.settings(stage)) for stage in ("dense", "sparse")},
         )
 
-    def salient(self, strategy: str, head: Path) -> list[Chain]:
+    def choose(self, strategy: str, head: Path) -> list[Chain]:
         """Return the salient entities that a strategy chooses on dev; see :meth:`request`."""
         if strategy == OWN:
-            return list(self.run.salient[SPLIT])
+            return self.salient(SPLIT)
         chosen = get_strategy(strategy)
         return choose_salient(
             chosen,
-            self.run.documents[SPLIT],
-            k=self.run.config.salient_k,
-            seed=self._settings("base")["arguments"]["seed"],
-            base=self.scored(SPLIT).tables["base"] if chosen.needs_base else None,
-            counts=read_arrays(head / "identify" / f"counts_{SPLIT}.npz") if chosen.head else None,
+            self.documents[SPLIT],
+            k=self.config.salient_k,
+            seed=self.seed,
+            base=self.margins("base", SPLIT) if chosen.needs_base else None,
+            counts=RunFolder(head).counts(SPLIT, self.documents[SPLIT]) if chosen.head else None,
         )
-
-    def _settings(self, stage: str) -> dict[str, Any]:
-        found: dict[str, Any] = read_json(self.path / stage / MARK, f"stage {stage}")
-        return found
 
     def _triples(self, reading: Reading, salient: list[Chain]) -> list[list[Triple]] | None:
         """Return the triples that a reading injects; None where its dense model has to be asked."""
-        documents = self.run.documents[SPLIT]
+        documents = self.documents[SPLIT]
         if reading.triples == "gold":
             return [gold_dense_triples(document, chain) for document, chain in zip(documents, salient, strict=True)]
         if reading.triples == "dense" and reading.salient != OWN:
@@ -114,7 +97,7 @@ class Finished:
         if reading.triples == "base":
             cells = scored.cells()
             margins = cells.cells.take(cells.is_dense)  # with the base model's margins
-        return predicted_triples(margins, len(documents), self.run.rel2id)
+        return predicted_triples(margins, len(documents), self.rel2id)
 
 
 @lru_cache(maxsize=1)

@@ -9,24 +9,20 @@ from __future__ import annotations
 import json
 import traceback
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from segdre_plugin.backbones.clones.stand_ins import no_report, open_outside
-from segdre_plugin.data.files import read_json, write_json
+from segdre_plugin.data.files import read_json, replacing, write_json
 from segdre_plugin.salient import Chain
-from segdre_plugin.seg.stage_training import load_all
-from segdre_plugin.seg.store import replacing
-from segdre_plugin.seg.training_run import Session
+from segdre_plugin.seg.training_run import TrainingRun
+from segdre_plugin.stages.artifacts import INJECTED, save_result
 from segdre_plugin.stages.branches import Triple, Verbaliser
-from segdre_plugin.stages.margins import Margins
-from segdre_plugin.stages.prepare import prepare_features
-from segdre_plugin.stages.scoring import score_relations
-from segdre_plugin.stages.stage import INJECTED, margins_file, predicted_triples
-from segdre_plugin.stages.wrap import unwrap_model, wrap_model
+from segdre_plugin.stages.stage import ChainResult, build_chain, run_chain
 
 READINGS = "readings"  # a run's folder of readings, one subfolder each
 REQUEST = "request.json"  # what a reading answers; written last
@@ -34,7 +30,7 @@ REQUEST = "request.json"  # what a reading answers; written last
 
 @dataclass(frozen=True)
 class Request:
-    """What the dense and the sparse model are to read.
+    """Input for the dense and the sparse model.
 
     Attributes:
         salient: split -> the salient entities of each document.
@@ -59,7 +55,7 @@ def is_read(folder: Path, request: Request) -> bool:
     return path.is_file() and read_json(path, "request of a reading") == json.loads(json.dumps(asdict(request)))
 
 
-class Repredict(Session):
+class Repredict(TrainingRun):
     """A finished run whose models read again."""
 
     def answer(self, requests: Mapping[str, Request]) -> dict[str, str]:
@@ -79,8 +75,8 @@ class Repredict(Session):
 
         with self.store.locked():
             for stage in ("dense", "sparse"):
-                self._require("sparse", (stage,))
-                self.store.check(stage, self.settings(stage))
+                self.require("sparse", (stage,))
+                self.store.check(stage, self.settings.of(stage))
             names = {"train": read, "collate_fn": self.collate(), "open": open_outside(self.store.root)}
             if self.script.report:
                 names[self.script.report] = no_report
@@ -88,86 +84,33 @@ class Repredict(Session):
         return problems
 
     def _read(self, args: Namespace, model: Any, requests: Mapping[str, Request]) -> dict[str, str]:
-        """Read with the dense model first, then with the sparse one, so that each is loaded once."""
+        """Answer each request by the chain's last stages: sparse, and dense before it where it has to read."""
         problems: dict[str, str] = {}
-        dense: dict[str, dict[str, Margins]] = {}
-        with self._loaded(model, "dense"):
-            for name, request in requests.items():
-                if request.reads_dense or request.triples is None:
-                    with _noting(name, problems):
-                        dense[name] = {
-                            split: self._score(args, model, split, salient, f"dense: {name}")[0]
-                            for split, salient in request.salient.items()
-                        }
-        with self._loaded(model, "sparse"):
-            for name, request in requests.items():
-                if name not in problems:
-                    with _noting(name, problems), replacing(self.store.root / READINGS / name) as folder:
-                        self._read_sparse(args, model, request, dense.get(name), folder)
+        model_for = partial(self.loaded, model, self.options.config)
+        how = {"collate_fn": self.names["collate_fn"], "batch_size": args.test_batch_size, "device": args.device}
+        for name, request in requests.items():
+            with _noting(name, problems), replacing(self.store.root / READINGS / name) as folder:
+                config = replace(self.options.config, alpha=request.alpha)
+                words = Verbaliser(self.reader.tokenizer, self.relation_names, config)
+                chain = build_chain(config, self.rel2id, words, self.args.seed)
+                reads_dense = request.reads_dense or request.triples is None
+                stages = [chain[stage] for stage in (("dense", "sparse") if reads_dense else ("sparse",))]
+                injected = {}
+                for split, salient in request.salient.items():
+                    known = ChainResult(salient=salient, triples=request.triples[split] if request.triples else None)
+                    found = run_chain(stages, model_for, self.splits[split], known, label=name, **how)
+                    for stage in stages:
+                        (folder / stage.name).mkdir(exist_ok=True)
+                        save_result(folder / stage.name, stage, split, found)
+                    injected[split] = {"triples": sum(map(len, found.injected)), "left_out": found.left_out}
+                write_json(folder / INJECTED, injected)
+                write_json(folder / REQUEST, asdict(request))
         return problems
-
-    def _read_sparse(
-        self, args: Namespace, model: Any, request: Request, dense: Mapping[str, Margins] | None, folder: Path
-    ) -> None:
-        """Inject, read, and write a request's folder."""
-        injected = {}
-        (folder / "sparse").mkdir()
-        if dense is not None:
-            (folder / "dense").mkdir()
-            for split, margins in dense.items():
-                margins.save(margins_file(folder / "dense", split))
-        for split, salient in request.salient.items():
-            if request.triples is None:
-                assert dense is not None
-                triples = predicted_triples(dense[split], len(salient), self.rel2id)
-            else:
-                triples = request.triples[split]
-            how = (triples, request.alpha)
-            margins, injected[split] = self._score(args, model, split, salient, f"sparse: {folder.name}", *how)
-            margins.save(margins_file(folder / "sparse", split))
-        write_json(folder / INJECTED, injected)
-        write_json(folder / REQUEST, asdict(request))
-
-    def _score(
-        self,
-        args: Namespace,
-        model: Any,
-        name: str,
-        salient: Sequence[Chain],
-        label: str,
-        triples: Sequence[Sequence[Triple]] | None = None,
-        alpha: float = 1.0,
-    ) -> tuple[Margins, dict[str, int]]:
-        """Score a split with the loaded model; also say how many triples were injected and how many left out."""
-        split = self.splits[name]
-        config = replace(self.options.config, alpha=alpha)
-        prepared = prepare_features(
-            split.features,
-            split.documents,
-            model,
-            salient=salient,
-            triples=triples,
-            verbaliser=Verbaliser(self.reader.tokenizer, self.relation_names, config),
-        )
-        how = {"batch_size": args.test_batch_size, "device": args.device, "label": label}
-        margins = score_relations(model, prepared.features, prepared.documents, self.names["collate_fn"], **how)
-        n_injected = sum(len(found) for found in prepared.injected.values())
-        return margins, {"triples": n_injected, "left_out": prepared.left_out}
-
-    @contextmanager
-    def _loaded(self, model: Any, stage: str) -> Iterator[None]:
-        """Make the script's model that of a stage while the context lasts."""
-        wrap_model(model, stage=stage, adapter=self.backbone, config=self.options.config, **self.options.speed)
-        try:
-            load_all(model, self.checkpoint(stage))
-            yield
-        finally:
-            unwrap_model(model)
 
 
 @contextmanager
 def _noting(name: str, problems: dict[str, str]) -> Iterator[None]:
-    """Note what goes wrong, with its traceback on stderr: it concerns one request and not the others."""
+    """Note an error of one request, with its traceback on stderr; the other requests go on."""
     try:
         yield
     except Exception as error:

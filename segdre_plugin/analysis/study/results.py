@@ -1,4 +1,4 @@
-"""What a study found, over seeds: values of a table's cells, comparisons, shifts of thresholds."""
+"""The results of a study, over seeds: values of a table's cells, comparisons, shifts of thresholds."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Any
 
 from segdre_plugin.analysis.comparison import compare
 from segdre_plugin.analysis.study.rows import Column, Line, Study
-from segdre_plugin.analysis.study.score_row import TAUS, Scores
+from segdre_plugin.analysis.study.score_row import Scores
+from segdre_plugin.seg.run_folder import TAUS
 
 ANCHOR = 0.0  # of the run's own thresholds
 
 
 @dataclass(frozen=True)
 class Results:
-    """What came out of a study.
+    """The results of a study.
 
     Attributes:
         study: the study.
@@ -51,8 +52,8 @@ class Results:
     def comparisons(self) -> list[dict[str, Any]]:
         """Compare pairs of rows on each split, documents resampled with their counts of all seeds.
 
-        The same document under several seeds is no independent sample, so the unit is the document; how much the
-        difference owes to seeds is said by its values seed by seed.
+        The same document under several seeds is not an independent sample, so the unit is the document; how much
+        the difference owes to seeds shows in its values seed by seed.
 
         Returns:
             For each comparison its rows, the split, the differences by seed, and the fields of

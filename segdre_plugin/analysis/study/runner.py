@@ -1,4 +1,4 @@
-"""The work of a study: train runs, let their models read, score rows. What fails is noted, and the rest goes on."""
+"""Run a study: train runs, let their models read, score rows. What fails is noted, and the rest goes on."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from functools import lru_cache
 
 from tqdm import tqdm
 
-from segdre_plugin.analysis.study.finished_run import Finished
+from segdre_plugin.analysis.study.finished_run import FinishedRun
 from segdre_plugin.analysis.study.repredict import Request
 from segdre_plugin.analysis.study.results import Results
 from segdre_plugin.analysis.study.rows import Row, Study
 from segdre_plugin.analysis.study.runs import PARTNER, SHARED, Runs
 from segdre_plugin.analysis.study.score_row import Scores, score
 from segdre_plugin.errors import SegDREError
+from segdre_plugin.stages.artifacts import margins_file
 from segdre_plugin.stages.margins import Margins
-from segdre_plugin.stages.stage import margins_file
 
 KEPT = 4  # finished runs with their documents in memory
 
 
-class Work:
+class StudyRunner:
     """A study under way.
 
     Args:
@@ -38,15 +38,15 @@ class Work:
         self._failed: dict[tuple[str, int], str] = {}  # run and its seed -> why
         self.finished = lru_cache(maxsize=KEPT)(self._open)
 
-    def do(self) -> Results:
-        """Do all of it.
+    def run(self) -> Results:
+        """Train, read and score whatever is not finished.
 
         Returns:
-            What came out.
+            The scores, and the errors of rows that failed.
         """
         for seed in self.seeds:
             self._train(seed)
-        for row, seed in self._due():
+        for row, seed in self._open_rows():
             needed = [self.runs.find(name, seed) for name in row.trainings]
             problems = [self._failed[run] for run in needed if run in self._failed]
             if problems:
@@ -54,23 +54,24 @@ class Work:
         for seed in self.seeds:
             for name in dict.fromkeys(row.run for row in self.study.rows.values() if row.reading):
                 self._read(name, seed)
-        for row, seed in tqdm(list(self._due()), desc="rows scored", dynamic_ncols=True):
+        for row, seed in tqdm(list(self._open_rows()), desc="rows scored", dynamic_ncols=True):
             with self._noting(row, seed):
                 self.scores[row.name][seed] = self._score(row, seed)
         return Results(self.study, self.seeds, self.scores, self.errors)
 
-    def any_finished(self) -> Finished | None:
+    def any_finished(self) -> FinishedRun | None:
         """Return a run that tells what the data are; None if there is none."""
         for seed in self.seeds:
+            run = self.finished(SHARED, seed)
             try:
-                _ = self.finished(SHARED, seed).run
-            except SegDREError:
+                if run.is_finished and run.documents:
+                    return run
+            except SegDREError:  # its data have moved or changed
                 continue
-            return self.finished(SHARED, seed)
         return None
 
-    def _open(self, name: str, seed: int) -> Finished:
-        return Finished(self.runs.path(name, seed))
+    def _open(self, name: str, seed: int) -> FinishedRun:
+        return FinishedRun(self.runs.path(name, seed))
 
     def _train(self, seed: int) -> None:
         names = dict.fromkeys(name for row in self.study.rows.values() for name in row.trainings)
@@ -95,7 +96,7 @@ class Work:
         """Let the models of a run read whatever rows want of them."""
         readers: dict[str, list[Row]] = {}
         requests: dict[str, Request] = {}
-        for row, _ in [part for part in self._due() if part[1] == seed and part[0].run == name]:
+        for row, _ in [part for part in self._open_rows() if part[1] == seed and part[0].run == name]:
             if row.reading is not None:
                 readers.setdefault(row.reading.name, []).append(row)
                 with self._noting(row, seed):
@@ -110,7 +111,7 @@ class Work:
         found = self.finished(row.run, seed)
         return score(row, found, lambda split: Margins.load(margins_file(partner, split)), self.study.splits)
 
-    def _due(self) -> Iterator[tuple[Row, int]]:
+    def _open_rows(self) -> Iterator[tuple[Row, int]]:
         """Go through the rows and seeds that have not failed."""
         for seed in self.seeds:
             for row in self.study.rows.values():

@@ -58,13 +58,13 @@ class Runs:
         return (folder or self.folder) / "runs" / f"{name}-{seed}"
 
     def is_finished(self, name: str, seed: int) -> bool:
-        """Return whether a run is there, made with the command line that it would be made with now."""
+        """Return whether a run is finished, with the command line that it would get now."""
         mark = self.path(name, seed).with_suffix(".json")
         whole = _is_whole(self.path(name, seed), TRAININGS[name])
         return whole and mark.is_file() and read_json(mark, "finished run") == self._command(name, seed)
 
     def train(self, name: str, seed: int) -> None:
-        """Train a run; stages that are there are not made again.
+        """Train a run; finished stages are skipped.
 
         Args:
             name: which one (of ``TRAININGS``).
@@ -91,18 +91,18 @@ class Runs:
             Name of the reading -> what went wrong, for those that failed.
         """
         path = self.path(name, seed)
-        due = {key: request for key, request in requests.items() if not is_read(path / READINGS / key, request)}
-        if not due:
+        unread = {key: request for key, request in requests.items() if not is_read(path / READINGS / key, request)}
+        if not unread:
             return {}
         file = path.with_suffix(".requests.json")
-        write_json(file, {key: asdict(request) for key, request in due.items()})
+        write_json(file, {key: asdict(request) for key, request in unread.items()})
         problem = ""
         try:
             self._start(path, self._command(name, seed)["arguments"], file)
         except SegDREError as error:
             problem = str(error)
         file.unlink()
-        return {key: problem for key, request in due.items() if not is_read(path / READINGS / key, request)}
+        return {key: problem for key, request in unread.items() if not is_read(path / READINGS / key, request)}
 
     def _command(self, name: str, seed: int) -> dict[str, Any]:
         """Return the command line of a run."""
@@ -119,7 +119,7 @@ class Runs:
         return [part for path in places if path.is_dir() for part in ("--seg-reuse", str(path))]
 
     def _share(self, stage: str, name: str, seed: int) -> None:
-        """Return a run a stage of the run it shares it with."""
+        """Give a run a stage of the run that it shares it with."""
         target, source = Store(self.path(name, seed)), Store(self.path(SHARED, seed))
         if target.is_done(stage):
             return
@@ -159,7 +159,7 @@ def launch(arguments: Sequence[str], log: Path, environment: Mapping[str, str]) 
 
 
 def last_words(log: Path) -> str:
-    """Say why a process failed: its last error message, else the last line that it printed."""
+    """Return why a process failed: its last error message, else the last line that it printed."""
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     errors = [k for k, line in enumerate(lines) if line.startswith("segdre: error: ")]
     if errors:
@@ -168,7 +168,7 @@ def last_words(log: Path) -> str:
 
 
 def _is_whole(path: Path, training: Training) -> bool:
-    """Return whether all that a training leaves is there."""
+    """Return whether a training has left all that it should."""
     store = Store(path)
     if training.stage == "all":
         return all(map(store.is_done, STAGES)) and (path / "metrics.json").is_file()

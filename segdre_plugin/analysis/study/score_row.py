@@ -7,28 +7,25 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from segdre_plugin.analysis.comparison import count
-from segdre_plugin.analysis.mistakes import mistakes
-from segdre_plugin.analysis.study.finished_run import Finished
+from segdre_plugin.analysis.comparison import count, mistakes
+from segdre_plugin.analysis.study.finished_run import FinishedRun
 from segdre_plugin.analysis.study.rows import SOURCES, Row
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.fusion import FusionResult, apply_thresholds
 from segdre_plugin.metrics import evaluate, has_gold
 from segdre_plugin.salient import saliency
-from segdre_plugin.seg.fuse import Scored
-from segdre_plugin.stages.candidates import Cells, average, count_entities
+from segdre_plugin.seg.run_folder import TAUS
+from segdre_plugin.stages.candidates import Candidates, average, count_entities
 from segdre_plugin.stages.margins import Margins
-from segdre_plugin.stages.stage import own_gold
-
-TAUS = ("tau_base", "tau_dense", "tau_sparse")
+from segdre_plugin.stages.scored import ScoredSplit, own_gold
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What a row scores with one seed.
+    """The scores of a row with one seed.
 
     Attributes:
-        thresholds: those of base, dense and sparse, and what they give on dev.
+        thresholds: those of base, dense and sparse, and their scores on dev.
         metrics: split -> metrics, in fractions; splits without gold are missing.
         counts: split -> title -> correct, predicted and gold triples.
     """
@@ -38,7 +35,7 @@ class Scores:
     counts: dict[str, dict[str, list[int]]]
 
 
-def score(row: Row, found: Finished, partner: Callable[[str], Margins], splits: tuple[str, ...]) -> Scores:
+def score(row: Row, found: FinishedRun, partner: Callable[[str], Margins], splits: tuple[str, ...]) -> Scores:
     """Fuse and score a row.
 
     Args:
@@ -53,17 +50,16 @@ def score(row: Row, found: Finished, partner: Callable[[str], Margins], splits: 
     Raises:
         SegDREError: if there is no gold on the pairs that the row is about.
     """
-    known = found.run.metrics["thresholds"]
-    grid, objective = known["grid"], known["objective"]
+    grid: str | tuple[float, float] = found.search["grid"]
     anchors = (0.0, 0.0, 0.0)
     if row.thresholds != "search":
         grid = (0.0, 0.0)  # offsets: a grid of one point
     if row.thresholds == "run":
-        anchors = tuple(known[tau] for tau in TAUS)
+        anchors = tuple(getattr(found.thresholds, tau) for tau in TAUS)
     taus: FusionResult | None = None
     metrics, counts = {}, {}
     for name in splits:
-        if name not in found.run.documents or not has_gold(found.run.documents[name]):
+        if name not in found.documents or not has_gold(found.documents[name]):
             continue
         scored = _take(row, found.scored(name, row.reading), partner, name)
         cells = scored.cells()
@@ -72,13 +68,13 @@ def score(row: Row, found: Finished, partner: Callable[[str], Margins], splits: 
             if not has_gold(scored.split.documents):
                 raise SegDREError(f"{name}: no gold triple on {row.pairs} pairs", "take more documents")
         if taus is None:  # dev comes first
-            taus = scored.search(cells, grid, objective, anchors)
+            taus = scored.search(cells, grid, found.search["objective"], anchors)
         keep = apply_thresholds(cells.cells.margin, cells.stage, cells.is_dense, taus)
         predictions = scored.official(cells.cells.take(keep))
         documents = scored.split.documents
         metrics[name] = evaluate(predictions, documents, scored.train) | mistakes(predictions, documents)
         if "dense" in row.sources:
-            metrics[name] |= saliency(scored.split.documents, scored.salient, found.run.config.salient_k)
+            metrics[name] |= saliency(scored.split.documents, scored.salient, found.config.salient_k)
         if row.reading:
             metrics[name]["n_injected"] = found.n_injected(name, row.reading)
         counts[name] = count(predictions, documents)
@@ -86,16 +82,16 @@ def score(row: Row, found: Finished, partner: Callable[[str], Margins], splits: 
     return Scores(asdict(taus), metrics, counts)
 
 
-def _restrict(scored: Scored, cells: Cells, pairs: str) -> tuple[Scored, Cells]:
+def _restrict(scored: ScoredSplit, cells: Candidates, pairs: str) -> tuple[ScoredSplit, Candidates]:
     """Leave only dense or only sparse pairs, in what is scored and in the gold."""
     own = np.flatnonzero(cells.is_dense == (pairs == "dense"))
     documents = own_gold(scored.split.documents, scored.salient, pairs)
-    left = Cells(cells.cells.take(own), cells.stage[own], cells.is_dense[own])
+    left = Candidates(cells.cells.take(own), cells.stage[own], cells.is_dense[own])
     return replace(scored, split=replace(scored.split, documents=documents)), left
 
 
-def _take(row: Row, scored: Scored, partner: Callable[[str], Margins], name: str) -> Scored:
-    """Put the margins that a row does not take out, and a second base model's in."""
+def _take(row: Row, scored: ScoredSplit, partner: Callable[[str], Margins], name: str) -> ScoredSplit:
+    """Leave only the margins that a row takes, those of a second base model among them."""
     tables = dict(scored.tables)
     if row.ensemble:
         tables = tables | _ensemble(row.ensemble, tables["base"], partner(name), count_entities(scored.split))

@@ -46,7 +46,7 @@ _ENSEMBLES = (
     _line(
         "naive ensemble, union",
         UNION,
-        "the same two base models in SegDRE's fusion: the second one stands for the dense and the sparse model, and "
+        "the same two base models in SegDRE's fusion: the second one replaces the dense and the sparse model, and "
         "three thresholds are searched on dev",
     ),
 )
@@ -119,8 +119,8 @@ SELECTION = Study(
     ),
     remarks=(
         "The dense and the sparse model are trained once, with gold salient entities, as in the paper; only the choice "
-        "of their checkpoints on dev has seen entities, those of the ZIP head. Both models read dev anew with each "
-        "strategy's entities, and thresholds are searched anew.",
+        "of their checkpoints on dev has seen entities, those of the ZIP head. Both models read dev again with each "
+        "strategy's entities, and thresholds are searched again.",
         "dense F1 and sparse F1: the stage's model alone on its own pairs, which depend on the strategy.",
     ),
 )
@@ -210,8 +210,8 @@ SEEDS = Study(
     remarks=(
         "shift: threshold of the grid search minus its anchor, 0.",
         "Differences of F1: documents are resampled (interval: paired bootstrap; p: paired permutation test), each "
-        "with its counts of all seeds, because the same document under several seeds is no new one. How much a "
-        "difference owes to seeds is said by its lowest and its highest value.",
+        "with its counts of all seeds, because the same document under several seeds is not a new one. How much "
+        "a difference owes to seeds shows in its lowest and its highest value.",
     ),
 )
 

@@ -15,7 +15,7 @@ class Cell:
 
     Attributes:
         values: one a seed.
-        otherwise: what stands there without values.
+        otherwise: the text without values.
         decimals: how many are shown.
         signed: show a plus, too.
     """

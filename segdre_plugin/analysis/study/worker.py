@@ -22,13 +22,13 @@ from segdre_plugin.data.files import read_json
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.seg.launch import load_script, messages
 from segdre_plugin.seg.options import parse
-from segdre_plugin.seg.training_run import Session
+from segdre_plugin.seg.training_run import TrainingRun
 
 Opened = tuple[MutableMapping[str, Any], Callable[[], Any], Backbone, Script]
 
 
 def main(given: Sequence[str]) -> None:
-    """Do the work; end with a message and exit status 2 if something is wrong.
+    """Train or read; end with a message and exit status 2 on an error.
 
     Args:
         given: the command line.
@@ -51,11 +51,11 @@ def work(script: Path | None, requests: Path | None, arguments: list[str]) -> No
         arguments: the script's command line, options of ours included.
 
     Raises:
-        SegDREError: if something is wrong, or with all requests that could not be answered.
+        SegDREError: if an argument or the data are wrong, or with all requests that failed.
     """
     names, upstream, backbone, spec = open_script(script, arguments)
     options, sys.argv[1:] = parse(sys.argv[1:])
-    session = (Repredict if requests else Session)(names, upstream, backbone, spec, options)
+    session = (Repredict if requests else TrainingRun)(names, upstream, backbone, spec, options)
     if spec.trains and not getattr(session.args, spec.trains):
         raise SegDREError(f"a study trains its rows, and --{spec.trains} is missing", "add it")
     if not isinstance(session, Repredict):
@@ -75,7 +75,7 @@ def open_script(script: Path | None, arguments: list[str]) -> Opened:
         arguments: its command line, options of ours included.
 
     Returns:
-        Its globals, its ``main``, what its model and what itself looks like.
+        Its globals, its ``main``, and the descriptions of its model and of itself.
     """
     if script is None:
         sys.argv = [SCRIPT.file, *arguments]

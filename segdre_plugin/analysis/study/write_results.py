@@ -1,4 +1,4 @@
-"""What a study writes: ``NAME.md``, ``NAME.csv``, ``NAME.json``, and figures where the paper has one."""
+"""The files of a study: ``NAME.md``, ``NAME.csv``, ``NAME.json``, and figures where the paper has one."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ import transformers
 
 from segdre_plugin import __version__
 from segdre_plugin.analysis.study.figures import draw
-from segdre_plugin.analysis.study.finished_run import Finished
+from segdre_plugin.analysis.study.finished_run import FinishedRun
 from segdre_plugin.analysis.study.results import Results
 from segdre_plugin.analysis.study.tables import Cell, Table
-from segdre_plugin.data.files import read_json, write, write_json
-from segdre_plugin.seg.store import MARK
+from segdre_plugin.data.files import write, write_json
 
 
 @dataclass(frozen=True)
-class Origin:
+class Provenance:
     """Where a study's numbers come from.
 
     Attributes:
@@ -43,16 +42,16 @@ class Origin:
     objective: str
 
 
-def find_origin(command: str, seeds: Sequence[int], found: Finished | None) -> Origin:
+def find_provenance(command: str, seeds: Sequence[int], run: FinishedRun | None) -> Provenance:
     """Return where numbers come from.
 
     Args:
         command: the command line.
         seeds: the seeds.
-        found: a finished run; None if there is none.
+        run: a finished run; None if there is none.
 
     Returns:
-        What is known.
+        What is known; without a run, nothing of data and search.
     """
     versions = {
         "segdre-plugin": __version__,
@@ -60,18 +59,15 @@ def find_origin(command: str, seeds: Sequence[int], found: Finished | None) -> O
         "transformers": transformers.__version__,
         "python": platform.python_version(),
     }
-    if found is None:
-        return Origin(command, seeds, versions, {}, "", "", "")
-    run = found.run
-    documents = {"train": found.train} | dict(run.documents)
+    if run is None:
+        return Provenance(command, seeds, versions, {}, "", "", "")
+    documents = {"train": run.train} | run.documents
     data = {
-        name: {"file": run.paths[name].name, "documents": len(part), "sha256": run.hashes[name]}
+        name: {"file": run.files[name].name, "documents": len(part), "sha256": run.sources["hashes"][name]}
         for name, part in documents.items()
     }
-    arguments = read_json(found.path / "base" / MARK, "stage base")["arguments"]
-    search = run.metrics["thresholds"]
-    encoder = str(arguments.get("model_name_or_path", ""))
-    return Origin(command, seeds, versions, data, encoder, search["grid"], search["objective"])
+    encoder = str(run.settings("base")["arguments"].get("model_name_or_path", ""))
+    return Provenance(command, seeds, versions, data, encoder, **run.search)
 
 
 def main_table(results: Results) -> Table:
@@ -119,14 +115,14 @@ def comparison_table(results: Results, comparisons: Sequence[Mapping[str, Any]])
     return Table("F1 (points)", ["difference", low, "to", "p", "lowest seed", "highest seed"], lines)
 
 
-def write_results(folder: Path, name: str, results: Results, origin: Origin) -> str:
-    """Write everything.
+def write_results(folder: Path, name: str, results: Results, provenance: Provenance) -> str:
+    """Write tables, numbers and figures.
 
     Args:
-        folder: where.
-        name: of the study.
-        results: what it found.
-        origin: where that comes from.
+        folder: must exist.
+        name: name of the study, and of the files.
+        results: its results.
+        provenance: where the numbers come from.
 
     Returns:
         The tables, for the terminal.
@@ -146,12 +142,12 @@ def write_results(folder: Path, name: str, results: Results, origin: Origin) -> 
         }
         for row, what in results.study.rows.items()
     }
-    content = {"study": name, "title": results.study.title} | asdict(origin)
+    content = {"study": name, "title": results.study.title} | asdict(provenance)
     if results.study.shifts:
         content["shifts"] = results.shifts()
     write_json(folder / f"{name}.json", content | {"rows": rows, "comparisons": comparisons})
     write_text(folder / f"{name}.csv", table.csv())
-    write_text(folder / f"{name}.md", _page(results, origin, tables, figures))
+    write_text(folder / f"{name}.md", _page(results, provenance, tables, figures))
     return "\n\n".join(part.text() for part in tables)
 
 
@@ -160,25 +156,25 @@ def write_text(path: Path, text: str) -> None:
     write(path, lambda file: file.write(text.encode()))
 
 
-def _page(results: Results, origin: Origin, tables: Sequence[Table], figures: Sequence[str]) -> str:
+def _page(results: Results, provenance: Provenance, tables: Sequence[Table], figures: Sequence[str]) -> str:
     """Write a study's page of Markdown."""
     data = ", ".join(
         f"{part['file']} ({part['documents']} documents, SHA-256 {part['sha256'][:12]}...)"
-        for part in origin.data.values()
+        for part in provenance.data.values()
     )
-    spread = ": mean ± standard deviation of the sample" if len(origin.seeds) > 1 else ""
+    spread = ": mean ± standard deviation of the sample" if len(provenance.seeds) > 1 else ""
     facts = {
         "data": data,
-        "encoder": origin.encoder or "a tiny one from scratch" * bool(origin.data),
-        "seeds": ", ".join(map(str, origin.seeds)) + spread,
-        "threshold search": f"{origin.grid} grid, {origin.objective} on dev" * bool(origin.grid),
-        "versions": ", ".join(f"{name} {version}" for name, version in origin.versions.items()),
+        "encoder": provenance.encoder or "a tiny one from scratch" * bool(provenance.data),
+        "seeds": ", ".join(map(str, provenance.seeds)) + spread,
+        "threshold search": f"{provenance.grid} grid, {provenance.objective} on dev" * bool(provenance.grid),
+        "versions": ", ".join(f"{name} {version}" for name, version in provenance.versions.items()),
     }
     notes = [f"- {line.title}: {line.note}" for line in results.study.lines if line.note]
     failed = [f"- {row}, seed {seed}: {error}" for row, part in results.errors.items() for seed, error in part.items()]
     parts = [
         f"# {results.study.title}",
-        f"```sh\n{origin.command}\n```",
+        f"```sh\n{provenance.command}\n```",
         "\n".join(f"- {name}: {text}" for name, text in facts.items() if text),
         *(table.markdown() for table in tables),
         *(f"![{name}]({name})" for name in figures if name.endswith(".png")),

@@ -1,4 +1,4 @@
-"""What the backbones' scripts import or call and today's libraries lack.
+"""Stand-ins for names that the backbones' scripts use and today's libraries lack.
 
 The scripts were written for transformers 3 and 4, apex and wandb. :func:`supply_modules` runs before their imports,
 :func:`adapt_names` after them, on the script's own names; nothing is changed where the real thing is there.
@@ -67,7 +67,7 @@ def supply_modules() -> list[str]:
     """Put stand-ins where a module or a name that the scripts import is missing.
 
     Returns:
-        What was supplied, for a message.
+        The names of what was supplied, for a message.
     """
     supplied = []
     if not _importable("apex"):
@@ -96,18 +96,18 @@ def adapt_names(names: MutableMapping[str, Any], script: Script) -> None:
 
     Args:
         names: the script's globals.
-        script: what it looks like.
+        script: its description.
     """
     names["AutoModel"] = AutoModel
     names["AutoTokenizer"] = AutoTokenizer
     names["DocREModel"] = _on_any_device(names["DocREModel"])
-    for name, mend in script.mends.items():
-        names[name] = mend(names[name])
+    for name, fix in script.fixes.items():
+        names[name] = fix(names[name])
     names["evaluate"] = _with_empty_predictions(names["evaluate"], script)
 
 
 class AutoModel:
-    """``AutoModel`` with eager attention, which alone gives the weights that the backbones pool."""
+    """``AutoModel`` with eager attention, which alone returns the weights that the backbones pool."""
 
     @staticmethod
     def from_pretrained(path: str, *args: Any, from_tf: bool = False, **kwargs: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def patch(folder: Path, reverse: bool = False) -> str:
 
 
 def recognise(path: Path) -> str:
-    """Return whose train script a file is.
+    """Find the backbone to which a train script belongs.
 
     Args:
         path: the script.
@@ -63,14 +64,10 @@ def recognise(path: Path) -> str:
     Raises:
         SegDREError: if no adapter has a script of that name.
     """
-    from segdre_plugin.adapters import SCRIPTS
-
-    for name, script in SCRIPTS.items():
+    for name, script in _scripts().items():
         if script.file == path.name:
             return name
-    raise SegDREError(
-        f"{path}: no known train script", "known: " + ", ".join(f"{s.file} ({n})" for n, s in SCRIPTS.items())
-    )
+    raise SegDREError(f"{path}: no known train script", f"known: {_known()}")
 
 
 def blob_hash(content: bytes) -> str:
@@ -107,15 +104,23 @@ def insert(content: bytes, insertions: list[tuple[int, list[bytes]]]) -> bytes:
 
 
 def remove(content: bytes) -> bytes:
-    """Remove the lines of a patch, of this version or another; the caller compares the hash of what is left."""
+    """Remove all lines of ours; the caller compares the hash of the rest."""
     return b"".join(line for line in content.splitlines(keepends=True) if not line.rstrip().endswith(MARK))
 
 
 def _find(folder: Path) -> Script:
+    found = [script for script in _scripts().values() if (folder / script.file).is_file()]
+    if not found:
+        raise SegDREError(f"{folder}: no known train script", f"pass the folder of a clone; looked for {_known()}")
+    return found[0]
+
+
+def _scripts() -> Mapping[str, Script]:
+    """Import the adapters on use: they import this room."""
     from segdre_plugin.adapters import SCRIPTS
 
-    found = [script for script in SCRIPTS.values() if (folder / script.file).is_file()]
-    if not found:
-        names = ", ".join(f"{script.file} ({name})" for name, script in SCRIPTS.items())
-        raise SegDREError(f"{folder}: no known train script", f"give the folder of a clone; looked for {names}")
-    return found[0]
+    return SCRIPTS
+
+
+def _known() -> str:
+    return ", ".join(f"{script.file} ({name})" for name, script in _scripts().items())

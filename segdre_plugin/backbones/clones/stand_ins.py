@@ -33,8 +33,8 @@ def swapped(names: MutableMapping[str, Any], new: dict[str, Any]) -> Iterator[No
                 names[name] = value
 
 
-class Parsed(Exception):  # noqa: N818 - no error
-    """Carries a script's arguments out of its ``main()``, and the names of those that were given."""
+class ParsedArguments(Exception):  # noqa: N818 - no error
+    """A script's arguments on their way out of its ``main()``, and the names of those on the command line."""
 
     def __init__(self, arguments: Namespace, given: frozenset[str]) -> None:
         self.arguments, self.given = arguments, given
@@ -50,7 +50,7 @@ class ArgparseProxy:
                 if stop:
                     for action in self._actions:
                         action.default = argparse.SUPPRESS
-                    raise Parsed(found, frozenset(vars(super().parse_args(*args, **kwargs))))
+                    raise ParsedArguments(found, frozenset(vars(super().parse_args(*args, **kwargs))))
                 vars(found).update(overrides or {})
                 return found
 
@@ -61,7 +61,7 @@ class ArgparseProxy:
 
 
 def progress_loader(label: str, buckets: bool = False) -> type[DataLoader[Any]]:
-    """Make a data loader that shows a progress bar each time it is gone through.
+    """Make a class of data loaders that show a progress bar whenever they are iterated.
 
     Args:
         label: of the progress bar.
@@ -97,7 +97,7 @@ def open_outside(folder: Path) -> Callable[..., Any]:
 
 
 def with_new_layer_lr(optimizer: Callable[..., Any], rate: float) -> Callable[..., Any]:
-    """Make an optimiser that gives the parameter groups with a learning rate of their own (the new layers) another."""
+    """Wrap an optimiser so that groups with a learning rate of their own (the new layers) get ``rate`` instead."""
 
     def build(groups: Any, *args: Any, **kwargs: Any) -> Any:
         changed = [group | {"lr": rate} if "lr" in group else group for group in groups]

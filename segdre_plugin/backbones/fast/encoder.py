@@ -1,7 +1,7 @@
 """Attention weights only from the layers that a backbone pools; the other layers take torch's fused attention.
 
 The backbones read the attention of the last layer, or of the last three, and ask the encoder for all of it. Where the
-encoder looks its attention function up by name (transformers 5), it gets one that gives weights in those layers only.
+encoder looks its attention function up by name (transformers 5), it gets one that returns weights in those layers only.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ SAME = 1e-4  # most by which the two ways may differ on four tokens, relative an
 
 
 def pool_last_layers(encoder: nn.Module, layers: int) -> Callable[[], None] | None:
-    """Let an encoder with eager attention give the weights of its last layers only.
+    """Let an encoder with eager attention return the weights of its last layers only.
 
     Args:
         encoder: a transformers encoder whose attention implementation is eager.
-        layers: how many of the last layers are pooled.
+        layers: number of the last layers that are pooled.
 
     Returns:
-        A function that puts eager attention back; None if this encoder (or version of transformers) does not take
-        attention functions by name, or gives other numbers with ours: it is as it was, then.
+        A function that restores eager attention; None if this encoder (or version of transformers) does not take
+        attention functions by name, or computes other numbers with ours: then it is unchanged.
     """
     try:
         from transformers import AttentionInterface
@@ -57,12 +57,12 @@ def pool_last_layers(encoder: nn.Module, layers: int) -> Callable[[], None] | No
 
 
 def _agree(before: Any, after: Any, layers: int) -> bool:
-    """Return whether all states and the last layers' weights are the same, and no other layer gives weights."""
-    due = before.attentions[-layers:]
+    """Return whether all states and the last layers' weights are the same, and no other layer returns weights."""
+    expected = before.attentions[-layers:]
     found = [weights for weights in after.attentions if weights is not None]
     return (
-        len(found) == len(due)
-        and all(torch.allclose(ours, theirs, SAME, SAME) for theirs, ours in zip(due, found, strict=True))
+        len(found) == len(expected)
+        and all(torch.allclose(ours, theirs, SAME, SAME) for theirs, ours in zip(expected, found, strict=True))
         and torch.allclose(after.last_hidden_state[:, :3], before.last_hidden_state[:, :3], SAME, SAME)
     )
 
@@ -89,7 +89,7 @@ def _attend(
         attention_mask: additive, broadcastable to [batch, heads, L, L].
         scaling: of the dot products; None takes 1 / sqrt(d).
         dropout: share of the weights that are dropped.
-        layers: how many of the last layers give weights.
+        layers: number of the last layers that return weights.
 
     Returns:
         [batch, L, heads, d], and the weights [batch, heads, L, L] or None.

@@ -1,4 +1,4 @@
-"""Put the fast path into a wrapped model, where it gives the numbers that the model itself gives."""
+"""Install the fast path in a wrapped model, where its numbers are the model's own."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from segdre_plugin.backbones.fast.encoder import pool_last_layers
 from segdre_plugin.backbones.fast.pairs import PairRows
-from segdre_plugin.backbones.fast.pooling import PoolPairs
+from segdre_plugin.backbones.fast.pooling import PairPooler
 from segdre_plugin.backbones.features import START_TOKENS
-from segdre_plugin.backbones.hooks import Wrapped
+from segdre_plugin.backbones.hooks import WrapState
 
 SAME = 1e-4  # most by which the two ways of pooling may differ on the example, relative and absolute
 # An example with all that upstream's pooling tells apart: one mention, several, one beyond the input, none inside it.
@@ -23,35 +23,35 @@ ENTITIES = ([[(1, 2)], [(3, 5), (6, 7)], [(8, 9), (40, 41)], [(50, 51)]], [[(0, 
 PAIRS = ([[0, 1], [2, 0], [1, 2], [1, 0], [3, 1]], [[0, 1]])
 
 
-def speed_up(model: nn.Module, wrapped: Wrapped) -> None:
+def speed_up(model: nn.Module, state: WrapState) -> None:
     """Install what fits, each part with its undo step.
 
     Args:
         model: a model that is being wrapped; its encoder has eager attention.
-        wrapped: what it carries.
+        state: its state; undo steps are appended to it.
     """
-    pooling = wrapped.backbone.pooling
+    pooling = state.backbone.pooling
     if pooling is None:
         return
-    pool = PoolPairs(START_TOKENS, pooling.epsilon, pooling.with_attention)
+    pool = PairPooler(START_TOKENS, pooling.epsilon, pooling.with_attention)
     if _pools_like(model, pool):
         model.get_hrt = pool  # type: ignore[assignment]
-        wrapped.undo.append(partial(delattr, model, "get_hrt"))
+        state.undo.append(partial(delattr, model, "get_hrt"))
     else:
         warnings.warn(
-            f"{type(model).__name__}.get_hrt does not pool as {wrapped.backbone.name}'s does: it is used as it is, "
+            f"{type(model).__name__}.get_hrt does not pool as {state.backbone.name}'s does: it is used as it is, "
             "slower; fast=False says nothing",
             stacklevel=4,
         )
         return
-    restore = pool_last_layers(getattr(model, wrapped.backbone.encoder), pooling.layers)
+    restore = pool_last_layers(getattr(model, state.backbone.encoder), pooling.layers)
     if restore is not None:
-        wrapped.undo.append(restore)
+        state.undo.append(restore)
 
 
 @torch.no_grad()
-def _pools_like(model: Any, pool: PoolPairs) -> bool:
-    """Return whether a model's own ``get_hrt`` gives on an example what ours gives."""
+def _pools_like(model: Any, pool: PairPooler) -> bool:
+    """Return whether a model's own ``get_hrt`` and ours agree on an example."""
     classifier = next(p for p in model.parameters() if p.is_floating_point())
     draw = torch.Generator().manual_seed(0)
     heads = getattr(model.config, "num_attention_heads", 2)

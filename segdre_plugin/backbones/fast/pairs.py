@@ -1,4 +1,4 @@
-"""What goes through a backbone's forward in the place of large tensors over pairs, and computes the same in less.
+"""Stand-ins for large tensors over pairs in a backbone's forward: the same numbers with less work and memory.
 
 ATLOP's descendants write their head in the same words: join entity and context embeddings of every pair, apply a linear
 layer, multiply head and tail block by block, apply the classifier. :class:`PairRows` and :class:`PairTensor` recognise
@@ -19,7 +19,7 @@ from torch import Tensor
 from segdre_plugin.backbones.fast.grouped import grouped_linear
 
 
-class _Deferred:
+class _DeferredTensor:
     """A tensor that is not computed yet; :meth:`tensor` computes it."""
 
     def tensor(self) -> Tensor:
@@ -46,12 +46,12 @@ def _operator(name: str) -> Callable[..., Any]:
 
 for _name in ("add", "sub", "mul", "truediv", "matmul", "pow"):
     for _operation in (f"__{_name}__", f"__r{_name}__"):
-        setattr(_Deferred, _operation, _operator(_operation))
+        setattr(_DeferredTensor, _operation, _operator(_operation))
 for _operation in ("__neg__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"):
-    setattr(_Deferred, _operation, _operator(_operation))
+    setattr(_DeferredTensor, _operation, _operator(_operation))
 
 
-class PairRows(_Deferred):
+class PairRows(_DeferredTensor):
     """Rows of tables, one of each table for each pair, side by side.
 
     Args:
@@ -123,7 +123,7 @@ class PairTensor(Tensor):
 _PRODUCTS = frozenset({Tensor.mul, torch.mul, torch.multiply, Tensor.multiply, Tensor.__mul__})
 
 
-class Products(_Deferred):
+class Products(_DeferredTensor):
     """All products of the blocks of two embeddings.
 
     Args:
@@ -151,7 +151,7 @@ class Products(_Deferred):
         return len(self._shape)
 
     def view(self, *shape: Any) -> Any:
-        """Lay the products of a pair out in one row, or give a tensor of any other shape."""
+        """Lay the products of a pair out in one row, or return a tensor of any other shape."""
         pairs, blocks, size = self.left.shape
         width = blocks * size * size
         wanted = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
@@ -202,8 +202,8 @@ def _are_blocks(left: Any = None, right: Any = None, *rest: Any) -> bool:
 
 
 def _computed(value: Any) -> Any:
-    """Put tensors where deferred ones are."""
-    if isinstance(value, _Deferred):
+    """Compute the deferred tensors in a value."""
+    if isinstance(value, _DeferredTensor):
         return value.tensor()
     if isinstance(value, tuple | list):
         return type(value)(_computed(part) for part in value)

@@ -8,7 +8,6 @@ computed once for both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,21 +16,17 @@ import torch
 from torch import Tensor
 
 from segdre_plugin.backbones.fast.pairs import PairRows
-
-EntityPositions = Sequence[Sequence[Sequence[tuple[int, int]]]]  # [document][entity][mention] -> (start, end)
-Pairs = Sequence[Sequence[Sequence[int]]]  # [document][pair] -> head, tail
+from segdre_plugin.backbones.features import EntityPositions, Pairs
 
 
 @dataclass(frozen=True)
-class PoolPairs:
-    """Stands in for a backbone's ``get_hrt``.
-
-    A class and no closure, so that it goes with a deep copy of the model.
+class PairPooler:
+    """The fast stand-in for a backbone's ``get_hrt``; a class and no closure, as deep copies of the model need.
 
     Attributes:
         offset: tokens before the document's first one.
         epsilon: keeps the context of a pair without common attention at zero.
-        with_attention: also give the pairs' attention and how many pairs each document has, as DREEAM wants.
+        with_attention: also return the pairs' attention and each document's number of pairs, as DREEAM expects.
     """
 
     offset: int
@@ -175,7 +170,7 @@ def shared_attention(focus: Tensor, on: Layout, epsilon: float) -> Tensor:
     Args:
         focus: [documents, entities, heads, c].
         on: the layout.
-        epsilon: see :class:`PoolPairs`.
+        epsilon: see :class:`PairPooler`.
 
     Returns:
         The weights of each unordered pair, [distinct, c].

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from segdre_plugin.backbones.features import EntityPositions, Pairs
 from segdre_plugin.backbones.losses import AdaptiveThresholdLoss
 from segdre_plugin.backbones.reference.windows import merge, split
 from segdre_plugin.errors import SegDREError, raise_all
 
 WINDOW = 512  # tokens that the upstream models read at once, also where an encoder has more positions
 EPSILON = 1e-5  # keeps the context of a pair without common attention at zero
-EntityPositions = Sequence[Sequence[Sequence[tuple[int, int]]]]  # [document][entity][mention] -> (start, end)
 
 
 class ReferenceModel(nn.Module):
@@ -27,7 +27,7 @@ class ReferenceModel(nn.Module):
     Args:
         config: the encoder's configuration; on top of Hugging Face's own fields it has ``transformer_type`` ("bert" or
             "roberta"), ``cls_token_id`` and ``sep_token_id``; ``num_labels`` counts the classes, threshold included.
-        model: the encoder, with eager attention (others give no attention weights).
+        model: the encoder, with eager attention (others return no attention weights).
         emb_size: size of the head and the tail embedding.
         block_size: size of one block of the grouped bilinear classifier.
         num_labels: most relations predicted for one pair; -1 for no limit.
@@ -88,7 +88,7 @@ class ReferenceModel(nn.Module):
         output = self.model(input_ids=input_ids, attention_mask=attention_mask, output_attentions=True)
         if not output.attentions or output.attentions[-1] is None:
             raise SegDREError(
-                "the encoder gave no attention weights, and localised context pooling needs them",
+                "the encoder returned no attention weights, and localised context pooling needs them",
                 'load the encoder with attn_implementation="eager"',
             )
         return output.last_hidden_state, output.attentions[-1]
@@ -98,7 +98,7 @@ class ReferenceModel(nn.Module):
         sequence_output: Tensor,
         attention: Tensor,
         entity_pos: EntityPositions,
-        hts: Sequence[Sequence[Sequence[int]]],
+        hts: Pairs,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Pool entities and the context of each pair (Zhou et al. 2021, sections 3 and 4.2).
 
@@ -133,7 +133,7 @@ class ReferenceModel(nn.Module):
         attention_mask: Tensor,
         labels: Sequence[Any] | None = None,
         entity_pos: EntityPositions | None = None,
-        hts: Sequence[Sequence[Sequence[int]]] | None = None,
+        hts: Pairs | None = None,
         instance_mask: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """Score the pairs and predict; with labels also compute the loss.

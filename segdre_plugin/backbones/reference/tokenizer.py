@@ -131,7 +131,7 @@ def prepare_config(config: Any, tokenizer: Any, num_classes: int, transformer_ty
 
     Args:
         config: the encoder's configuration; changed in place.
-        tokenizer: gives the ids of the start and the end token.
+        tokenizer: has the ids of the start and the end token.
         num_classes: relations plus the threshold class.
         transformer_type: "bert" or "roberta".
 

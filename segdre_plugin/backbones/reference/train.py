@@ -1,6 +1,6 @@
 """The reference model's train script, in the shape of the backbones' own, so that ``--seg`` drives it like theirs.
 
-:func:`segdre_plugin.backbones.reference.spec.run` runs it.
+:func:`segdre_plugin.seg.launch.run_reference` runs it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import AutoConfig
 
 from segdre_plugin.backbones.clones.compat import AutoModel, AutoTokenizer
@@ -21,9 +22,12 @@ from segdre_plugin.backbones.clones.stand_ins import progress_loader
 from segdre_plugin.backbones.reference.features import build_features, collate_fn
 from segdre_plugin.backbones.reference.model import ReferenceModel as DocREModel
 from segdre_plugin.backbones.reference.tokenizer import build_encoder, build_tokenizer, prepare_config
-from segdre_plugin.backbones.reference.trainer import Recipe, fit
 from segdre_plugin.data.documents import load_documents
+from segdre_plugin.errors import SegDREError
 from segdre_plugin.metrics import evaluate as official_scores
+
+NEW_LAYERS = ("extractor", "bilinear")  # parameters with these in their name are not the encoder's
+EPSILON = 1e-6  # of Adam, as in the backbones' scripts
 
 DataLoader = progress_loader("documents")
 
@@ -37,15 +41,55 @@ def read_docred(path: str, tokenizer: Any, rel2id: dict[str, int]) -> list[dict[
 
 
 def train(args: argparse.Namespace, model: Any, train_features: Any, dev_features: Any, test_features: Any) -> None:
-    """Train, and keep the checkpoint with the best dev score at ``args.save_path``."""
+    """Train with the backbones' recipe, and keep the checkpoint with the best dev score at ``args.save_path``.
+
+    The recipe: one learning rate for the encoder and one for the new layers on top of it, linear warm-up and decay,
+    clipped gradients (``args.max_grad_norm`` 0 leaves them as they are). A smaller last batch is dropped.
+
+    Args:
+        args: of :func:`main`.
+        model: the model, on ``args.device``.
+        train_features: training documents.
+        dev_features: development documents.
+        test_features: not read; the backbones' scripts predict them here.
+
+    Raises:
+        SegDREError: if there are fewer documents than one batch has, or no epoch or batch to train.
+    """
+    epochs = int(args.num_train_epochs)
+    if epochs < 1 or args.train_batch_size < 1:
+        raise SegDREError(
+            f"--num_train_epochs is {args.num_train_epochs}, --train_batch_size {args.train_batch_size}",
+            "pass 1 or more for each",
+        )
+    set_seed(args.seed)
+    loader = DataLoader(
+        train_features, batch_size=args.train_batch_size, shuffle=True, drop_last=True, collate_fn=collate_fn
+    )
+    if len(loader) == 0:
+        raise SegDREError(
+            f"{len(train_features)} documents make no batch of {args.train_batch_size}",
+            "pass a smaller --train_batch_size, or more documents",
+        )
+    named = list(model.named_parameters())
+    new = [parameter for name, parameter in named if any(layer in name for layer in NEW_LAYERS)]
+    old = [parameter for name, parameter in named if not any(layer in name for layer in NEW_LAYERS)]
+    groups = [{"params": old}, {"params": new, "lr": args.new_layer_lr}]
+    optimizer = AdamW(groups, lr=args.learning_rate, eps=EPSILON, weight_decay=0.0)
+    total = len(loader) * epochs
+    warmup = int(total * args.warmup_ratio)
+    schedule = LambdaLR(optimizer, lambda step: warmup_linear(step, warmup, total))
     best = -1.0
-
-    def step_loss(batch: Any) -> torch.Tensor:
-        ids, mask, labels, entity_pos, hts = batch
-        return model(ids.to(args.device), mask.to(args.device), labels, entity_pos, hts)[0]
-
-    def after_epoch() -> None:
-        nonlocal best
+    for _ in range(epochs):
+        model.train()
+        for ids, mask, labels, entity_pos, hts in loader:
+            loss = model(ids.to(args.device), mask.to(args.device), labels, entity_pos, hts)[0]
+            loss.backward()
+            if args.max_grad_norm > 0:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), args.max_grad_norm)
+            optimizer.step()
+            schedule.step()
+            model.zero_grad(set_to_none=True)
         score, scores = evaluate(args, model, dev_features, tag="dev")
         print(", ".join(f"{name} {value:.2f}" for name, value in scores.items()), flush=True)
         if score > best:
@@ -53,25 +97,12 @@ def train(args: argparse.Namespace, model: Any, train_features: Any, dev_feature
             if args.save_path:
                 torch.save(model.state_dict(), args.save_path)
 
-    set_seed(args.seed)
-    recipe = Recipe(
-        epochs=int(args.num_train_epochs),
-        batch_size=args.train_batch_size,
-        learning_rate=args.learning_rate,
-        new_layer_lr=args.new_layer_lr,
-        warmup_ratio=args.warmup_ratio,
-        max_grad_norm=args.max_grad_norm,
-    )
-    fit(
-        model,
-        train_features,
-        collate_fn,
-        step_loss,
-        recipe,
-        after_epoch=after_epoch,
-        optimizer=AdamW,
-        loader=DataLoader,
-    )
+
+def warmup_linear(step: int, warmup: int, total: int) -> float:
+    """Return the share of the learning rate: up from 0 to 1 in ``warmup`` steps, then down to 0 at ``total``."""
+    if step < warmup:
+        return step / max(1, warmup)
+    return max(0.0, (total - step) / max(1, total - warmup))
 
 
 def evaluate(args: argparse.Namespace, model: Any, features: Any, tag: str = "dev") -> tuple[float, dict[str, float]]:
@@ -109,7 +140,7 @@ def main() -> None:
     add("--test_file", default="test.json")
     add("--save_path", default="")
     add("--load_path", default="", help="with --seg: take the base from this checkpoint")
-    add("--model_name_or_path", default="", help="an encoder; none: a tiny one from scratch")
+    add("--model_name_or_path", default="", help="an encoder; without it, a tiny one is trained from scratch")
     add("--transformer_type", default="bert", choices=("bert", "roberta"))
     add("--emb_size", type=int, default=128)
     add("--block_size", type=int, default=16)

@@ -1,0 +1,78 @@
+"""The style of all figures, and how they are written; matplotlib is imported only where one is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segdre_plugin.data.files import write
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK, QUIET, LINE = "#1f2933", "#616e7c", "#cbd2d9"
+BLUE, ORANGE = "#0067a5", "#c2500a"  # told apart with every kind of colour vision; shapes differ as well
+STAGE_COLOURS = {"base": QUIET, "dense": BLUE, "sparse": "#7b4a9e", "fused": INK}
+SVG_METADATA: dict[str, Any] = {"Date": None, "Creator": None}  # nothing that differs from one run to the next
+DPI = 200
+FORMS = {"png": {"Software": None}, "svg": SVG_METADATA}  # with metadata
+
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text: small, selectable, in the reader's own font
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.unicode_minus": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e7eb",
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "text.parse_math": False,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "legend.handlelength": 1.2,
+}
+
+
+@contextmanager
+def figure_style() -> Iterator[None]:
+    """Draw in one style, whatever the user's own configuration is.
+
+    Yields:
+        Nothing; figures that are made and saved inside have the style.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE | {"svg.hashsalt": "segdre"})
+        yield
+
+
+def write_figure(folder: Path, name: str, figure: Figure) -> list[str]:
+    """Write a figure as PNG and SVG.
+
+    Args:
+        folder: where it goes; must exist.
+        name: of the files, without suffix.
+        figure: the figure, drawn in :func:`figure_style`, which must still hold.
+
+    Returns:
+        Names of the files.
+    """
+    files = {f"{name}.{form}": form for form in FORMS}
+    for file, form in files.items():
+        write(folder / file, partial(figure.savefig, format=form, dpi=DPI, metadata=FORMS[form]))
+    return list(files)
