@@ -184,7 +184,7 @@ class TestDescribe:
         assert describe([doc | {"labels": None} for doc in bare]) == found
 
     def test_no_document(self):
-        with pytest.raises(SegDREError, match=r"x\.json: no documents"):
+        with pytest.raises(SegDREError, match=r"x\.json: expected documents, got none"):
             describe([], "x.json")
 
     @settings(max_examples=40, deadline=None)

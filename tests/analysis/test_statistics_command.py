@@ -150,7 +150,7 @@ class TestErrors:
         assert "cannot read" in self.refused(capsys, tmp_path / "nowhere.json")
         empty = tmp_path / "empty.json"
         empty.write_text("[]")
-        assert "no documents" in self.refused(capsys, corpus / "dev.json", empty)
+        assert "expected documents, got none" in self.refused(capsys, corpus / "dev.json", empty)
         documents = json.loads((corpus / "dev.json").read_text())
         documents[1]["labels"][0]["h"] = 99
         documents[3]["vertexSet"][0] = []
