@@ -118,7 +118,7 @@ class TestWithoutLabels:
         output = tmp_path / "numbers.json"
         assert main(["stats", str(unlabelled), "--json", str(output)]) == 0
         text = capsys.readouterr().out
-        assert "unlabelled.jsonl: no labels: no document has a triple, so there is nothing to say of relations" in text
+        assert "unlabelled.jsonl: no labels: no document has a triple, so there are no statistics of relations" in text
         assert "triples" not in text
         assert cells(text, "documents") == ["10"]
         assert json.loads(output.read_text())["unlabelled.jsonl"]["labels"] is None
@@ -163,7 +163,7 @@ class TestErrors:
         assert not (tmp_path / "numbers.json").exists()
         broken.write_text('{"title": "A"\n')
         assert "not JSON" in self.refused(capsys, broken)
-        assert "given twice" in self.refused(capsys, corpus / "dev.json", corpus / ".." / corpus.name / "dev.json")
+        assert "listed twice" in self.refused(capsys, corpus / "dev.json", corpus / ".." / corpus.name / "dev.json")
 
     def test_relation_names(self, corpus, tmp_path, capsys):
         names = tmp_path / "rel_info.json"
