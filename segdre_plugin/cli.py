@@ -94,7 +94,6 @@ def _demo(options: Namespace) -> None:
     from segdre_plugin.seg.demo import demo
 
     started = time.perf_counter()
-
     sizes = {name: getattr(options, name) for name in ("train", "dev", "test", "epochs", "seed")}
     seg = {name: value for name, value in vars(options).items() if name.startswith("seg_") and value is not None}
     demo(options.folder, **sizes, options=[f"--{name.replace('_', '-')}={value}" for name, value in seg.items()])

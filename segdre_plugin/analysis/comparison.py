@@ -76,7 +76,7 @@ def count(predictions: Sequence[Mapping[str, Any]], documents: Sequence[Document
     return {title: [counts[title] for counts in sums] for title in titles}
 
 
-def mistakes(predictions: Sequence[Mapping[str, Any]], documents: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def mistakes(predictions: Sequence[Mapping[str, Any]], documents: Sequence[Document]) -> dict[str, float]:
     """Sort wrong predictions and missed triples by kind.
 
     A wrong prediction (h, r, t) has gold in the other direction: (t, r, h); or else on its pair, with another relation;
@@ -106,6 +106,11 @@ def mistakes(predictions: Sequence[Mapping[str, Any]], documents: Sequence[Mappi
         "missed_relation": len(noticed) / n_gold,
         "missed_pair": len(missed - noticed) / n_gold,
     }
+
+
+def _pair(located: Located) -> tuple[str, int, int]:
+    title, triple = located
+    return title, triple.head, triple.tail
 
 
 def compare(

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segdre_plugin.data.files import write
-from segdre_plugin.errors import SegDREError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,14 +52,9 @@ def figure_style() -> Iterator[None]:
 
     Yields:
         Nothing; figures that are made and saved inside have the style.
-
-    Raises:
-        SegDREError: if matplotlib is missing.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        raise SegDREError("figures need matplotlib", 'pip install "segdre-plugin[report]"') from None
+    import matplotlib
+
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE | {"svg.hashsalt": "segdre"})

@@ -9,9 +9,9 @@ from typing import Any
 from segdre_plugin.data.files import read_json
 from segdre_plugin.data.stream import Broken, read_values
 from segdre_plugin.errors import raise_all
-from segdre_plugin.vocabulary import Document
+from segdre_plugin.vocabulary import Document, entities, labels
 
-ALL = 1_000_000_000  # problems that validate lists
+ALL = 1_000_000_000  # limit of the problems that validate lists
 LONGEST = 100  # characters of a value in a message
 
 
@@ -70,7 +70,7 @@ def read_gold(path: Path, rel2id: Mapping[str, int] | None = None) -> Iterator[D
         problems += found
         if not problems:
             yield document
-    raise_all(problems, f"{path}: {len(problems)} problems", "mend or remove these documents", limit=ALL)
+    raise_all(problems, f"{path}: {len(problems)} problems", "fix or remove these documents", limit=ALL)
 
 
 def validate(path: Path, rel2id: Path | None = None) -> str:
@@ -84,10 +84,9 @@ def validate(path: Path, rel2id: Path | None = None) -> str:
         A line on what it holds. Raises SegDREError with every problem in the file.
     """
     documents = load_gold(path, None if rel2id is None else read_json(rel2id, "relations"))
-    entities = [entity for document in documents for entity in document["vertexSet"]]
-    triples = sum(len(document.get("labels") or ()) for document in documents)
-    mentions = sum(map(len, entities))
-    return f"{path}: {len(documents)} documents, {len(entities)} entities, {mentions} mentions, {triples} triples"
+    mentions = [len(entity) for document in documents for entity in entities(document)]
+    triples = sum(len(labels(document)) for document in documents)
+    return f"{path}: {len(documents)} documents, {len(mentions)} entities, {sum(mentions)} mentions, {triples} triples"
 
 
 def check(values: Iterable[Any], rel2id: Mapping[str, int] | None = None) -> Iterator[tuple[Any, list[str]]]:

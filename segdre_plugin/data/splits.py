@@ -28,7 +28,7 @@ class Split:
 
     name: str
     path: Path
-    documents: list[Document]
+    documents: Sequence[Document]
     features: list[dict[str, Any]] = field(default_factory=list)
 
     @property

@@ -211,11 +211,8 @@ class SegPipeline:
         """Run all stages on readable documents."""
         kind = self.models["base"].config.transformer_type
         seen = [visible_entities(feature, self.parts.backbone, kind) for feature in split.features]
-        rest = Split(SPLIT, split.path, [], [])
-        for document, feature, visible in zip(split.documents, split.features, seen, strict=True):
-            if sum(visible) > 1:  # the others have no pair, and backbones stumble over them
-                rest.documents.append(document)
-                rest.features.append(feature)
+        kept = [i for i, visible in enumerate(seen) if sum(visible) > 1]  # backbones fail on documents without a pair
+        rest = Split(SPLIT, split.path, [split.documents[i] for i in kept], [split.features[i] for i in kept])
         found = run_chain(
             self._chain.values(),
             lambda stage: nullcontext(self.models[stage]),
