@@ -191,8 +191,3 @@ def _f1(counts: IntArray, axis: int) -> FloatArray:
     correct, predicted, gold = (counts[..., k].sum(axis=axis) for k in range(3))
     total = predicted + gold
     return np.divide(2.0 * correct, total, out=np.zeros(np.shape(total)), where=total > 0)
-
-
-def _pair(located: Located) -> tuple[str, int, int]:
-    title, triple = located
-    return title, triple.head, triple.tail
