@@ -1,0 +1,109 @@
+"""The settings of a stage: which option they hold, what a change of one makes again, the clone's modules."""
+
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from segdre_plugin import SegConfig
+from segdre_plugin.seg.options import Options
+from segdre_plugin.seg.settings import RunSettings, clone_modules
+from segdre_plugin.stages.config import NEEDS, STAGES, settings_of
+
+# another legal value of every field that a stage depends on
+OTHER = {
+    "hidden": 16,
+    "alpha": 0.5,
+    "branch_budget": 64,
+    "link": True,
+    "template_from": "{tail}",
+    "template_to": "{head}",
+    "salient": "random",
+    "salient_k": 2,
+    "train_salient": "same",
+    "loss": "hinge-abl",
+    "start": "base",
+    "identify_epochs": 3.0,
+    "identify_warmup": 0.1,
+    "dense_epochs": 4.0,
+    "sparse_epochs": 5.0,
+    "new_layer_lr": 1e-3,
+    "fast": False,
+    "bf16": True,
+    "buckets": True,
+    "skip_unusable": True,
+}
+
+
+def make(options=None, **more):
+    own = {"adapter": "atlop", "arguments": {"seed": 1}, "data": {"train": "a"}, "modules": {"model.py": "b"}}
+    return RunSettings(**own | {"rel_info": "c", "load_path": None, "options": options or Options(seg=True)} | more)
+
+
+def affected(stages):
+    """The stages themselves, and those that need one of them."""
+    found = set(stages)
+    for stage in STAGES:
+        if found & set(NEEDS[stage]):
+            found.add(stage)
+    return found
+
+
+def test_every_field_that_a_stage_depends_on_is_listed():
+    known = settings_of(Options) | settings_of(SegConfig)
+    assert {name for name, setting in known.items() if setting.stages} == OTHER.keys() | {"rel_info"}
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_a_change_concerns_the_fields_own_stages_and_those_behind_them(name):
+    config = SegConfig(salient="max-mention") if name == "train_salient" else SegConfig()
+    before = Options(seg=True, config=config)
+    if name in {f.name for f in fields(SegConfig)}:
+        after = replace(before, config=replace(config, **{name: OTHER[name]}))
+    else:
+        after = replace(before, **{name: OTHER[name]})
+    stages = (settings_of(Options) | settings_of(SegConfig))[name].stages
+    changed = {stage for stage in STAGES if make(before).of(stage) != make(after).of(stage)}
+    assert changed == affected(stages)
+
+
+@pytest.mark.parametrize(
+    ("what", "stages"),
+    [({"modules": {"model.py": "z"}}, STAGES), ({"load_path": "z"}, ("base",)), ({"rel_info": "z"}, ("sparse",))],
+)
+def test_a_change_of_files(what, stages):
+    changed = {stage for stage in STAGES if make().of(stage) != make(**what).of(stage)}
+    assert changed == affected(stages)
+
+
+def test_options_of_the_search_concern_no_stage():
+    other = Options(seg=True, grid="redocred", objective="ign_f1", fusion="average", directory=Path("other"))
+    assert all(make().of(stage) == make(other).of(stage) for stage in STAGES)
+
+
+def test_stage_that_trains_nothing_does_not_depend_on_training():
+    options = Options(seg=True, config=SegConfig(salient="random"))
+    assert not {"hidden", "identify_epochs", "identify_warmup"} & make(options).of("identify")["options"].keys()
+
+
+@pytest.mark.parametrize(("start", "expected"), [("encoder", [1e-3] * 4), ("base", [1e-3, 1e-3, None, None])])
+def test_learning_rate_of_new_layers(start, expected):
+    options = Options(seg=True, config=SegConfig(start=start), new_layer_lr=1e-3)
+    assert [make(options).new_layer_lr(stage) for stage in STAGES] == expected
+
+
+def test_modules_of_a_clone_are_those_that_were_imported_beside_the_script(tmp_path, monkeypatch):
+    for name in ("train", "segdre_imported", "segdre_not_imported"):
+        (tmp_path / f"{name}.py").write_text(f"NAME = {name!r}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import segdre_imported  # noqa: F401
+
+    try:
+        found = clone_modules(str(tmp_path / "train.py"))
+        assert found.keys() == {"segdre_imported.py"}
+        (tmp_path / "segdre_imported.py").write_text("NAME = 'changed'\n")
+        assert clone_modules(str(tmp_path / "train.py")) != found
+    finally:
+        del sys.modules["segdre_imported"]
+    assert clone_modules(None) == {}
