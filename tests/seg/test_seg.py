@@ -148,3 +148,15 @@ def test_bad_input_ends_in_one_message_and_writes_nothing(place):
     seg_runs.check_messages(place, {name: (place.seg(*more), words) for name, (more, words) in BAD.items()})
     assert contents(out) == before
     assert not any(path.is_file() for path in (place.folder / "new").rglob("*") if path.name != ".lock")
+
+
+def test_a_changed_module_of_the_clone_is_refused(place):
+    out, _ = place.finished
+    path, before = place.folder / "losses.py", contents(out)
+    original = path.read_text()
+    path.write_text(f"{original}# changed\n")
+    try:
+        seg_runs.check_messages(place, {"again": (place.seg("--seg-dir", "out"), ["out/base", "modules.losses.py"])})
+    finally:
+        path.write_text(original)
+    assert contents(out) == before
