@@ -26,18 +26,10 @@ LAST_TOKENS = 1  # [SEP] or </s>: a document ends in one, also where the backbon
 
 
 def keep_pairs(feature: Feature, keep: BoolArray, backbone: Backbone) -> Feature:
-    """Restrict a feature to some of its entity pairs.
-
-    Args:
-        feature: the backbone's feature.
-        keep: bool [pairs].
-        backbone: says which fields have an entry for each pair.
-
-    Returns:
-        A new feature.
+    """Return a new feature, restricted to the entity pairs where ``keep``, bool [pairs], is true.
 
     Raises:
-        SegDREError: if a field does not have one entry for each pair.
+        SegDREError: if a field of the backbone's ``pair_fields`` does not have one entry for each pair.
     """
     chosen = np.flatnonzero(keep).tolist()
     restricted = dict(feature)
@@ -55,18 +47,10 @@ def keep_pairs(feature: Feature, keep: BoolArray, backbone: Backbone) -> Feature
 
 
 def visible_entities(feature: Feature, backbone: Backbone, transformer_type: str) -> list[bool]:
-    """Return which entities have a mention that the encoder sees.
+    """Return for each entity whether it has a mention that the encoder sees.
 
     The backbones read a mention at its start marker; where truncation or the gap between two windows swallows all
     markers of an entity, they go on with zeros.
-
-    Args:
-        feature: the backbone's feature.
-        backbone: says how long a window is.
-        transformer_type: bert or roberta.
-
-    Returns:
-        One bool for each entity.
     """
     n = len(feature["input_ids"])
     covered = [window.document for window in windows(n, backbone, transformer_type)]
@@ -100,13 +84,7 @@ class Window:
 def windows(n: int, backbone: Backbone, transformer_type: str) -> list[Window]:
     """Return the windows into which the backbone cuts a document of ``n`` tokens: one, or two that overlap.
 
-    Args:
-        n: tokens, special ones included.
-        backbone: says how long a window is.
-        transformer_type: bert or roberta.
-
-    Returns:
-        The windows, in the order in which the backbone passes them to its encoder.
+    Special tokens count. The windows are in the order in which the backbone passes them to its encoder.
     """
     if n <= backbone.window:
         return [Window((0, n), 0)]

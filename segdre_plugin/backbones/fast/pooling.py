@@ -137,16 +137,10 @@ def lay_out(entity_pos: EntityPositions, hts: Pairs, length: int, offset: int) -
 
 
 def pool_entities(states: Tensor, attention: Tensor, on: Layout) -> tuple[Tensor, Tensor]:
-    """Pool the mentions of each entity.
+    """Return the pooled mentions of each entity, of states [documents, c, d] and attention [documents, heads, c, c].
 
-    Args:
-        states: [documents, c, d].
-        attention: [documents, heads, c, c].
-        on: the layout, on their device.
-
-    Returns:
-        Embeddings [entities, d], zero where an entity has no mention, and attention laid out by document,
-        [documents, most entities, heads, c].
+    The embeddings are [entities, d], zero where an entity has no mention; the attention is laid out by document,
+    [documents, most entities, heads, c].
     """
     n = len(on.place)
     read = states[on.document, on.token]  # [mentions, d]
@@ -167,15 +161,9 @@ def pool_entities(states: Tensor, attention: Tensor, on: Layout) -> tuple[Tensor
 
 
 def shared_attention(focus: Tensor, on: Layout, epsilon: float) -> Tensor:
-    """Weigh the tokens that both entities of a pair attend to (localised context pooling).
+    """Return the weights, [distinct, c], of the tokens to which both entities of an unordered pair attend.
 
-    Args:
-        focus: [documents, entities, heads, c].
-        on: the layout.
-        epsilon: see :class:`PairPooler`.
-
-    Returns:
-        The weights of each unordered pair, [distinct, c].
+    This is localised context pooling, of ``focus`` [documents, entities, heads, c].
     """
     documents, entities, heads, c = focus.shape
     by_token = focus.permute(0, 3, 1, 2).reshape(documents * c, entities, heads)

@@ -138,13 +138,8 @@ class ReferenceModel(nn.Module):
     ) -> tuple[Tensor, ...]:
         """Score the pairs and predict; with labels also compute the loss.
 
-        Args:
-            input_ids: [n, c].
-            attention_mask: [n, c].
-            labels: for each document [pairs, classes], multi-hot.
-            entity_pos: see :meth:`get_hrt`.
-            hts: see :meth:`get_hrt`.
-            instance_mask: not read; upstream's training loops pass it.
+        Labels are [pairs, classes] for each document, multi-hot; the other inputs are those of :meth:`encode` and
+        :meth:`get_hrt`. ``instance_mask`` is not read; upstream's training loops pass it.
 
         Returns:
             ``(loss, predictions)`` with labels, ``(predictions,)`` without; predictions [pairs, classes].
@@ -176,16 +171,7 @@ class ReferenceModel(nn.Module):
 def _pool_entities(
     states: Tensor, weights: Tensor, entities: Sequence[Sequence[tuple[int, int]]]
 ) -> tuple[Tensor, Tensor]:
-    """Pool one document's entities.
-
-    Args:
-        states: [c, d].
-        weights: [heads, c, c].
-        entities: (start, end) of the mentions of each entity.
-
-    Returns:
-        Embeddings [entities, d] and attention [entities, heads, c].
-    """
+    """Pool one document's states [c, d] and weights [heads, c, c]: [entities, d] and [entities, heads, c]."""
     length = len(states)
     starts = [[start + 1 for start, _ in mentions if start + 1 < length] for mentions in entities]  # + 1: [CLS]
     most = max((len(positions) for positions in starts), default=0)

@@ -44,14 +44,8 @@ def train(args: argparse.Namespace, model: Any, train_features: Any, dev_feature
     """Train with the backbones' recipe, and keep the checkpoint with the best dev score at ``args.save_path``.
 
     The recipe: one learning rate for the encoder and one for the new layers on top of it, linear warm-up and decay,
-    clipped gradients (``args.max_grad_norm`` 0 leaves them as they are). A smaller last batch is dropped.
-
-    Args:
-        args: of :func:`main`.
-        model: the model, on ``args.device``.
-        train_features: training documents.
-        dev_features: development documents.
-        test_features: not read; the backbones' scripts predict them here.
+    clipped gradients (``args.max_grad_norm`` 0 leaves them as they are). A smaller last batch is dropped. The model is
+    on ``args.device``; ``test_features`` are not read, but the backbones' scripts predict them here.
 
     Raises:
         SegDREError: if there are fewer documents than one batch has, or no epoch or batch to train.
