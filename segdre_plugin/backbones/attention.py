@@ -38,15 +38,10 @@ MASK_FORMS: tuple[MaskForm, ...] = (additive_mask, binary_mask)
 
 
 def visible_tokens(node_ids: Tensor, visibility: Tensor, present: Tensor) -> Tensor:
-    """Build the visible matrices of a batch (eq. 10) from its integers.
+    """Return the visible matrices of a batch (eq. 10), built from its integers: bool [batch, L, L].
 
-    Args:
-        node_ids: long [batch, L], each token's node.
-        visibility: bool [batch, nodes, nodes].
-        present: bool [batch, L], False at padding, which nobody sees.
-
-    Returns:
-        bool [batch, L, L]; element (b, i, j) says whether token i sees token j.
+    Element (b, i, j) says whether token i sees token j. ``node_ids`` [batch, L] has each token's node, ``visibility``
+    is bool [batch, nodes, nodes], ``present`` [batch, L] is False at padding, which nobody sees.
     """
     batch, length = node_ids.shape
     nodes = visibility.shape[1]

@@ -105,23 +105,12 @@ def add_branches(
     position_offset: int = 0,
     link: bool = False,
 ) -> Feature:
-    """Inject branches into a document, window by window (eq. 9-10).
+    """Return a new feature whose field ``segdre`` holds one injection of branches for each window (eq. 9-10).
 
-    A branch goes with every window that holds a mention of the salient entity on which it hangs.
-
-    Args:
-        feature: the backbone's feature.
-        salient: the salient entity, or several; none injects nothing.
-        branches: for each branch its token ids and the entity that it names.
-        owners: for each branch the salient entity on which it hangs; None hangs all on the first one.
-        backbone: says how long a window is.
-        transformer_type: bert or roberta.
-        max_positions: number of the encoder's positions.
-        position_offset: the first position id.
-        link: let the mentions of the entity that a branch names see it too.
-
-    Returns:
-        A new feature whose field ``segdre`` holds one injection for each window.
+    A branch, given by its token ids and the entity that it names, goes with every window that holds a mention of the
+    salient entity on which it hangs: its owner, or the first one where there are no ``owners``. There may be several
+    salient entities; without any, nothing is injected. ``link`` lets the mentions of the entity that a branch names see
+    it too. Positions start at ``position_offset``, and the encoder has ``max_positions``.
 
     Raises:
         SegDREError: if a branch hangs on no salient entity.

@@ -137,22 +137,18 @@ class BranchCutter:
         """Change the encoder's output."""
         width = self.state.width or output.last_hidden_state.shape[1]
 
-        def cut(layers: Any, square: bool) -> Any:
-            if not layers:
-                return None
-            if square:  # the fast path has no attention of the layers that are not pooled
-                return tuple(None if layer is None else uncovered(layer[..., :width, :width]) for layer in layers)
-            return tuple(layer[:, :width] for layer in layers)
-
-        def uncovered(attention: Tensor) -> Tensor:
+        def uncovered(attention: Tensor | None) -> Tensor | None:
             """Padding that holds a branch gets no attention, like all padding."""
             covered = self.state.covered
-            return attention if covered is None else attention.masked_fill(covered[:, None, None, :], 0.0)
+            if attention is None:  # the fast path has none of the layers that are not pooled
+                return None
+            own = attention[..., :width, :width]
+            return own if covered is None else own.masked_fill(covered[:, None, None, :], 0.0)
 
         return BaseModelOutput(
             last_hidden_state=output.last_hidden_state[:, :width],
-            hidden_states=cut(output.get("hidden_states"), square=False),
-            attentions=cut(output.get("attentions"), square=True),
+            hidden_states=tuple(layer[:, :width] for layer in output.get("hidden_states") or ()) or None,
+            attentions=tuple(uncovered(layer) for layer in output.get("attentions") or ()) or None,
         )
 
 

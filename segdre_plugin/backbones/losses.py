@@ -23,14 +23,10 @@ class ThresholdLoss(nn.Module):
     """The decision rule that goes with a threshold class (Zhou et al. 2021, section 4.1); losses add ``forward``."""
 
     def get_label(self, logits: Tensor, num_labels: int = -1) -> Tensor:
-        """Predict the classes above the threshold class.
+        """Return the classes above the threshold class, [pairs, classes] of 0 and 1 in the logits' dtype and shape.
 
-        Args:
-            logits: [pairs, classes].
-            num_labels: at most so many classes a pair, best first (ties with the last one pass); -1 for no limit.
-
-        Returns:
-            [pairs, classes] of 0 and 1 in the logits' dtype; column 0 is 1 where no relation is predicted.
+        At most ``num_labels`` classes a pair, best first (ties with the last one pass); -1 for no limit. Column 0 is 1
+        where no relation is predicted.
         """
         predicted = logits > logits[:, :1]
         if num_labels > 0:

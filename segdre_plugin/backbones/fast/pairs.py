@@ -55,7 +55,7 @@ for _operation in ("__neg__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", 
 
 
 class PairRows(_DeferredTensor):
-    """Rows of tables side by side, one of each table for each pair; a part is a table [rows, d], an index [pairs]."""
+    """Rows of tables side by side, one of each table for each pair; a part is (table [rows, d], index [pairs])."""
 
     def __init__(self, *parts: tuple[Tensor, Tensor]) -> None:
         self.parts = parts

@@ -34,13 +34,9 @@ class PairPooler:
     with_attention: bool
 
     def __call__(self, states: Tensor, attention: Tensor, entity_pos: EntityPositions, hts: Pairs, *_: Any) -> Any:
-        """Pool a batch.
+        """Pool a batch's states [documents, c, d] and attention [documents, heads, c, c].
 
-        Args:
-            states: [documents, c, d].
-            attention: [documents, heads, c, c].
-            entity_pos: for each document and entity the (start, end) of its mentions, without ``offset``.
-            hts: for each document its pairs (head, tail).
+        ``entity_pos`` has for each document and entity the (start, end) of its mentions, without ``offset``.
 
         Returns:
             Heads, contexts and tails as :class:`PairRows` [pairs, d], the documents' pairs one after the other; with

@@ -53,16 +53,10 @@ class ReferenceModel(nn.Module):
         self.num_labels = num_labels
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Read the documents; those longer than the encoder's window in two overlapping windows.
+        """Return the last layer's states [n, c, d] and attention [n, heads, c, c].
 
-        All windows go through the encoder in one call, in document order.
-
-        Args:
-            input_ids: [n, c], padded on the right.
-            attention_mask: [n, c] of 0 and 1.
-
-        Returns:
-            The last layer's states [n, c, d] and attention [n, heads, c, c].
+        Documents that are longer than the encoder's window are read in two overlapping windows. All windows go through
+        the encoder in one call, in document order. Ids are padded on the right; the mask is of 0 and 1; both are [n, c].
 
         Raises:
             SegDREError: if a document does not fit into two windows.
@@ -106,11 +100,8 @@ class ReferenceModel(nn.Module):
         context of a pair weighs the tokens that both entities attend to: q = sum over heads of A_s * A_o, normalised,
         and c = H^T q.
 
-        Args:
-            sequence_output: [n, c, d].
-            attention: [n, heads, c, c].
-            entity_pos: for each document and entity the (start, end) of its mentions, without the offset of [CLS].
-            hts: for each document its pairs (head, tail).
+        States and attention are those of :meth:`encode`. ``entity_pos`` has for each document and entity the (start, end)
+        of its mentions, without the offset of [CLS], ``hts`` for each document its pairs (head, tail).
 
         Returns:
             Heads, contexts and tails, each [pairs, d], the documents' pairs one after the other. An entity whose

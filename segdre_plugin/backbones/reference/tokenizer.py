@@ -25,17 +25,11 @@ LONGEST = 500.0  # the slowest sinusoid, in radians^-1: 10,000 would waste dimen
 
 
 def build_tokenizer(documents: Iterable[Mapping[str, Any]], relation_names: Sequence[str]) -> Any:
-    """Make a WordPiece tokenizer: common words whole, the others (names) by their syllables.
+    """Return a WordPiece tokenizer that lower-cases: common words whole, the others (names) by their syllables.
 
-    The vocabulary is counted here and not trained: the same documents give the same token ids, which
-    ``tokenizers``' own WordPiece trainer does not promise.
-
-    Args:
-        documents: DocRED documents, best the training split alone.
-        relation_names: their words become tokens too, since injected branches hold them.
-
-    Returns:
-        A lower-casing ``PreTrainedTokenizerFast``; ids 0 to 5 are [PAD], [UNK], [CLS], [SEP], [MASK] and "*".
+    The vocabulary is counted here, best in the training split alone, and not trained: the same documents give the same
+    token ids, which ``tokenizers``' own WordPiece trainer does not promise. The words of relation names become tokens
+    too, since injected branches hold them. Ids 0 to 5 are [PAD], [UNK], [CLS], [SEP], [MASK] and "*".
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
