@@ -49,7 +49,7 @@ def patch(folder: Path, reverse: bool = False) -> str:
 
 
 def recognise(path: Path) -> str:
-    """Return the adapter's name that belongs to a train script; raise SegDREError if none has one of that name."""
+    """Return the name of the adapter whose train script this is; raise SegDREError if none has one of that name."""
     for name, script in adapters.SCRIPTS.items():
         if script.file == path.name:
             return name
@@ -64,7 +64,7 @@ def blob_hash(content: bytes) -> str:
 def read_patch(script: Script) -> list[tuple[int, list[bytes]]]:
     """Return a script's patch, which inserts lines.
 
-    For each hunk, it is the line of the original after which it goes (0: before the first), and the hunk's lines.
+    It has for each hunk the line of the original after which it goes (0: before the first), and the hunk's lines.
     """
     text = resources.files("segdre_plugin.patches").joinpath(script.patch).read_bytes()
     hunks: list[tuple[int, list[bytes]]] = []

@@ -36,7 +36,8 @@ class PairPooler:
     def __call__(self, states: Tensor, attention: Tensor, entity_pos: EntityPositions, hts: Pairs, *_: Any) -> Any:
         """Pool a batch's states [documents, c, d] and attention [documents, heads, c, c].
 
-        ``entity_pos`` has for each document and entity the (start, end) of its mentions, without ``offset``.
+        ``entity_pos`` has for each document and entity the (start, end) of its mentions, without ``offset``; ``hts``
+        has for each document its pairs (head, tail).
 
         Returns:
             Heads, contexts and tails as :class:`PairRows` [pairs, d], the documents' pairs one after the other; with

@@ -56,7 +56,7 @@ class ReferenceModel(nn.Module):
         """Return the last layer's states [n, c, d] and attention [n, heads, c, c].
 
         Documents that are longer than the encoder's window are read in two overlapping windows. All windows go through
-        the encoder in one call, in document order. Ids are padded on the right; the mask is of 0 and 1; both are [n, c].
+        the encoder in one call, in document order. Ids, padded on the right, and mask, of 0 and 1, are [n, c].
 
         Raises:
             SegDREError: if a document does not fit into two windows.
@@ -100,8 +100,8 @@ class ReferenceModel(nn.Module):
         context of a pair weighs the tokens that both entities attend to: q = sum over heads of A_s * A_o, normalised,
         and c = H^T q.
 
-        States and attention are those of :meth:`encode`. ``entity_pos`` has for each document and entity the (start, end)
-        of its mentions, without the offset of [CLS], ``hts`` for each document its pairs (head, tail).
+        States and attention are those of :meth:`encode`. ``entity_pos`` has for each document and entity the (start,
+        end) of its mentions, without the offset of [CLS]; ``hts`` has for each document its pairs (head, tail).
 
         Returns:
             Heads, contexts and tails, each [pairs, d], the documents' pairs one after the other. An entity whose

@@ -107,7 +107,7 @@ def build_encoder(vocab_size: int, *, hidden: int = 64, layers: int = 2, heads: 
 
 
 def prepare_config(config: Any, tokenizer: Any, num_classes: int, transformer_type: str = "bert") -> Any:
-    """Return the encoder's configuration, changed in place: with the fields that ATLOP-like models expect.
+    """Return the encoder's configuration, changed in place to have the fields that ATLOP-like models expect.
 
     Classes are the relations and the threshold class; ``transformer_type`` is "bert" or "roberta".
     """

@@ -45,7 +45,7 @@ def train(args: argparse.Namespace, model: Any, train_features: Any, dev_feature
 
     The recipe: one learning rate for the encoder and one for the new layers on top of it, linear warm-up and decay,
     clipped gradients (``args.max_grad_norm`` 0 leaves them as they are). A smaller last batch is dropped. The model is
-    on ``args.device``; ``test_features`` are not read, but the backbones' scripts predict them here.
+    on ``args.device``; ``test_features`` are not read; the backbones' scripts predict them here.
 
     Raises:
         SegDREError: if there are fewer documents than one batch has, or no epoch or batch to train.

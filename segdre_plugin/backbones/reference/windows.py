@@ -34,8 +34,8 @@ def split(
 ) -> tuple[Tensor, Tensor, list[list[Piece]]]:
     """Return window ids [rows, window], their mask [rows, window], and for each document its one or two pieces.
 
-    Windows are in document order. The ids that are cut are [n, c], padded on the right, c > window, and their mask is of
-    0 and 1. ``start`` and ``end`` are token ids that open and close a sequence.
+    Windows are in document order. The ids that are cut are [n, c], padded on the right, c > window; their mask is of 0
+    and 1. ``start`` and ``end`` are the token ids that open and close a sequence.
     """
     lengths = [int(length) for length in attention_mask.sum(dim=1).tolist()]
     rows: list[Tensor] = []
