@@ -17,7 +17,7 @@ def attach_features(
 ) -> None:
     """Check the features that the backbone's reader built for a split, one for each document, and add them to it.
 
-    With ``skip_unusable``, entities that the encoder does not see are accepted.
+    With ``skip_unusable``, entities that the encoder does not see (by the backbone's windows) are accepted.
 
     Raises:
         SegDREError: if features and documents do not match, or an entity has no mention that the encoder sees.

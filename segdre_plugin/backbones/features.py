@@ -2,6 +2,7 @@
 
 A feature is the dictionary that the backbone's reader makes of a document: ``input_ids``, ``entity_pos``, ``hts`` and
 fields with one entry for each pair. Features are never changed; a stage gets new dictionaries that share the rest.
+A ``transformer_type`` is "bert" or "roberta"; the backbone's description says how long a window is.
 """
 
 from __future__ import annotations
