@@ -7,14 +7,9 @@ from typing import Any
 
 
 def teacher_problems(path: Path, documents: Sequence[Mapping[str, Any]]) -> list[str]:
-    """List the problems of a file of teacher attentions, once DREEAM's reader, which unpickles it first, has failed.
+    """Return the problems of a file of teacher attentions, once DREEAM's reader, which unpickles it first, has failed.
 
-    Args:
-        path: the file.
-        documents: the train documents.
-
-    Returns:
-        The problems, one line each; empty if the file has an array for each document.
+    One line each; none if the file has an array for each of the train documents.
     """
     try:
         with path.open("rb") as file:

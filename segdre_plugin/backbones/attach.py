@@ -15,14 +15,9 @@ SUM_TOLERANCE = 0.02  # of a distribution that was stored in half precision
 def attach_features(
     split: Split, features: Sequence[Feature], backbone: Backbone, transformer_type: str, skip_unusable: bool
 ) -> None:
-    """Check the features that the backbone's reader built for a split, and add them to it.
+    """Check the features that the backbone's reader built for a split, one for each document, and add them to it.
 
-    Args:
-        split: changed in place.
-        features: one for each document.
-        backbone: the backbone's description, for its windows.
-        transformer_type: bert or roberta.
-        skip_unusable: accept entities that the encoder does not see.
+    With ``skip_unusable``, entities that the encoder does not see (by the backbone's windows) are accepted.
 
     Raises:
         SegDREError: if features and documents do not match, or an entity has no mention that the encoder sees.

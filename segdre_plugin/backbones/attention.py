@@ -22,29 +22,15 @@ MaskForm = Callable[[Tensor, torch.dtype], Tensor]
 def additive_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
     """Return the mask of transformers 5: 0 where a token sees another, the lowest number of ``dtype`` elsewhere.
 
-    The lowest number and not -inf: a row that sees nothing (padding) stays finite.
-
-    Args:
-        visible: bool [batch, L, L].
-        dtype: the encoder's floating type.
-
-    Returns:
-        float [batch, 1, L, L].
+    The lowest number and not -inf: a row that sees nothing (padding) stays finite. From bool [batch, L, L] to float
+    [batch, 1, L, L].
     """
     mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
     return mask.masked_fill_(~visible, torch.finfo(dtype).min).unsqueeze(1)
 
 
 def binary_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the mask of transformers 4: 1 where a token sees another, 0 elsewhere.
-
-    Args:
-        visible: bool [batch, L, L].
-        dtype: the encoder's floating type.
-
-    Returns:
-        float [batch, L, L].
-    """
+    """Return the mask of transformers 4, float [batch, L, L]: 1 where a token sees another, 0 elsewhere."""
     return visible.to(dtype)
 
 
@@ -52,15 +38,10 @@ MASK_FORMS: tuple[MaskForm, ...] = (additive_mask, binary_mask)
 
 
 def visible_tokens(node_ids: Tensor, visibility: Tensor, present: Tensor) -> Tensor:
-    """Build the visible matrices of a batch (eq. 10) from its integers.
+    """Return the visible matrices of a batch (eq. 10), built from its integers: bool [batch, L, L].
 
-    Args:
-        node_ids: long [batch, L], each token's node.
-        visibility: bool [batch, nodes, nodes].
-        present: bool [batch, L], False at padding, which nobody sees.
-
-    Returns:
-        bool [batch, L, L]; element (b, i, j) says whether token i sees token j.
+    Element (b, i, j) says whether token i sees token j. ``node_ids`` [batch, L] has each token's node, ``visibility``
+    is bool [batch, nodes, nodes], ``present`` [batch, L] is False at padding, which nobody sees.
     """
     batch, length = node_ids.shape
     nodes = visibility.shape[1]
@@ -71,13 +52,9 @@ def visible_tokens(node_ids: Tensor, visibility: Tensor, present: Tensor) -> Ten
 
 
 def mask_form(encoder: nn.Module) -> MaskForm:
-    """Find the form of pairwise mask that this encoder reads correctly, by trying each on four tokens.
+    """Return the form of pairwise mask that an encoder with eager attention reads correctly.
 
-    Args:
-        encoder: a transformers encoder whose attention implementation is eager.
-
-    Returns:
-        A function (visible, dtype) -> mask.
+    Each is tried on four tokens.
 
     Raises:
         SegDREError: if no form hides exactly what it should.
@@ -106,9 +83,6 @@ def mask_form(encoder: nn.Module) -> MaskForm:
 def check_outputs(encoder: nn.Module) -> None:
     """Refuse an encoder that does not return attention weights, which the backbones pool.
 
-    Args:
-        encoder: a transformers encoder.
-
     Raises:
         SegDREError: if it returns none, or does not take the arguments of the BERT and RoBERTa families.
     """
@@ -132,18 +106,12 @@ def encoder_dtype(encoder: nn.Module) -> torch.dtype:
 
 
 def force_eager(encoder: nn.Module) -> Callable[[], None]:
-    """Make the encoder compute attention weights (no other implementation returns them).
-
-    Args:
-        encoder: a transformers encoder.
-
-    Returns:
-        A function that restores the former implementation.
-    """
+    """Make the encoder compute attention weights (only eager attention returns them); return what undoes it."""
     config: Any = encoder.config
     before = getattr(config, "_attn_implementation", "eager")
     # transformers 4 chose classes at construction; those fall back to eager by themselves when weights are asked for.
-    switchable = hasattr(encoder, "set_attn_implementation") and not _chosen_at_construction(encoder)
+    chosen = any("Sdpa" in type(module).__name__ for module in encoder.modules())
+    switchable = hasattr(encoder, "set_attn_implementation") and not chosen
     if before == "eager" or not switchable:
         return lambda: None
     switch: Callable[[str], None] = encoder.set_attn_implementation  # type: ignore[assignment]
@@ -156,22 +124,9 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
 
 
-def _chosen_at_construction(encoder: nn.Module) -> bool:
-    """Return whether the attention implementation is a class of its own, as in transformers 4."""
-    return any("Sdpa" in type(module).__name__ for module in encoder.modules())
-
-
 @torch.no_grad()
 def probe(encoder: nn.Module, mask: Tensor) -> Any:
-    """Run four tokens through the encoder in eval mode, with the attention of all layers; leave no trace.
-
-    Args:
-        encoder: a transformers encoder.
-        mask: its attention mask, for one document of four tokens.
-
-    Returns:
-        The encoder's output.
-    """
+    """Return the encoder's output in eval mode for one document of four tokens, attention included; leave no trace."""
     device = next(encoder.parameters()).device
     training = {module: module.training for module in encoder.modules()}
     encoder.eval()
@@ -189,15 +144,7 @@ def probe(encoder: nn.Module, mask: Tensor) -> Any:
 
 
 def position_range(encoder: nn.Module, transformer_type: str) -> tuple[int, int]:
-    """Return the range of an encoder's position ids.
-
-    Args:
-        encoder: a transformers encoder.
-        transformer_type: bert (positions start at 0) or roberta (they start after the padding index).
-
-    Returns:
-        The number of positions, and the first one.
-    """
+    """Return an encoder's number of positions, and the first: 0 for bert, after the padding index for roberta."""
     config: Any = encoder.config
     offset = int(config.pad_token_id) + 1 if transformer_type == "roberta" else 0
     return int(config.max_position_embeddings) - offset, offset

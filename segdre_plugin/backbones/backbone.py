@@ -98,29 +98,14 @@ class Backbone:
         return found + [f"{cls}.forward: no argument {name!r}" for name in missing]
 
     def inputs(self, batch: Sequence[Any], device: Any) -> dict[str, Any]:
-        """Return the keyword arguments of ``forward`` for predicting a collated batch.
-
-        Args:
-            batch: the output of the backbone's collate function.
-            device: the model's.
-
-        Returns:
-            Arguments by name, tensors on ``device``, ``labels`` only if ``forward`` needs them.
-        """
+        """Return ``forward``'s arguments for predicting a collated batch, on ``device``; labels only where needed."""
         named = dict(zip(self.batch, batch, strict=True))
         moved = {name: part.to(device) if hasattr(part, "to") else part for name, part in named.items()}
         return {k: v for k, v in moved.items() if k not in self.not_for_prediction} | dict(self.constants)
 
 
 def find_backbone(model: Any, adapter: str | Backbone | None = None) -> Backbone:
-    """Find the description that fits a model.
-
-    Args:
-        model: a backbone's model.
-        adapter: a name or a description; None takes the most specific one that fits.
-
-    Returns:
-        The description.
+    """Return the description that fits a model; without ``adapter``, the most specific known one.
 
     Raises:
         SegDREError: if the name is unknown, or the model lacks something; lists everything it lacks.
@@ -148,17 +133,7 @@ def find_backbone(model: Any, adapter: str | Backbone | None = None) -> Backbone
 
 
 def get_backbone(adapter: str | Backbone) -> Backbone:
-    """Look a backbone up by name.
-
-    Args:
-        adapter: a name, or a description, which is returned as it is.
-
-    Returns:
-        The description.
-
-    Raises:
-        SegDREError: if the name is unknown.
-    """
+    """Look a backbone up by name (a description is returned as it is); raise SegDREError if it is unknown."""
     if isinstance(adapter, Backbone):
         return adapter
     known = _known()

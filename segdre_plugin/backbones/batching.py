@@ -16,11 +16,8 @@ WINDOW = 16  # batches among which features are sorted by length: enough to pad 
 class LengthBuckets:
     """Batches for training: shuffled features, sorted by length inside windows of some batches, in shuffled order.
 
-    Takes the place of a data loader's ``batch_sampler``; draws from torch's generator, again each epoch.
-
-    Args:
-        lengths: tokens of each feature.
-        batch_size: features of a batch; what is left over at the end of an epoch is dropped, as the backbones do.
+    Takes the place of a data loader's ``batch_sampler``; draws from torch's generator, again each epoch. Lengths are in
+    tokens. What is left over at the end of an epoch, less than a batch, is dropped, as the backbones do.
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int) -> None:
@@ -41,15 +38,9 @@ class LengthBuckets:
 def batches(
     features: Sequence[Feature], backbone: Backbone, batch_size: int, max_pairs: int
 ) -> Iterator[tuple[list[Feature], list[int]]]:
-    """Sort features into batches of like length.
+    """Sort features into batches of like length, with at most ``batch_size`` features and ``max_pairs`` pairs each.
 
     The logits of a pair do not depend on the other pairs, so a document with more than ``max_pairs`` is read in parts.
-
-    Args:
-        features: of one stage.
-        backbone: says which fields have an entry for each pair.
-        batch_size: most features of a batch.
-        max_pairs: most pairs of a batch.
 
     Yields:
         The features of a batch, and for each its index in ``features``; parts of a feature come in order.

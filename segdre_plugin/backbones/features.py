@@ -2,6 +2,7 @@
 
 A feature is the dictionary that the backbone's reader makes of a document: ``input_ids``, ``entity_pos``, ``hts`` and
 fields with one entry for each pair. Features are never changed; a stage gets new dictionaries that share the rest.
+A ``transformer_type`` is "bert" or "roberta"; the backbone's description says how long a window is.
 """
 
 from __future__ import annotations
@@ -26,18 +27,10 @@ LAST_TOKENS = 1  # [SEP] or </s>: a document ends in one, also where the backbon
 
 
 def keep_pairs(feature: Feature, keep: BoolArray, backbone: Backbone) -> Feature:
-    """Restrict a feature to some of its entity pairs.
-
-    Args:
-        feature: the backbone's feature.
-        keep: bool [pairs].
-        backbone: says which fields have an entry for each pair.
-
-    Returns:
-        A new feature.
+    """Return a new feature, restricted to the entity pairs where ``keep``, bool [pairs], is true.
 
     Raises:
-        SegDREError: if a field does not have one entry for each pair.
+        SegDREError: if a field of the backbone's ``pair_fields`` does not have one entry for each pair.
     """
     chosen = np.flatnonzero(keep).tolist()
     restricted = dict(feature)
@@ -55,18 +48,10 @@ def keep_pairs(feature: Feature, keep: BoolArray, backbone: Backbone) -> Feature
 
 
 def visible_entities(feature: Feature, backbone: Backbone, transformer_type: str) -> list[bool]:
-    """Return which entities have a mention that the encoder sees.
+    """Return for each entity whether it has a mention that the encoder sees.
 
     The backbones read a mention at its start marker; where truncation or the gap between two windows swallows all
     markers of an entity, they go on with zeros.
-
-    Args:
-        feature: the backbone's feature.
-        backbone: says how long a window is.
-        transformer_type: bert or roberta.
-
-    Returns:
-        One bool for each entity.
     """
     n = len(feature["input_ids"])
     covered = [window.document for window in windows(n, backbone, transformer_type)]
@@ -100,13 +85,7 @@ class Window:
 def windows(n: int, backbone: Backbone, transformer_type: str) -> list[Window]:
     """Return the windows into which the backbone cuts a document of ``n`` tokens: one, or two that overlap.
 
-    Args:
-        n: tokens, special ones included.
-        backbone: says how long a window is.
-        transformer_type: bert or roberta.
-
-    Returns:
-        The windows, in the order in which the backbone passes them to its encoder.
+    Special tokens count. The windows are in the order in which the backbone passes them to its encoder.
     """
     if n <= backbone.window:
         return [Window((0, n), 0)]
@@ -127,23 +106,12 @@ def add_branches(
     position_offset: int = 0,
     link: bool = False,
 ) -> Feature:
-    """Inject branches into a document, window by window (eq. 9-10).
+    """Return a new feature whose field ``segdre`` holds one injection of branches for each window (eq. 9-10).
 
-    A branch goes with every window that holds a mention of the salient entity on which it hangs.
-
-    Args:
-        feature: the backbone's feature.
-        salient: the salient entity, or several; none injects nothing.
-        branches: for each branch its token ids and the entity that it names.
-        owners: for each branch the salient entity on which it hangs; None hangs all on the first one.
-        backbone: says how long a window is.
-        transformer_type: bert or roberta.
-        max_positions: number of the encoder's positions.
-        position_offset: the first position id.
-        link: let the mentions of the entity that a branch names see it too.
-
-    Returns:
-        A new feature whose field ``segdre`` holds one injection for each window.
+    A branch, given by its token ids and the entity that it names, goes with every window that holds a mention of the
+    salient entity on which it hangs: its owner, or the first one where there are no ``owners``. There may be several
+    salient entities; without any, nothing is injected. ``link`` lets the mentions of the entity that a branch names see
+    it too. Positions start at ``position_offset``, and the encoder has ``max_positions``.
 
     Raises:
         SegDREError: if a branch hangs on no salient entity.

@@ -16,12 +16,7 @@ from segdre_plugin.backbones.hooks import WrapState
 
 
 class ArgumentCopier:
-    """Pass ``forward`` copies of those tensors that it writes into.
-
-    Args:
-        names: the arguments.
-        signature: of ``forward``.
-    """
+    """Pass ``forward`` copies of those tensors that it writes into, by name."""
 
     def __init__(self, names: tuple[str, ...], signature: inspect.Signature) -> None:
         self.names = names

@@ -58,17 +58,7 @@ class WrapState:
 
 
 def wrap_state(model: nn.Module) -> WrapState:
-    """Return the state that ``wrap_model`` gave a model.
-
-    Args:
-        model: a wrapped model.
-
-    Returns:
-        Its state.
-
-    Raises:
-        SegDREError: if the model is not wrapped.
-    """
+    """Return the state that ``wrap_model`` gave a model; raise SegDREError if it is not wrapped."""
     state: WrapState | None = getattr(model, STATE, None)
     if state is None:
         raise SegDREError(f"this {type(model).__name__} is not wrapped", "call wrap_model(model, stage=...) first")
@@ -147,33 +137,26 @@ class BranchCutter:
         """Change the encoder's output."""
         width = self.state.width or output.last_hidden_state.shape[1]
 
-        def cut(layers: Any, square: bool) -> Any:
-            if not layers:
-                return None
-            if square:  # the fast path has no attention of the layers that are not pooled
-                return tuple(None if layer is None else uncovered(layer[..., :width, :width]) for layer in layers)
-            return tuple(layer[:, :width] for layer in layers)
-
-        def uncovered(attention: Tensor) -> Tensor:
+        def uncovered(attention: Tensor | None) -> Tensor | None:
             """Padding that holds a branch gets no attention, like all padding."""
             covered = self.state.covered
-            return attention if covered is None else attention.masked_fill(covered[:, None, None, :], 0.0)
+            if attention is None:  # the fast path has none of the layers that are not pooled
+                return None
+            own = attention[..., :width, :width]
+            return own if covered is None else own.masked_fill(covered[:, None, None, :], 0.0)
 
         return BaseModelOutput(
             last_hidden_state=output.last_hidden_state[:, :width],
-            hidden_states=cut(output.get("hidden_states"), square=False),
-            attentions=cut(output.get("attentions"), square=True),
+            hidden_states=tuple(layer[:, :width] for layer in output.get("hidden_states") or ()) or None,
+            attentions=tuple(uncovered(layer) for layer in output.get("attentions") or ()) or None,
         )
 
 
 def assemble(injections: Sequence[Injection], width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Lay the injections of a batch out for the device; integers only, linear in the number of tokens.
+    """Lay the injections of a batch's windows out for the device; integers only, linear in the number of tokens.
 
-    Branches follow their own window at once, also where others are longer: what would be padding holds them.
-
-    Args:
-        injections: one for each window.
-        width: tokens of a window, padding included.
+    Branches follow their own window at once, also where others are longer: what would be padding holds them. ``width``
+    is the number of tokens of a window, padding included.
 
     Returns:
         node_ids and position_ids, long [windows, L]; branch_ids, long [windows, L], -1 where no branch is; visibility,
@@ -194,15 +177,7 @@ def assemble(injections: Sequence[Injection], width: int) -> tuple[Tensor, Tenso
 
 
 def present_tokens(mask: Tensor, branch_ids: Tensor) -> Tensor:
-    """Return where tokens are, of windows or of branches.
-
-    Args:
-        mask: [windows, width], above 0 at the windows' own tokens.
-        branch_ids: [windows, L], from :func:`assemble`.
-
-    Returns:
-        bool [windows, L].
-    """
+    """Return where tokens are, bool [windows, L]: where ``mask`` [windows, width] is above 0, or a branch is."""
     return _padded(mask > 0, branch_ids) | (branch_ids >= 0)
 
 

@@ -23,14 +23,10 @@ class ThresholdLoss(nn.Module):
     """The decision rule that goes with a threshold class (Zhou et al. 2021, section 4.1); losses add ``forward``."""
 
     def get_label(self, logits: Tensor, num_labels: int = -1) -> Tensor:
-        """Predict the classes above the threshold class.
+        """Return the classes above the threshold class, [pairs, classes] of 0 and 1 in the logits' dtype and shape.
 
-        Args:
-            logits: [pairs, classes].
-            num_labels: at most so many classes a pair, best first (ties with the last one pass); -1 for no limit.
-
-        Returns:
-            [pairs, classes] of 0 and 1 in the logits' dtype; column 0 is 1 where no relation is predicted.
+        At most ``num_labels`` classes a pair, best first (ties with the last one pass); -1 for no limit. Column 0 is 1
+        where no relation is predicted.
         """
         predicted = logits > logits[:, :1]
         if num_labels > 0:
@@ -42,12 +38,7 @@ class ThresholdLoss(nn.Module):
     def get_score(self, logits: Tensor, num_labels: int = -1) -> tuple[Tensor, Tensor]:
         """Return the best classes of each pair and their logits, the threshold class among them, as DREEAM asks for.
 
-        Args:
-            logits: [pairs, classes].
-            num_labels: how many; -1 for all.
-
-        Returns:
-            Logits, falling, and classes (long), each [pairs, num_labels].
+        Logits, falling, and classes (long) are [pairs, num_labels]; -1 for all.
         """
         classes = logits.shape[1]
         scores, chosen = logits.topk(min(num_labels, classes) if num_labels > 0 else classes, dim=1)
@@ -64,14 +55,9 @@ class AdaptiveThresholdLoss(ThresholdLoss):
     """
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Compute the loss.
+        """Return the loss, a scalar, of logits and multi-hot labels, each [pairs, classes]; 0 when there is no pair.
 
-        Args:
-            logits: [pairs, classes].
-            labels: [pairs, classes], multi-hot; column 0 (no relation) is not read: P and N hold real classes only.
-
-        Returns:
-            A scalar; 0 when there is no pair.
+        Column 0 of the labels (no relation) is not read: P and N hold real classes only.
         """
         is_threshold = torch.zeros_like(logits, dtype=torch.bool)
         is_threshold[:, 0] = True
@@ -87,28 +73,18 @@ class MarginLoss(ThresholdLoss):
     """A loss that reads margins only: the mean over pairs of :meth:`of_pairs`."""
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Compute the loss.
+        """Return the loss, a scalar, of logits and multi-hot labels, each [pairs, classes]; 0 when there is no pair.
 
-        Args:
-            logits: [pairs, classes]; half types are computed in float32.
-            labels: [pairs, classes], multi-hot; column 0 is not read.
-
-        Returns:
-            A scalar; 0 when there is no pair.
+        Column 0 of the labels is not read. Half types are computed in float32.
         """
         margins, positive = _margins(logits, labels)
         losses = self.of_pairs(margins, positive)
         return losses.sum() / max(len(losses), 1)
 
     def of_pairs(self, margins: Tensor, positive: Tensor) -> Tensor:
-        """Return the loss of each pair.
+        """Return the loss of each pair, [pairs].
 
-        Args:
-            margins: [pairs, classes - 1], of the relations over the threshold class.
-            positive: bool of the same shape.
-
-        Returns:
-            [pairs].
+        ``margins``, of the relations over the threshold class, and ``positive``, bool, are [pairs, classes - 1].
         """
         raise NotImplementedError
 
@@ -142,11 +118,7 @@ class HingeBalanceLoss(MarginLoss):
     This is the loss of the authors' published implementation (m is 5 there), gradients through the weights included. It
     was compared with that code and not with the paper's equations: see docs/losses.md.
 
-    Args:
-        margin: m, in logits.
-
-    Raises:
-        SegDREError: if it is not positive.
+    ``margin`` is m, in logits; one that is not positive raises SegDREError.
     """
 
     def __init__(self, margin: float = 5.0) -> None:
@@ -178,9 +150,7 @@ _FACTORIES: dict[str, Callable[[], nn.Module]] = {
 def register_loss(name: str, factory: Callable[[], nn.Module]) -> None:
     """Add a loss, so that ``--seg-loss NAME`` and ``SegConfig(loss=NAME)`` find it.
 
-    Args:
-        name: its name.
-        factory: makes it, without arguments; :func:`build_loss` lists what it has to be.
+    ``factory`` makes it, without arguments; :func:`build_loss` lists what it has to be.
 
     Raises:
         SegDREError: if the name is taken.
@@ -196,28 +166,14 @@ def loss_names() -> tuple[str, ...]:
 
 
 def check_loss(name: str) -> None:
-    """Refuse an unknown loss.
-
-    Args:
-        name: its name.
-
-    Raises:
-        SegDREError: if it is unknown.
-    """
+    """Refuse an unknown loss with SegDREError."""
     if name not in loss_names():
         hint = f"losses: {', '.join(loss_names())}; add your own with segdre_plugin.backbones.losses.register_loss"
         raise SegDREError(f"unknown loss {name!r}", hint)
 
 
 def build_loss(name: str, replaced: nn.Module) -> nn.Module:
-    """Build the loss that replaces a backbone's own.
-
-    Args:
-        name: its name.
-        replaced: the backbone's own loss.
-
-    Returns:
-        The loss; ``replaced`` itself for ``"atl"``.
+    """Return the loss that replaces a backbone's own; ``replaced`` itself for ``"atl"``.
 
     Raises:
         SegDREError: if the name is unknown, or the registered loss is not a module, lacks a method of ``replaced``,
@@ -229,8 +185,7 @@ def build_loss(name: str, replaced: nn.Module) -> nn.Module:
     loss = _FACTORIES[name]()
     if not isinstance(loss, nn.Module):
         raise SegDREError(f"loss {name!r} is a {type(loss).__name__}", "register what makes a torch.nn.Module")
-    methods = [method for method in ("get_label", "get_score") if hasattr(replaced, method)]
-    missing = [method for method in methods if not hasattr(loss, method)]
+    missing = [m for m in ("get_label", "get_score") if hasattr(replaced, m) and not hasattr(loss, m)]
     if missing:
         found = f"loss {name!r}: {type(loss).__name__} lacks {' and '.join(missing)}"
         raise SegDREError(found, "derive it from segdre_plugin.backbones.losses.ThresholdLoss")
@@ -243,12 +198,7 @@ def build_loss(name: str, replaced: nn.Module) -> nn.Module:
 def _margins(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return the margins of all classes but the threshold class, and which of them are positive.
 
-    Args:
-        logits: [pairs, classes].
-        labels: [pairs, classes].
-
-    Returns:
-        Margins, float of 32 bits or more, and bool, each [pairs, classes - 1].
+    Margins, float of 32 bits or more, and bool, are each [pairs, classes - 1], of logits and labels [pairs, classes].
 
     Raises:
         SegDREError: if the shapes differ.

@@ -27,17 +27,10 @@ def initialize(
     devices: tuple[str, ...] = ("cuda",),
     **_: Any,
 ) -> Any:
-    """Make a model compute in mixed precision and its optimiser undo the scaling of the loss.
+    """Return a model that computes in mixed precision and, if given, its optimiser, which undoes the loss's scaling.
 
-    Args:
-        models: one model, on its device.
-        optimizers: its optimiser, or None.
-        opt_level: O0 (float32) or O1 (mixed precision).
-        dtype: the low-precision type.
-        devices: where mixed precision is used; elsewhere nothing changes.
-
-    Returns:
-        The model, with its optimiser if one was given, as apex does.
+    It is one model, on its device. ``opt_level`` is O0 (float32) or O1 (mixed precision, in the low-precision type
+    ``dtype``). On other devices than ``devices`` nothing changes.
 
     Raises:
         SegDREError: for the levels O2 and O3.

@@ -44,10 +44,8 @@ class AdamW(torch.optim.AdamW):
 class _NoRun:
     """A wandb that records nothing."""
 
-    config: dict[str, Any]
-
     def __init__(self) -> None:
-        self.config = {}
+        self.config: dict[str, Any] = {}
 
     def log(self, *_: Any, **__: Any) -> None:
         """Record nothing."""
@@ -64,11 +62,7 @@ def _stand_in(name: str) -> ModuleType:
 
 
 def supply_modules() -> list[str]:
-    """Put stand-ins where a module or a name that the scripts import is missing.
-
-    Returns:
-        The names of what was supplied, for a message.
-    """
+    """Put stand-ins where a module or a name that the scripts import is missing; return their names, for a message."""
     supplied = []
     if not _importable("apex"):
         apex = _stand_in("apex")
@@ -92,12 +86,7 @@ def supply_modules() -> list[str]:
 
 
 def adapt_names(names: MutableMapping[str, Any], script: Script) -> None:
-    """Adapt what a script imported to today's libraries, to machines without a GPU and to models that predict nothing.
-
-    Args:
-        names: the script's globals.
-        script: its description.
-    """
+    """Adapt a script's globals to today's libraries, to machines without a GPU, and to models that predict nothing."""
     names["AutoModel"] = AutoModel
     names["AutoTokenizer"] = AutoTokenizer
     names["DocREModel"] = _on_any_device(names["DocREModel"])

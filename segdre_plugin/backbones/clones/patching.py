@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
+import segdre_plugin.adapters as adapters
 from segdre_plugin.backbones.script import Script
 from segdre_plugin.data.files import write
 from segdre_plugin.errors import SegDREError
@@ -21,11 +21,7 @@ _HUNK = re.compile(rb"^@@ -(\d+),0 \+")
 
 
 def patch(folder: Path, reverse: bool = False) -> str:
-    """Patch the train script of a clone; doing it twice is doing it once.
-
-    Args:
-        folder: the clone.
-        reverse: take the patch out.
+    """Patch the train script of a clone, or take the patch out (``reverse``); doing it twice is doing it once.
 
     Returns:
         What was done, as a sentence.
@@ -53,18 +49,8 @@ def patch(folder: Path, reverse: bool = False) -> str:
 
 
 def recognise(path: Path) -> str:
-    """Find the backbone to which a train script belongs.
-
-    Args:
-        path: the script.
-
-    Returns:
-        The adapter's name.
-
-    Raises:
-        SegDREError: if no adapter has a script of that name.
-    """
-    for name, script in _scripts().items():
+    """Return the name of the adapter whose train script this is; raise SegDREError if none has one of that name."""
+    for name, script in adapters.SCRIPTS.items():
         if script.file == path.name:
             return name
     raise SegDREError(f"{path}: no known train script", f"known: {_known()}")
@@ -76,13 +62,9 @@ def blob_hash(content: bytes) -> str:
 
 
 def read_patch(script: Script) -> list[tuple[int, list[bytes]]]:
-    """Read a patch of insertions.
+    """Return a script's patch, which inserts lines.
 
-    Args:
-        script: the script whose patch it is.
-
-    Returns:
-        For each hunk, the line of the original after which it goes (0: before the first), and its lines.
+    It has for each hunk the line of the original after which it goes (0: before the first), and the hunk's lines.
     """
     text = resources.files("segdre_plugin.patches").joinpath(script.patch).read_bytes()
     hunks: list[tuple[int, list[bytes]]] = []
@@ -109,18 +91,11 @@ def remove(content: bytes) -> bytes:
 
 
 def _find(folder: Path) -> Script:
-    found = [script for script in _scripts().values() if (folder / script.file).is_file()]
+    found = [script for script in adapters.SCRIPTS.values() if (folder / script.file).is_file()]
     if not found:
         raise SegDREError(f"{folder}: no known train script", f"pass the folder of a clone; looked for {_known()}")
     return found[0]
 
 
-def _scripts() -> Mapping[str, Script]:
-    """Import the adapters on use: they import this room."""
-    from segdre_plugin.adapters import SCRIPTS
-
-    return SCRIPTS
-
-
 def _known() -> str:
-    return ", ".join(f"{script.file} ({name})" for name, script in _scripts().items())
+    return ", ".join(f"{script.file} ({name})" for name, script in adapters.SCRIPTS.items())

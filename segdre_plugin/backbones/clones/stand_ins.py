@@ -61,14 +61,9 @@ class ArgparseProxy:
 
 
 def progress_loader(label: str, buckets: bool = False) -> type[DataLoader[Any]]:
-    """Make a class of data loaders that show a progress bar whenever they are iterated.
+    """Return a class of data loaders that show a progress bar, with ``label``, whenever they are iterated.
 
-    Args:
-        label: of the progress bar.
-        buckets: put features of like length into a batch where the script asks for shuffled ones.
-
-    Returns:
-        The class.
+    With ``buckets``, features of like length come into a batch where the script asks for shuffled ones.
     """
 
     class Loader(DataLoader[Any]):
@@ -107,13 +102,10 @@ def with_new_layer_lr(optimizer: Callable[..., Any], rate: float) -> Callable[..
 
 
 def no_report(*_: Any) -> list[Any]:
-    """Predict nothing: the test split is predicted once, at the end of a stage, with the best checkpoint.
+    """Return no predictions: the test split is predicted once, at the end of a stage, with the best checkpoint.
 
     The script's own report goes through a data loader, which draws a seed from torch's generator. That is done here,
     too, so that later epochs shuffle as they do in the script without ``--seg``.
-
-    Returns:
-        No predictions.
     """
     iter(DataLoader([0]))  # type: ignore[arg-type]
     return []

@@ -18,14 +18,9 @@ BITS = 16  # of a random number that decide on one weight
 
 
 def draw_kept(shape: torch.Size, dropout: float) -> tuple[Tensor, float]:
-    """Draw which weights are kept; the seed comes from torch's generator.
+    """Return which weights are kept, a bool of ``shape``, and the share that is kept on average.
 
-    Args:
-        shape: of the weights.
-        dropout: the probability that one is dropped, rounded to 2^-16.
-
-    Returns:
-        bool of that shape, and the share that is kept on average.
+    The seed comes from torch's generator. ``dropout``, the probability that one is dropped, is rounded to 2^-16.
     """
     seed = int(torch.randint(2**62, ()))
     n = shape.numel()
@@ -36,16 +31,9 @@ def draw_kept(shape: torch.Size, dropout: float) -> tuple[Tensor, float]:
 
 
 def attend(scores: Tensor, value: Tensor, kept: Tensor, share: float) -> Tensor:
-    """Mix values by softmax weights of which some are dropped.
+    """Return values [batch, heads, L, d] mixed by softmax of scores [batch, heads, L, L], of which some are dropped.
 
-    Args:
-        scores: [batch, heads, L, L].
-        value: [batch, heads, L, d].
-        kept: bool of the scores' shape.
-        share: of the weights that are kept on average.
-
-    Returns:
-        [batch, heads, L, d].
+    ``kept`` is bool, of the scores' shape; ``share`` of the weights are kept on average.
     """
     mixed: Tensor = _Attend.apply(scores, value, kept, share)
     return mixed

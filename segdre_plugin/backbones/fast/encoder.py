@@ -7,6 +7,7 @@ encoder looks its attention function up by name (transformers 5), it gets one th
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -23,10 +24,6 @@ SAME = 1e-4  # most by which the two ways may differ on four tokens, relative an
 
 def pool_last_layers(encoder: nn.Module, layers: int) -> Callable[[], None] | None:
     """Let an encoder with eager attention return the weights of its last layers only.
-
-    Args:
-        encoder: a transformers encoder whose attention implementation is eager.
-        layers: number of the last layers that are pooled.
 
     Returns:
         A function that restores eager attention; None if this encoder (or version of transformers) does not take
@@ -45,14 +42,10 @@ def pool_last_layers(encoder: nn.Module, layers: int) -> Callable[[], None] | No
     # compared on four tokens, one of them padding
     mask = torch.tensor([[1.0, 1.0, 1.0, 0.0]])
     before = probe(encoder, mask)
-    try:
+    with suppress(Exception):  # each version of transformers has its own way of refusing a name
         switch(name)
-        after = probe(encoder, mask)
-        works = _agree(before, after, layers)
-    except Exception:  # each version of transformers has its own way of refusing a name
-        works = False
-    if works:
-        return partial(switch, "eager")
+        if _agree(before, probe(encoder, mask), layers):
+            return partial(switch, "eager")
     switch("eager")
     return None
 
@@ -80,17 +73,10 @@ def _attend(
     layers: int,
     **_: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """Attend as transformers' attention functions do.
+    """Attend as transformers' attention functions do; the last ``layers`` layers return weights.
 
-    Args:
-        module: the layer's self-attention.
-        query: [batch, heads, L, d].
-        key: [batch, heads, L, d].
-        value: [batch, heads, L, d].
-        attention_mask: additive, broadcastable to [batch, heads, L, L].
-        scaling: of the dot products; None takes 1 / sqrt(d).
-        dropout: share of the weights that are dropped.
-        layers: number of the last layers that return weights.
+    Query, key and value are [batch, heads, L, d]; the mask is additive, broadcastable to [batch, heads, L, L]; for
+    ``scaling`` None the dot products are scaled by 1 / sqrt(d).
 
     Returns:
         [batch, L, heads, d], and the weights [batch, heads, L, L] or None.

@@ -24,26 +24,20 @@ PAIRS = ([[0, 1], [2, 0], [1, 2], [1, 0], [3, 1]], [[0, 1]])
 
 
 def speed_up(model: nn.Module, state: WrapState) -> None:
-    """Install what fits, each part with its undo step.
-
-    Args:
-        model: a model that is being wrapped; its encoder has eager attention.
-        state: its state; undo steps are appended to it.
-    """
+    """Install what fits in a model that is being wrapped, whose attention is eager; each part with its undo step."""
     pooling = state.backbone.pooling
     if pooling is None:
         return
     pool = PairPooler(START_TOKENS, pooling.epsilon, pooling.with_attention)
-    if _pools_like(model, pool):
-        model.get_hrt = pool  # type: ignore[assignment]
-        state.undo.append(partial(delattr, model, "get_hrt"))
-    else:
+    if not _pools_like(model, pool):
         warnings.warn(
             f"{type(model).__name__}.get_hrt does not pool as {state.backbone.name}'s does: it is used as it is, "
             "slower; fast=False says nothing",
             stacklevel=4,
         )
         return
+    model.get_hrt = pool  # type: ignore[assignment]
+    state.undo.append(partial(delattr, model, "get_hrt"))
     restore = pool_last_layers(getattr(model, state.backbone.encoder), pooling.layers)
     if restore is not None:
         state.undo.append(restore)

@@ -36,6 +36,9 @@ class _DeferredTensor:
             raise AttributeError(name)
         return getattr(self.tensor(), name)
 
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
     def __getitem__(self, index: Any) -> Tensor:
         return self.tensor()[index]
 
@@ -52,11 +55,7 @@ for _operation in ("__neg__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", 
 
 
 class PairRows(_DeferredTensor):
-    """Rows of tables, one of each table for each pair, side by side.
-
-    Args:
-        parts: (table [rows, d], index [pairs]) of each table.
-    """
+    """Rows of tables side by side, one of each table for each pair; a part is (table [rows, d], index [pairs])."""
 
     def __init__(self, *parts: tuple[Tensor, Tensor]) -> None:
         self.parts = parts
@@ -69,9 +68,6 @@ class PairRows(_DeferredTensor):
     def shape(self) -> torch.Size:
         """Of the tensor."""
         return torch.Size((len(self.parts[0][1]), sum(table.shape[1] for table, _ in self.parts)))
-
-    def __len__(self) -> int:
-        return len(self.parts[0][1])
 
     @classmethod
     def __torch_function__(
@@ -86,15 +82,7 @@ class PairRows(_DeferredTensor):
         return super().__torch_function__(function, types, args, given)
 
     def linear(self, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Apply a linear layer.
-
-        Args:
-            weight: [out, sum of d].
-            bias: [out].
-
-        Returns:
-            A :class:`PairTensor` [pairs, out].
-        """
+        """Apply a linear layer, weight [out, sum of d] and bias [out]; return a :class:`PairTensor` [pairs, out]."""
         total: Tensor | None = None
         first = 0
         for table, index in self.parts:
@@ -124,31 +112,21 @@ _PRODUCTS = frozenset({Tensor.mul, torch.mul, torch.multiply, Tensor.multiply, T
 
 
 class Products(_DeferredTensor):
-    """All products of the blocks of two embeddings.
-
-    Args:
-        left: [pairs, blocks, size].
-        right: [pairs, blocks, size].
-    """
+    """All products of the blocks of two embeddings, each [pairs, blocks, size]."""
 
     def __init__(self, left: Tensor, right: Tensor) -> None:
         self.left, self.right = left, right
         pairs, blocks, size = left.shape
-        self._shape = torch.Size((pairs, blocks, size, size))
+        self.shape = torch.Size((pairs, blocks, size, size))
 
     def tensor(self) -> Tensor:
         """Return them in the present shape."""
-        return (self.left.unsqueeze(3) * self.right.unsqueeze(2)).view(self._shape)
-
-    @property
-    def shape(self) -> torch.Size:
-        """Of the tensor."""
-        return self._shape
+        return (self.left.unsqueeze(3) * self.right.unsqueeze(2)).view(self.shape)
 
     @property
     def ndim(self) -> int:
         """Of the tensor."""
-        return len(self._shape)
+        return len(self.shape)
 
     def view(self, *shape: Any) -> Any:
         """Lay the products of a pair out in one row, or return a tensor of any other shape."""
@@ -158,7 +136,7 @@ class Products(_DeferredTensor):
         if wanted not in ((-1, width), (pairs, width), (pairs, -1)):
             return self.tensor().view(*shape)
         flat = Products(self.left, self.right)
-        flat._shape = torch.Size((pairs, width))
+        flat.shape = torch.Size((pairs, width))
         return flat
 
     reshape = view
@@ -168,9 +146,6 @@ class Products(_DeferredTensor):
         if start_dim == 1 and end_dim in (-1, self.ndim - 1):
             return self.view(len(self.left), -1)
         return self.tensor().flatten(start_dim, end_dim)
-
-    def __len__(self) -> int:
-        return len(self.left)
 
     @classmethod
     def __torch_function__(

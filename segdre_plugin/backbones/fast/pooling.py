@@ -34,13 +34,10 @@ class PairPooler:
     with_attention: bool
 
     def __call__(self, states: Tensor, attention: Tensor, entity_pos: EntityPositions, hts: Pairs, *_: Any) -> Any:
-        """Pool a batch.
+        """Pool a batch's states [documents, c, d] and attention [documents, heads, c, c].
 
-        Args:
-            states: [documents, c, d].
-            attention: [documents, heads, c, c].
-            entity_pos: for each document and entity the (start, end) of its mentions, without ``offset``.
-            hts: for each document its pairs (head, tail).
+        ``entity_pos`` has for each document and entity the (start, end) of its mentions, without ``offset``; ``hts``
+        has for each document its pairs (head, tail).
 
         Returns:
             Heads, contexts and tails as :class:`PairRows` [pairs, d], the documents' pairs one after the other; with
@@ -137,16 +134,10 @@ def lay_out(entity_pos: EntityPositions, hts: Pairs, length: int, offset: int) -
 
 
 def pool_entities(states: Tensor, attention: Tensor, on: Layout) -> tuple[Tensor, Tensor]:
-    """Pool the mentions of each entity.
+    """Return the pooled mentions of each entity, of states [documents, c, d] and attention [documents, heads, c, c].
 
-    Args:
-        states: [documents, c, d].
-        attention: [documents, heads, c, c].
-        on: the layout, on their device.
-
-    Returns:
-        Embeddings [entities, d], zero where an entity has no mention, and attention laid out by document,
-        [documents, most entities, heads, c].
+    The embeddings are [entities, d], zero where an entity has no mention; the attention is laid out by document,
+    [documents, most entities, heads, c].
     """
     n = len(on.place)
     read = states[on.document, on.token]  # [mentions, d]
@@ -167,15 +158,9 @@ def pool_entities(states: Tensor, attention: Tensor, on: Layout) -> tuple[Tensor
 
 
 def shared_attention(focus: Tensor, on: Layout, epsilon: float) -> Tensor:
-    """Weigh the tokens that both entities of a pair attend to (localised context pooling).
+    """Return the weights, [distinct, c], of the tokens to which both entities of an unordered pair attend.
 
-    Args:
-        focus: [documents, entities, heads, c].
-        on: the layout.
-        epsilon: see :class:`PairPooler`.
-
-    Returns:
-        The weights of each unordered pair, [distinct, c].
+    This is localised context pooling, of ``focus`` [documents, entities, heads, c].
     """
     documents, entities, heads, c = focus.shape
     by_token = focus.permute(0, 3, 1, 2).reshape(documents * c, entities, heads)

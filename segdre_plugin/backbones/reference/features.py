@@ -53,14 +53,7 @@ def build_features(
 
 
 def _tokenize(document: Mapping[str, Any], tokenizer: Any) -> tuple[list[str], list[list[int]]]:
-    """Tokenise with markers.
-
-    Args:
-        document: a DocRED document.
-        tokenizer: has ``tokenize``.
-
-    Returns:
-        The tokens, and for each sentence and word (and the end of the sentence) the index of its first token.
+    """Return the tokens, with markers, and of each word and each sentence's end the index of its first token.
 
     Raises:
         SegDREError: if a mention lies outside its sentence.
@@ -107,10 +100,7 @@ def _pairs(document: Mapping[str, Any], rel2id: Mapping[str, int]) -> tuple[list
 
 
 def collate_fn(batch: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor, list[Any], list[Any], list[Any]]:
-    """Put features into one batch.
-
-    Args:
-        batch: what :func:`build_features` returns.
+    """Put features, as :func:`build_features` returns them, into one batch.
 
     Returns:
         ``input_ids`` [n, c] padded with 0, ``attention_mask`` float [n, c], and lists of labels, entity_pos and hts.

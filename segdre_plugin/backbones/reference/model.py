@@ -53,16 +53,10 @@ class ReferenceModel(nn.Module):
         self.num_labels = num_labels
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Read the documents; those longer than the encoder's window in two overlapping windows.
+        """Return the last layer's states [n, c, d] and attention [n, heads, c, c].
 
-        All windows go through the encoder in one call, in document order.
-
-        Args:
-            input_ids: [n, c], padded on the right.
-            attention_mask: [n, c] of 0 and 1.
-
-        Returns:
-            The last layer's states [n, c, d] and attention [n, heads, c, c].
+        Documents that are longer than the encoder's window are read in two overlapping windows. All windows go through
+        the encoder in one call, in document order. Ids, padded on the right, and mask, of 0 and 1, are [n, c].
 
         Raises:
             SegDREError: if a document does not fit into two windows.
@@ -106,11 +100,8 @@ class ReferenceModel(nn.Module):
         context of a pair weighs the tokens that both entities attend to: q = sum over heads of A_s * A_o, normalised,
         and c = H^T q.
 
-        Args:
-            sequence_output: [n, c, d].
-            attention: [n, heads, c, c].
-            entity_pos: for each document and entity the (start, end) of its mentions, without the offset of [CLS].
-            hts: for each document its pairs (head, tail).
+        States and attention are those of :meth:`encode`. ``entity_pos`` has for each document and entity the (start,
+        end) of its mentions, without the offset of [CLS]; ``hts`` has for each document its pairs (head, tail).
 
         Returns:
             Heads, contexts and tails, each [pairs, d], the documents' pairs one after the other. An entity whose
@@ -138,13 +129,8 @@ class ReferenceModel(nn.Module):
     ) -> tuple[Tensor, ...]:
         """Score the pairs and predict; with labels also compute the loss.
 
-        Args:
-            input_ids: [n, c].
-            attention_mask: [n, c].
-            labels: for each document [pairs, classes], multi-hot.
-            entity_pos: see :meth:`get_hrt`.
-            hts: see :meth:`get_hrt`.
-            instance_mask: not read; upstream's training loops pass it.
+        Labels are [pairs, classes] for each document, multi-hot; the other inputs are those of :meth:`encode` and
+        :meth:`get_hrt`. ``instance_mask`` is not read; upstream's training loops pass it.
 
         Returns:
             ``(loss, predictions)`` with labels, ``(predictions,)`` without; predictions [pairs, classes].
@@ -176,16 +162,7 @@ class ReferenceModel(nn.Module):
 def _pool_entities(
     states: Tensor, weights: Tensor, entities: Sequence[Sequence[tuple[int, int]]]
 ) -> tuple[Tensor, Tensor]:
-    """Pool one document's entities.
-
-    Args:
-        states: [c, d].
-        weights: [heads, c, c].
-        entities: (start, end) of the mentions of each entity.
-
-    Returns:
-        Embeddings [entities, d] and attention [entities, heads, c].
-    """
+    """Pool one document's states [c, d] and weights [heads, c, c]: [entities, d] and [entities, heads, c]."""
     length = len(states)
     starts = [[start + 1 for start, _ in mentions if start + 1 < length] for mentions in entities]  # + 1: [CLS]
     most = max((len(positions) for positions in starts), default=0)

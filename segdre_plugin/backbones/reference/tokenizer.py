@@ -25,17 +25,11 @@ LONGEST = 500.0  # the slowest sinusoid, in radians^-1: 10,000 would waste dimen
 
 
 def build_tokenizer(documents: Iterable[Mapping[str, Any]], relation_names: Sequence[str]) -> Any:
-    """Make a WordPiece tokenizer: common words whole, the others (names) by their syllables.
+    """Return a WordPiece tokenizer that lower-cases: common words whole, the others (names) by their syllables.
 
-    The vocabulary is counted here and not trained: the same documents give the same token ids, which
-    ``tokenizers``' own WordPiece trainer does not promise.
-
-    Args:
-        documents: DocRED documents, best the training split alone.
-        relation_names: their words become tokens too, since injected branches hold them.
-
-    Returns:
-        A lower-casing ``PreTrainedTokenizerFast``; ids 0 to 5 are [PAD], [UNK], [CLS], [SEP], [MASK] and "*".
+    The vocabulary is counted here, best in the training split alone, and not trained: the same documents give the same
+    token ids, which ``tokenizers``' own WordPiece trainer does not promise. The words of relation names become tokens
+    too, since injected branches hold them. Ids 0 to 5 are [PAD], [UNK], [CLS], [SEP], [MASK] and "*".
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -57,15 +51,7 @@ def build_tokenizer(documents: Iterable[Mapping[str, Any]], relation_names: Sequ
 
 
 def _vocabulary(documents: Iterable[Mapping[str, Any]], relation_names: Sequence[str]) -> dict[str, int]:
-    """Count words and pieces.
-
-    Args:
-        documents: DocRED documents.
-        relation_names: names whose words are kept whole.
-
-    Returns:
-        Token to id.
-    """
+    """Count words and pieces; return token to id. The words of relation names are kept whole."""
     used_in: Counter[str] = Counter()  # word -> number of documents
     for document in documents:
         used_in.update({word.lower() for words in document["sents"] for word in words})
@@ -81,20 +67,14 @@ def _vocabulary(documents: Iterable[Mapping[str, Any]], relation_names: Sequence
 
 
 def build_encoder(vocab_size: int, *, hidden: int = 64, layers: int = 2, heads: int = 4) -> Any:
-    """Make a small BERT that can be trained from scratch on a few hundred documents: eager attention, 512 positions.
+    """Return a small ``BertModel`` to train from scratch on a few hundred documents: eager attention, 512 positions.
 
     With ordinary random weights it learns names by heart and not what stands next to what. So it starts from attention
     to like tokens: sinusoidal positions and equal query and key weights (after Trockman and Kolter 2023, "Mimetic
     initialization of self-attention layers"). Nothing ties them in training.
 
-    Args:
-        vocab_size: tokens.
-        hidden: width; the inner layer has twice that.
-        layers: number of layers.
-        heads: attention heads.
-
-    Returns:
-        A ``BertModel``. Its weights come from torch's global generator: call ``torch.manual_seed`` first.
+    The inner layer has twice the width ``hidden``. The weights come from torch's global generator: call
+    ``torch.manual_seed`` first.
 
     Raises:
         SegDREError: if hidden is odd or not a multiple of heads.
@@ -127,16 +107,9 @@ def build_encoder(vocab_size: int, *, hidden: int = 64, layers: int = 2, heads: 
 
 
 def prepare_config(config: Any, tokenizer: Any, num_classes: int, transformer_type: str = "bert") -> Any:
-    """Set the fields that ATLOP-like models expect on the encoder's configuration.
+    """Return the encoder's configuration, changed in place to have the fields that ATLOP-like models expect.
 
-    Args:
-        config: the encoder's configuration; changed in place.
-        tokenizer: has the ids of the start and the end token.
-        num_classes: relations plus the threshold class.
-        transformer_type: "bert" or "roberta".
-
-    Returns:
-        The same configuration.
+    Classes are the relations and the threshold class; ``transformer_type`` is "bert" or "roberta".
     """
     config.num_labels = num_classes
     config.cls_token_id = tokenizer.cls_token_id

@@ -44,14 +44,8 @@ def train(args: argparse.Namespace, model: Any, train_features: Any, dev_feature
     """Train with the backbones' recipe, and keep the checkpoint with the best dev score at ``args.save_path``.
 
     The recipe: one learning rate for the encoder and one for the new layers on top of it, linear warm-up and decay,
-    clipped gradients (``args.max_grad_norm`` 0 leaves them as they are). A smaller last batch is dropped.
-
-    Args:
-        args: of :func:`main`.
-        model: the model, on ``args.device``.
-        train_features: training documents.
-        dev_features: development documents.
-        test_features: not read; the backbones' scripts predict them here.
+    clipped gradients (``args.max_grad_norm`` 0 leaves them as they are). A smaller last batch is dropped. The model is
+    on ``args.device``; ``test_features`` are not read; the backbones' scripts predict them here.
 
     Raises:
         SegDREError: if there are fewer documents than one batch has, or no epoch or batch to train.
@@ -161,9 +155,7 @@ def main() -> None:
     set_seed(args.seed)
     # data
     rel2id = _relations(args)
-    train_file, dev_file, test_file = (
-        str(Path(args.data_dir) / name) for name in (args.train_file, args.dev_file, args.test_file)
-    )
+    files = [str(Path(args.data_dir) / name) for name in (args.train_file, args.dev_file, args.test_file)]
     # encoder: a pretrained one, or a tiny one with a tokenizer made from the training documents
     if args.model_name_or_path:
         tokenizer = AutoTokenizer.from_pretrained(args.model_name_or_path)
@@ -171,12 +163,12 @@ def main() -> None:
         encoder = AutoModel.from_pretrained(args.model_name_or_path, config=config)
     else:
         names = json.loads((Path(args.data_dir) / "rel_info.json").read_text(encoding="utf-8"))
-        tokenizer = build_tokenizer(load_documents(Path(train_file), rel2id), list(names.values()))
+        tokenizer = build_tokenizer(load_documents(Path(files[0]), rel2id), list(names.values()))
         encoder = build_encoder(len(tokenizer))
         config = encoder.config
     # features, model, training
     prepare_config(config, tokenizer, args.num_class, args.transformer_type)
-    features = [read_docred(path, tokenizer, rel2id=rel2id) for path in (train_file, dev_file, test_file)]
+    features = [read_docred(path, tokenizer, rel2id=rel2id) for path in files]
     model = DocREModel(config, encoder, args.emb_size, args.block_size, num_labels=args.num_labels)
     model.to(args.device)
     train(args, model, *features)

@@ -32,17 +32,10 @@ class Piece:
 def split(
     input_ids: Tensor, attention_mask: Tensor, start: list[int], end: list[int], window: int
 ) -> tuple[Tensor, Tensor, list[list[Piece]]]:
-    """Cut a batch into windows, in document order.
+    """Return window ids [rows, window], their mask [rows, window], and for each document its one or two pieces.
 
-    Args:
-        input_ids: [n, c], padded on the right, c > window.
-        attention_mask: [n, c] of 0 and 1.
-        start: token ids that open a sequence.
-        end: token ids that close one.
-        window: most tokens that the encoder reads at once.
-
-    Returns:
-        Window ids [rows, window], their mask [rows, window], and for each document its one or two pieces.
+    Windows are in document order. The ids that are cut are [n, c], padded on the right, c > window; their mask is of 0
+    and 1. ``start`` and ``end`` are the token ids that open and close a sequence.
     """
     lengths = [int(length) for length in attention_mask.sum(dim=1).tolist()]
     rows: list[Tensor] = []
@@ -66,16 +59,10 @@ def split(
 
 
 def merge(states: Tensor, attention: Tensor, pieces: list[list[Piece]], length: int) -> tuple[Tensor, Tensor]:
-    """Put the windows' states and attentions back at their documents' positions.
+    """Return states [n, c, d] and attention [n, heads, c, c]: the windows', back at their documents' positions.
 
-    Args:
-        states: [rows, window, d].
-        attention: [rows, heads, window, window].
-        pieces: what :func:`split` returned.
-        length: c, the columns of the batch.
-
-    Returns:
-        States [n, c, d] and attention [n, heads, c, c]; positions that no window read are zero.
+    The windows' are [rows, window, d] and [rows, heads, window, window]; :func:`split` returned their pieces, and c is
+    ``length``. Positions that no window read are zero.
     """
     merged_states, merged_attention = [], []
     for document in pieces:
