@@ -62,17 +62,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on first use.
-
-    Args:
-        name: the name.
-
-    Returns:
-        What it names.
-
-    Raises:
-        AttributeError: if there is no such name.
-    """
+    """Import a public name on first use."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "launch":

@@ -38,7 +38,7 @@ _DECIMALS = 10  # so that the grid's 0.3 is the number 0.3 and not 0.30000000000
 class FusionResult:
     """Chosen thresholds and their scores on the cells they were chosen on.
 
-    Args:
+    Attributes:
         tau_base: threshold of the base margins.
         tau_dense: threshold of the dense model's margins.
         tau_sparse: threshold of the sparse model's margins.
@@ -173,7 +173,7 @@ def search_thresholds(
         The thresholds and their scores.
 
     Raises:
-        SegDREError: if there is no gold, lengths differ, a margin is NaN or +inf, or an argument is out of its range.
+        SegDREError: if there is no gold, lengths differ, a margin is NaN or +inf, or an argument is out of range.
     """
     cells = (base, stage, gold, is_dense, n_gold)
     grid = count_grid(*cells, low=low, high=high, step=step, anchor=anchor, objective=objective, in_train=in_train)
@@ -250,7 +250,7 @@ def _count_reached(
 
 
 def _ign_f1(predicted: IntArray, correct: IntArray, known: IntArray, n_gold: int) -> FloatArray:
-    """The official Ign-F1: known facts leave the precision and stay in the recall; 1e-5 is its guard against 0 / 0."""
+    """Return the official Ign-F1: known facts leave the precision, not the recall; 1e-5 is its guard against 0 / 0."""
     precision = (correct - known) / (predicted - known + 1e-5)
     recall = correct / n_gold
     total = precision + recall

@@ -17,16 +17,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
-from segdre_plugin.data.documents import find_problems
+from segdre_plugin.data.documents import check, find_problems, is_text, no_object
 from segdre_plugin.data.files import check_output, write
-from segdre_plugin.data.stream import Broken, read_values
+from segdre_plugin.data.stream import read_values
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.vocabulary import Span
 
@@ -91,13 +90,7 @@ def convert_file(path: Path, output: Path) -> str:
 
     def fill(file: IO[bytes]) -> None:
         problems: list[str] = []
-        titles: Counter[str] = Counter()
-        for i, value in enumerate(read_values(path, "texts")):
-            found = text_problems(value, i)
-            if not found:
-                titles[value["title"]] += 1
-                if titles[value["title"]] == 2:
-                    found = [f"document {i} {value['title']!r}: has the same title as another document"]
+        for i, (value, found) in enumerate(check(read_values(path, "texts"), text_problems)):
             problems += found
             if not problems:
                 before = b"" if lines else b"[\n" if i == 0 else b",\n"
@@ -115,24 +108,19 @@ def convert_file(path: Path, output: Path) -> str:
 
 
 def text_problems(value: Any, index: int) -> list[str]:
-    """List the problems of a text and its spans, one line each.
+    """Return the problems of a text and its spans, one line each.
 
     Args:
         value: a candidate for a document of the form that the module's docstring shows.
         index: its place in its file, from 0.
-
-    Returns:
-        The problems; empty if there is none.
     """
-    if isinstance(value, Broken):
-        return [f"document {index}: {value.reason}"]
     if not isinstance(value, dict):
-        return [f"document {index}: expected an object, got {type(value).__name__}"]
+        return [no_object(value, index)]
     where = f"document {index} {value.get('title')!r}"
     problems = [
         f"{where}: {name}: expected text, got {type(value.get(name)).__name__}"
         for name in ("title", "text")
-        if not _is_text(value.get(name))
+        if not is_text(value.get(name))
     ]
     text, entities = value.get("text"), value.get("entities")
     if not problems and not text.strip():  # type: ignore[union-attr]
@@ -152,10 +140,6 @@ def text_problems(value: Any, index: int) -> list[str]:
             if isinstance(text, str) and (problem := _span_problem(span, text))
         ]
     return problems
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
 
 
 def _span_problem(span: Any, text: str) -> str:

@@ -8,11 +8,12 @@ by two hops (album by a band, band from a country) are labels too, with the evid
 from __future__ import annotations
 
 import json
-import os
 import random
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
+from segdre_plugin.data.files import write
 from segdre_plugin.data.synthetic import vocabulary as words
 from segdre_plugin.data.synthetic.facts import Entity, Statement, World, build_world, closure
 from segdre_plugin.data.synthetic.vocabulary import RELATIONS
@@ -70,13 +71,8 @@ def write_corpus(
 ) -> None:
     """Write a corpus in DocRED's layout: train_annotated.json, dev.json, test.json, rel2id.json, rel_info.json.
 
-    Args:
-        folder: created if it does not exist; files of these names are replaced.
-        train: number of training documents.
-        dev: number of development documents.
-        test: number of test documents.
-        seed: see :func:`generate`.
-        **sizes: ``sentences`` and ``entities``, see :func:`generate`.
+    The folder is created if it does not exist, and files of these names are replaced. ``train``, ``dev`` and ``test``
+    are numbers of documents; ``seed``, ``sentences`` and ``entities`` are those of :func:`generate`.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -89,9 +85,7 @@ def write_corpus(
         "rel_info.json": RELATIONS,
     }
     for name, content in contents.items():
-        temporary = folder / f".{name}.{os.getpid()}.tmp"
-        temporary.write_text(json.dumps(content), encoding="utf-8")
-        temporary.replace(folder / name)
+        write(folder / name, methodcaller("write", json.dumps(content).encode()))
 
 
 class _Writer:
