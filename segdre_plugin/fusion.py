@@ -151,7 +151,7 @@ def search_thresholds(
     objective: str = "f1",
     in_train: ArrayLike | None = None,
 ) -> FusionResult:
-    """Find the best of all (tau_base, tau_dense, tau_sparse) on a grid, exactly (paper section 3.6).
+    """Return the best of all (tau_base, tau_dense, tau_sparse) on a grid, exactly, and its scores (paper section 3.6).
 
     Each threshold runs over its anchor + low, anchor + low + step, ..., anchor + high, independently of the others.
     Ties go to the point nearest to the anchors, then to the smallest (tau_base, tau_dense, tau_sparse).
@@ -168,9 +168,6 @@ def search_thresholds(
         anchor: a number, or one for each of base, dense and sparse.
         objective: ``"f1"``, or ``"ign_f1"``, which leaves correct predictions of known facts out of the precision.
         in_train: whether the cell's fact occurs in training, [N] bool; needed by ``"ign_f1"``.
-
-    Returns:
-        The thresholds and their scores.
 
     Raises:
         SegDREError: if there is no gold, lengths differ, a margin is NaN or +inf, or an argument is out of range.
@@ -205,19 +202,9 @@ def search_thresholds(
 
 
 def apply_thresholds(base: ArrayLike, stage: ArrayLike, is_dense: ArrayLike, result: FusionResult) -> BoolArray:
-    """Predict with chosen thresholds: the union of the base model and the cell's stage (paper section 3.6).
+    """Return whether each cell's relation is predicted with chosen thresholds, [N] (paper section 3.6).
 
-    Args:
-        base: margins (in logits) of the base model, [N]; -inf where it has none.
-        stage: margins of the dense model in dense cells and of the sparse model in sparse cells, [N]; -inf for none.
-        is_dense: whether the cell's pair involves the salient entity, [N] bool.
-        result: thresholds from ``search_thresholds``.
-
-    Returns:
-        Whether the cell's relation is predicted, [N].
-
-    Raises:
-        SegDREError: if lengths differ or a margin is NaN or +inf.
+    Cells are those of ``search_thresholds``. Raises SegDREError if lengths differ or a margin is NaN or +inf.
     """
     base, stage, dense = _cells(base, stage, is_dense)
     return (base > result.tau_base) | (stage > np.where(dense, result.tau_dense, result.tau_sparse))

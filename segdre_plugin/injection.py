@@ -89,13 +89,10 @@ def inject(
 def inject_groups(
     input_ids: Sequence[int], groups: Sequence[Group], *, max_positions: int = 512, position_offset: int = 0
 ) -> Injection:
-    """Append the branches of several salient entities, as :func:`inject` those of one.
+    """Return a document with the branches of several salient entities, as :func:`inject` does with those of one.
 
     There is one group for each salient entity; branches are appended group by group. A token that belongs to mentions
     of two of them sees the branches of both.
-
-    Returns:
-        The injected document.
     """
     n = len(input_ids)
     for group in groups:
@@ -126,14 +123,9 @@ def inject_groups(
 
 
 def visible_matrix(node_ids: ArrayLike, visibility: ArrayLike) -> BoolArray:
-    """Return the visible matrix over tokens (eq. 10, True where the paper has 0, False where it has -inf).
+    """Return whether token i sees token j, bool [L, L] (eq. 10, True where the paper has 0, False where it has -inf).
 
-    Args:
-        node_ids: [L], each token's node.
-        visibility: bool [nodes, nodes].
-
-    Returns:
-        bool [L, L]; element (i, j) says whether token i sees token j.
+    The arguments are fields of :class:`Injection`.
     """
     nodes = np.asarray(node_ids, dtype=np.int64)
     return np.asarray(visibility, dtype=bool)[nodes[:, None], nodes[None, :]]

@@ -46,31 +46,17 @@ def relation_counts(doc: Document) -> IntArray:
 def gold_salient(doc: Document) -> int | None:
     """Return the gold salient entity: the largest relation count; ties go to more mentions, then to the lower index.
 
-    Returns:
-        The entity's index, or None if the document has no triple.
-
-    Raises:
-        SegDREError: as ``gold_triples``.
+    None stands for a document without a triple; errors are those of ``gold_triples``.
     """
     counts = relation_counts(doc)
     return largest(doc, counts) if counts.any() else None
 
 
 def gold_chain(doc: Document, k: int | None = None) -> list[int]:
-    """Build the greedy chain of salient entities (appendix A.1).
+    """Return the greedy chain of at most ``k`` salient entities (appendix A.1); None goes on until no triple is left.
 
-    Each entity covers the most triples that involve none before it. Ties are broken as for ``gold_salient``, which is
-    the chain's first entity.
-
-    Args:
-        doc: the document.
-        k: the largest length of the chain; None goes on until no triple is left.
-
-    Returns:
-        Entity indices, in the chain's order; fewer than k where no triple is left.
-
-    Raises:
-        SegDREError: as ``gold_triples``.
+    Each entity covers the most triples that involve none before it; there are fewer than k where no triple is left.
+    Ties are broken as for ``gold_salient``, which is the chain's first entity; errors are those of ``gold_triples``.
     """
     remaining = gold_triples(doc)
     chain: list[int] = []
@@ -120,33 +106,18 @@ def entity_counts(counts: ArrayLike, pairs: ArrayLike, n_entities: int) -> Float
 
 
 def select_salient(counts: ArrayLike, pairs: ArrayLike, n_entities: int) -> int:
-    """Select the salient entity by the highest aggregated relation count; ties go to the lower index (section 3.3).
+    """Return the salient entity: the highest aggregated relation count; ties go to the lower index (section 3.3).
 
-    Args:
-        counts: expected count of each pair (equation 7), [n_pairs]; ``counts[k]`` belongs to ``pairs[k]``.
-        pairs: entity indices (h, t), [n_pairs, 2].
-        n_entities: number of entities in the document.
-
-    Returns:
-        The entity's index; 0 without pairs.
-
-    Raises:
-        SegDREError: as ``entity_counts``.
+    Counts are expected ones (equation 7); arguments and errors are those of ``entity_counts``. It is 0 without pairs.
     """
     return select_chain(counts, pairs, n_entities, 1)[0]
 
 
 def select_chain(counts: ArrayLike, pairs: ArrayLike, n_entities: int, k: int) -> list[int]:
-    """Select a chain of salient entities: greedy, as ``gold_chain``, on the counts of the pairs that are left.
+    """Return a chain of salient entities: greedy, as ``gold_chain``, on the counts of the pairs that are left.
 
-    Args:
-        counts: expected count of each pair (equation 7), [n_pairs]; ``counts[j]`` belongs to ``pairs[j]``.
-        pairs: entity indices (h, t), [n_pairs, 2].
-        n_entities: number of entities in the document.
-        k: the largest length of the chain; it ends earlier where no other entity has a count above 0.
-
-    Returns:
-        Entity indices, one or more; the first is that of ``select_salient``. Ties go to the lower index.
+    Its first entity is that of ``select_salient``, with the same arguments; its length is ``k``, or less where no other
+    entity has a count above 0. Ties go to the lower index.
 
     Raises:
         SegDREError: as ``entity_counts``, or if k is less than 1.
@@ -208,7 +179,7 @@ def saliency(documents: Sequence[Document], salient: Sequence[Salient], k: int =
             found.append(len(_covered(triples, chain)))
             expected.append(len(_covered(triples, gold)))
     if not expected:
-        raise SegDREError("there is no gold: no document has a triple", "score documents that have labels")
+        raise SegDREError("no gold: no document has a triple", "score a labelled split")
     return {
         "accuracy": float(np.mean(hits)),
         "saliency": float(np.mean(np.divide(found, expected))),

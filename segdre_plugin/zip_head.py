@@ -106,13 +106,7 @@ class CountHead(nn.Module):
         self.output = nn.Linear(hidden, outputs)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Compute the outputs of every pair.
-
-        Args:
-            features: bilinear features, [..., in_features].
-
-        Returns:
-            pi_logit and rate_logit, [..., 2] (or [..., ``outputs``]).
+        """Return pi_logit and rate_logit of every pair, [..., 2] (or [..., outputs]), from features [..., in_features].
 
         Raises:
             SegDREError: if the last dimension is not ``in_features``.
@@ -151,14 +145,9 @@ class CountLoss(nn.Module):
         return zip_nll(logits[:, 0], logits[:, 1], labels[:, 1:].float().sum(1))
 
     def get_label(self, logits: Tensor, num_labels: int = -1) -> Tensor:
-        """Compute the expected count of every pair (paper equation 7).
+        """Return the expected relations of each pair (paper equation 7), [N], from the output of ``CountHead``, [N, 2].
 
-        Args:
-            logits: output of ``CountHead``, [N, 2].
-            num_labels: accepted because the backbones pass it; ignored.
-
-        Returns:
-            Expected relations per pair, [N].
+        ``num_labels`` is accepted because the backbones pass it, and ignored.
 
         Raises:
             SegDREError: if the logits are not [N, 2].
@@ -168,11 +157,7 @@ class CountLoss(nn.Module):
         return zip_mean(logits[:, 0], logits[:, 1])
 
     def get_score(self, logits: Tensor, num_labels: int = -1) -> tuple[Tensor, Tensor]:
-        """Return expected counts in the form of DREEAM's top scores and top classes.
-
-        Args:
-            logits: output of ``CountHead``, [N, 2].
-            num_labels: accepted because the backbones pass it; ignored.
+        """Return what ``get_label`` returns in the form of DREEAM's top scores and top classes.
 
         Returns:
             Expected relations per pair, [N, 1], and zeros (long) in place of class indices, [N, 1].

@@ -96,7 +96,7 @@ def find_problems(document: Any, index: int, rel2id: Mapping[str, int] | None = 
         rel2id: the known relations; None leaves relations unchecked.
     """
     if not isinstance(document, dict):
-        return [no_object(document, index)]
+        return [not_an_object(document, index)]
     where = f"document {index} {_short(document.get('title'))}"
     problems = [] if is_text(document.get("title")) else [f"{where}: title: expected text"]
     # entities and labels refer to sentences, so nothing below can be checked without them
@@ -129,8 +129,8 @@ def find_problems(document: Any, index: int, rel2id: Mapping[str, int] | None = 
     return problems
 
 
-def no_object(value: Any, index: int) -> str:
-    """Return the problem of a document that is no JSON object."""
+def not_an_object(value: Any, index: int) -> str:
+    """Return the problem of a document that is not a JSON object."""
     reason = value.reason if isinstance(value, Broken) else f"expected an object, got {type(value).__name__}"
     return f"document {index}: {reason}"
 

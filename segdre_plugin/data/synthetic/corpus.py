@@ -44,10 +44,10 @@ def generate(
         entities: fewest and most entities a document.
 
     Returns:
-        Documents in DocRED's JSON, with labels and evidence; no title stands twice.
+        Documents in DocRED's JSON, with labels and evidence; no title occurs twice.
 
     Raises:
-        SegDREError: if a size makes no sense.
+        SegDREError: if a size is out of range.
     """
     for name, (low, high), least in (("sentences", sentences, 2), ("entities", entities, 4)):
         if not least <= low <= high:
@@ -76,7 +76,7 @@ def write_corpus(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    documents = generate(train + dev + test, seed, **sizes)  # all at once: no title stands in two splits
+    documents = generate(train + dev + test, seed, **sizes)  # all at once: no title occurs in two splits
     contents: dict[str, Any] = {
         "train_annotated.json": documents[:train],
         "dev.json": documents[train : train + dev],

@@ -12,31 +12,19 @@ from segdre_plugin.vocabulary import Triple
 
 @dataclass
 class Entity:
-    """An invented entity.
+    """An invented entity; names are lists of words."""
 
-    Attributes:
-        kind: "person", "town", ...
-        name: its full name, in words.
-        short: other names, used once the full one has been read.
-    """
-
-    kind: str
+    kind: str  # "person", "town", ...
     name: list[str]
-    short: list[list[str]]
+    short: list[list[str]]  # other names, used once the full one has been read
 
 
 @dataclass
 class Statement:
-    """One thing to say: a fact, or (relation "idle") something that is none.
+    """One thing to say: a fact, or (relation "idle") something that is not a fact."""
 
-    Attributes:
-        relation: relation id, "idle", or "alone" for a sentence about the tail only.
-        heads: entities, more than one where one sentence states the fact for all of them.
-        tail: an entity.
-    """
-
-    relation: str
-    heads: list[int]
+    relation: str  # relation id, "idle", or "alone" for a sentence about the tail only
+    heads: list[int]  # entities, more than one where one sentence states the fact for all of them
     tail: int
 
 
