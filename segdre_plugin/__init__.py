@@ -11,16 +11,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segdre_plugin.backbones.backbone import Backbone
-    from segdre_plugin.backbones.clones.compat import AutoModel, AutoTokenizer
-    from segdre_plugin.errors import SegDREError
-    from segdre_plugin.prediction.pipeline import SegPipeline
-    from segdre_plugin.salient import gold_salient
-    from segdre_plugin.seg import launch
-    from segdre_plugin.stages.branches import Verbaliser, gold_dense_triples
-    from segdre_plugin.stages.config import SegConfig
-    from segdre_plugin.stages.prepare import Prepared, prepare_features
-    from segdre_plugin.stages.wrap import unwrap_model, wrap_collate, wrap_model
+    from segdre_plugin.backbones.backbone import Backbone as Backbone
+    from segdre_plugin.backbones.clones.compat import AutoModel as AutoModel
+    from segdre_plugin.backbones.clones.compat import AutoTokenizer as AutoTokenizer
+    from segdre_plugin.errors import SegDREError as SegDREError
+    from segdre_plugin.prediction.pipeline import SegPipeline as SegPipeline
+    from segdre_plugin.salient import gold_salient as gold_salient
+    from segdre_plugin.seg import launch as launch
+    from segdre_plugin.stages.branches import Verbaliser as Verbaliser
+    from segdre_plugin.stages.branches import gold_dense_triples as gold_dense_triples
+    from segdre_plugin.stages.config import SegConfig as SegConfig
+    from segdre_plugin.stages.prepare import Prepared as Prepared
+    from segdre_plugin.stages.prepare import prepare_features as prepare_features
+    from segdre_plugin.stages.wrap import unwrap_model as unwrap_model
+    from segdre_plugin.stages.wrap import wrap_collate as wrap_collate
+    from segdre_plugin.stages.wrap import wrap_model as wrap_model
 
 __version__ = "0.1.0"
 
@@ -42,37 +47,11 @@ _MODULES = {
     "wrap_model": "stages.wrap",
 }
 
-__all__ = [
-    "AutoModel",
-    "AutoTokenizer",
-    "Backbone",
-    "Prepared",
-    "SegConfig",
-    "SegDREError",
-    "SegPipeline",
-    "Verbaliser",
-    "gold_dense_triples",
-    "gold_salient",
-    "launch",
-    "prepare_features",
-    "unwrap_model",
-    "wrap_collate",
-    "wrap_model",
-]
+__all__ = [*_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on first use.
-
-    Args:
-        name: the name.
-
-    Returns:
-        What it names.
-
-    Raises:
-        AttributeError: if there is no such name.
-    """
+    """Import a public name on first use."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "launch":

@@ -20,32 +20,17 @@ from segdre_plugin.errors import SegDREError
 
 @dataclass(frozen=True)
 class Command:
-    """A subcommand.
+    """A subcommand."""
 
-    Attributes:
-        help: its line in ``segdre --help``.
-        add_arguments: adds its arguments to a parser.
-        run: runs it.
-        usage: its usage line; None lets argparse write it.
-        takes_script: whether the command line of a train script may follow after ``--``.
-    """
-
-    help: str
+    help: str  # its line in ``segdre --help``
     add_arguments: Callable[[ArgumentParser], None]
     run: Callable[[Namespace], None]
-    usage: str | None = None
-    takes_script: bool = False
+    usage: str | None = None  # None lets argparse write it
+    takes_script: bool = False  # whether the command line of a train script may follow after ``--``
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command.
-
-    Args:
-        arguments: the command line; None takes the process's.
-
-    Returns:
-        The exit status: 0, or 2 for an error that the user can fix.
-    """
+    """Run a command line (None: the process's) and return its exit status: 0, or 2 for an error the user can fix."""
     own, script = _split(sys.argv[1:] if arguments is None else arguments)
     parser = ArgumentParser(prog="segdre", description="SegDRE for document-level relation extraction.")
     parser.add_argument("--version", action="version", version=f"segdre-plugin {__version__}")
@@ -240,17 +225,8 @@ def _predict_arguments(command: ArgumentParser) -> None:
 def _predict(options: Namespace) -> None:
     from segdre_plugin.prediction.predict import predict
 
-    report = predict(
-        options.bundle,
-        options.input,
-        options.output,
-        clone=options.clone,
-        batch_size=options.batch_size,
-        resume=options.resume,
-        on_error=options.on_error,
-        form=options.format,
-        device=options.device,
-    )
+    how = {name: getattr(options, name) for name in ("clone", "batch_size", "resume", "on_error", "device")}
+    report = predict(options.bundle, options.input, options.output, form=options.format, **how)
     print(
         "written: {output}: {documents} documents, {triples} triples, {rejected} rejected, "
         "{documents_per_second:.2f} documents a second".format(output=options.output, **report)

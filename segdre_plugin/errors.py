@@ -23,16 +23,10 @@ class SegDREError(ValueError):
 
 
 def raise_all(problems: Sequence[str], heading: str, hint: str = "", limit: int = 20) -> None:
-    """Raise one error that lists every problem; return if the list is empty.
-
-    Args:
-        problems: one line each.
-        heading: the sentence above the list.
-        hint: the remedy for all of them.
-        limit: the largest number of problems listed; the others are counted.
+    """Raise one error that lists the problems, one line each, and counts those beyond ``limit``; without any, return.
 
     Raises:
-        SegDREError: if ``problems`` is not empty.
+        SegDREError: if there are problems; ``heading`` is the sentence above them, ``hint`` the remedy for all.
     """
     if not problems:
         return

@@ -38,7 +38,7 @@ _DECIMALS = 10  # so that the grid's 0.3 is the number 0.3 and not 0.30000000000
 class FusionResult:
     """Chosen thresholds and their scores on the cells they were chosen on.
 
-    Args:
+    Attributes:
         tau_base: threshold of the base margins.
         tau_dense: threshold of the dense model's margins.
         tau_sparse: threshold of the sparse model's margins.
@@ -151,7 +151,7 @@ def search_thresholds(
     objective: str = "f1",
     in_train: ArrayLike | None = None,
 ) -> FusionResult:
-    """Find the best of all (tau_base, tau_dense, tau_sparse) on a grid, exactly (paper section 3.6).
+    """Return the best of all (tau_base, tau_dense, tau_sparse) on a grid, exactly, and its scores (paper section 3.6).
 
     Each threshold runs over its anchor + low, anchor + low + step, ..., anchor + high, independently of the others.
     Ties go to the point nearest to the anchors, then to the smallest (tau_base, tau_dense, tau_sparse).
@@ -169,11 +169,8 @@ def search_thresholds(
         objective: ``"f1"``, or ``"ign_f1"``, which leaves correct predictions of known facts out of the precision.
         in_train: whether the cell's fact occurs in training, [N] bool; needed by ``"ign_f1"``.
 
-    Returns:
-        The thresholds and their scores.
-
     Raises:
-        SegDREError: if there is no gold, lengths differ, a margin is NaN or +inf, or an argument is out of its range.
+        SegDREError: if there is no gold, lengths differ, a margin is NaN or +inf, or an argument is out of range.
     """
     cells = (base, stage, gold, is_dense, n_gold)
     grid = count_grid(*cells, low=low, high=high, step=step, anchor=anchor, objective=objective, in_train=in_train)
@@ -205,19 +202,9 @@ def search_thresholds(
 
 
 def apply_thresholds(base: ArrayLike, stage: ArrayLike, is_dense: ArrayLike, result: FusionResult) -> BoolArray:
-    """Predict with chosen thresholds: the union of the base model and the cell's stage (paper section 3.6).
+    """Return whether each cell's relation is predicted with chosen thresholds, [N] (paper section 3.6).
 
-    Args:
-        base: margins (in logits) of the base model, [N]; -inf where it has none.
-        stage: margins of the dense model in dense cells and of the sparse model in sparse cells, [N]; -inf for none.
-        is_dense: whether the cell's pair involves the salient entity, [N] bool.
-        result: thresholds from ``search_thresholds``.
-
-    Returns:
-        Whether the cell's relation is predicted, [N].
-
-    Raises:
-        SegDREError: if lengths differ or a margin is NaN or +inf.
+    Cells are those of ``search_thresholds``. Raises SegDREError if lengths differ or a margin is NaN or +inf.
     """
     base, stage, dense = _cells(base, stage, is_dense)
     return (base > result.tau_base) | (stage > np.where(dense, result.tau_dense, result.tau_sparse))
@@ -250,7 +237,7 @@ def _count_reached(
 
 
 def _ign_f1(predicted: IntArray, correct: IntArray, known: IntArray, n_gold: int) -> FloatArray:
-    """The official Ign-F1: known facts leave the precision and stay in the recall; 1e-5 is its guard against 0 / 0."""
+    """Return the official Ign-F1: known facts leave the precision, not the recall; 1e-5 is its guard against 0 / 0."""
     precision = (correct - known) / (predicted - known + 1e-5)
     recall = correct / n_gold
     total = precision + recall

@@ -44,15 +44,7 @@ class Injection:
 
 @dataclass(frozen=True)
 class Group:
-    """Branches that hang on one salient entity.
-
-    Attributes:
-        anchors: (start, end) token spans of its mentions, end exclusive, markers included; the first one is where the
-            branches hang.
-        branches: the branches' token ids.
-        branch_anchors: for each branch, further spans that see it (option ``link``: the mentions of the entity that
-            the branch names); None for none.
-    """
+    """Branches that hang on one salient entity; fields as the arguments of :func:`inject`."""
 
     anchors: Sequence[Span]
     branches: Sequence[Sequence[int]]
@@ -97,21 +89,10 @@ def inject(
 def inject_groups(
     input_ids: Sequence[int], groups: Sequence[Group], *, max_positions: int = 512, position_offset: int = 0
 ) -> Injection:
-    """Append the branches of several salient entities, as :func:`inject` those of one.
+    """Return a document with the branches of several salient entities, as :func:`inject` does with those of one.
 
-    A token that belongs to mentions of two of them sees the branches of both.
-
-    Args:
-        input_ids: the document's token ids, special tokens included.
-        groups: one for each salient entity; branches are appended group by group.
-        max_positions: number of positions of the encoder; positions saturate at the last one.
-        position_offset: the first position id (0 for BERT, padding_idx + 1 for RoBERTa).
-
-    Returns:
-        The injected document.
-
-    Raises:
-        SegDREError: as :func:`inject`.
+    There is one group for each salient entity; branches are appended group by group. A token that belongs to mentions
+    of two of them sees the branches of both.
     """
     n = len(input_ids)
     for group in groups:
@@ -142,14 +123,9 @@ def inject_groups(
 
 
 def visible_matrix(node_ids: ArrayLike, visibility: ArrayLike) -> BoolArray:
-    """Spell out the visible matrix over tokens (eq. 10, True where the paper has 0, False where it has -inf).
+    """Return whether token i sees token j, bool [L, L] (eq. 10, True where the paper has 0, False where it has -inf).
 
-    Args:
-        node_ids: [L], each token's node.
-        visibility: bool [nodes, nodes].
-
-    Returns:
-        bool [L, L]; element (i, j) says whether token i sees token j.
+    The arguments are fields of :class:`Injection`.
     """
     nodes = np.asarray(node_ids, dtype=np.int64)
     return np.asarray(visibility, dtype=bool)[nodes[:, None], nodes[None, :]]

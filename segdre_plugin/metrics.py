@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
-from numbers import Integral
 from typing import Any
 
 from segdre_plugin.errors import SegDREError, raise_all
-from segdre_plugin.vocabulary import Document, Triple, labels
+from segdre_plugin.vocabulary import Document, Triple, entities, is_index, labelled_triples, labels, named
 
 Fact = tuple[str, str, str]  # head name, relation, tail name
 Located = tuple[str, Triple]  # title of a document, a triple in it
@@ -81,68 +80,34 @@ def evaluate(
 
 
 def train_facts(documents: Iterable[Document]) -> set[Fact]:
-    """Collect the facts of labelled documents, under every name of the two entities.
-
-    Args:
-        documents: DocRED documents; those without ``labels`` state no fact.
-
-    Returns:
-        Facts (head name, relation, tail name).
+    """Return the facts of labelled documents, under every name of the two entities.
 
     Raises:
         SegDREError: if a document or a label is malformed.
     """
-    facts: set[Fact] = set()
-    for doc in documents:
-        for triple, _ in _labels(doc):
-            facts.update(_facts(doc, triple))
-    return facts
+    return {fact for doc in documents for triple, _ in labelled_triples(doc) for fact in _facts(doc, triple)}
 
 
 def in_train(doc: Document, triple: Triple, facts: set[Fact]) -> bool:
-    """Return whether a triple is a known fact under any pair of mention names.
-
-    Args:
-        doc: the DocRED document of the triple.
-        triple: head, relation and tail.
-        facts: from ``train_facts``.
-
-    Returns:
-        True if training states the fact.
+    """Return whether ``train_facts`` holds a triple of the document under any pair of mention names.
 
     Raises:
         SegDREError: if the document has no such entity, or a mention has no name.
     """
-    n = len(_entities(doc))
-    if not (_is_index(triple.head, n) and _is_index(triple.tail, n)):
-        raise SegDREError(f"{_label(doc)}: no pair ({triple.head}, {triple.tail}), it has {n} entities")
+    n = len(entities(doc))
+    if not (is_index(triple.head, n) and is_index(triple.tail, n)):
+        raise SegDREError(f"{named(doc)}: no pair ({triple.head}, {triple.tail}), it has {n} entities")
     return any(fact in facts for fact in _facts(doc, triple))
 
 
 def is_intra(doc: Document, h: int, t: int) -> bool:
-    """Return whether some sentence mentions both head and tail.
-
-    Args:
-        doc: the DocRED document.
-        h: index of the head entity.
-        t: index of the tail entity.
-
-    Returns:
-        True for intra, False for inter.
-    """
+    """Return whether some sentence mentions both head and tail (intra, not inter)."""
     heads, tails = (set(_mention_values(doc, entity, "sent_id")) for entity in (h, t))
     return not heads.isdisjoint(tails)
 
 
 def has_gold(documents: Iterable[Document]) -> bool:
-    """Return whether there is anything to score against.
-
-    Args:
-        documents: DocRED documents.
-
-    Returns:
-        True if a document has a triple.
-    """
+    """Return whether there is anything to score against: a document that has a triple."""
     return any(labels(doc) for doc in documents)
 
 
@@ -155,7 +120,7 @@ def _gold(documents: Sequence[Document]) -> tuple[dict[Located, set[int]], int]:
     gold: dict[Located, set[int]] = {}
     n_evidence = 0
     for doc in documents:
-        for triple, evidence in _labels(doc):
+        for triple, evidence in labelled_triples(doc):
             gold[doc["title"], triple] = set(evidence)
             n_evidence += len(evidence)
     return gold, n_evidence
@@ -163,13 +128,6 @@ def _gold(documents: Sequence[Document]) -> tuple[dict[Located, set[int]], int]:
 
 def _predicted(predictions: Sequence[Mapping[str, Any]], by_title: Mapping[str, Document]) -> dict[Located, set[int]]:
     """Return the evidence of each predicted triple, of the first one where a triple is predicted twice.
-
-    Args:
-        predictions: in the official format.
-        by_title: title -> document.
-
-    Returns:
-        Triple -> sentence indices.
 
     Raises:
         SegDREError: listing every malformed prediction.
@@ -201,22 +159,16 @@ def _problem(item: object, by_title: Mapping[str, Document]) -> str:
         if not isinstance(item[field], str):
             return f"{field!r} must be str, got {item[field]!r}"
     doc = by_title.get(item["title"])
-    n = len(_entities(doc)) if doc is not None else None
+    n = len(entities(doc)) if doc is not None else None
     for field in ("h_idx", "t_idx"):
-        if not _is_index(item[field], n):
+        if not is_index(item[field], n):
             return f"{field!r} must be an index" + (f" below {n}" if n is not None else "") + f", got {item[field]!r}"
     evidence = item.get("evidence")
     if evidence is not None and (
-        not isinstance(evidence, (list, tuple, set)) or not all(_is_index(sentence) for sentence in evidence)
+        not isinstance(evidence, (list, tuple, set)) or not all(is_index(sentence) for sentence in evidence)
     ):
         return f"'evidence' must be a list of sentence indices, got {evidence!r}"
     return ""
-
-
-def _is_index(value: object, n: int | None = None) -> bool:
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        return False
-    return int(value) >= 0 and (n is None or int(value) < n)
 
 
 def _by_title(documents: Sequence[Document]) -> dict[str, Document]:
@@ -233,40 +185,6 @@ def _by_title(documents: Sequence[Document]) -> dict[str, Document]:
     return by_title
 
 
-def _label(doc: Document) -> str:
-    return f"document {doc.get('title', '(no title)')!r}"
-
-
-def _entities(doc: Document) -> Sequence[Sequence[Mapping[str, Any]]]:
-    if "vertexSet" not in doc:
-        raise SegDREError(f"{_label(doc)}: no 'vertexSet', found keys {sorted(doc)}", "pass DocRED documents")
-    return doc["vertexSet"]
-
-
-def _labels(doc: Document) -> list[tuple[Triple, Sequence[int]]]:
-    """Return the gold triples of a document with their evidence.
-
-    Args:
-        doc: a DocRED document; ``labels`` may be missing.
-
-    Returns:
-        A triple and its sentence indices for each label, in the document's order.
-
-    Raises:
-        SegDREError: if a label lacks a field or names an entity that does not exist.
-    """
-    found = []
-    for i, label in enumerate(labels(doc)):
-        missing = {"h", "t", "r"} - label.keys()
-        if missing:
-            raise SegDREError(f"{_label(doc)}, label {i}: lacks {sorted(missing)}, found {dict(label)}")
-        h, t, n = label["h"], label["t"], len(_entities(doc))
-        if not (_is_index(h, n) and _is_index(t, n)):
-            raise SegDREError(f"{_label(doc)}, label {i}: no pair ({h}, {t}), it has {n} entities")
-        found.append((Triple(h, label["r"], t), label.get("evidence") or ()))
-    return found
-
-
 def _facts(doc: Document, triple: Triple) -> Iterator[Fact]:
     """Return a triple as facts, one for each pair of names of its head and tail."""
     heads, tails = (set(_mention_values(doc, entity, "name")) for entity in (triple.head, triple.tail))
@@ -274,7 +192,7 @@ def _facts(doc: Document, triple: Triple) -> Iterator[Fact]:
 
 
 def _mention_values(doc: Document, entity: int, field: str) -> list[Any]:
-    mentions = _entities(doc)[entity]
+    mentions = entities(doc)[entity]
     if not all(field in mention for mention in mentions):
-        raise SegDREError(f"{_label(doc)}: a mention of entity {entity} has no {field!r}", "pass DocRED documents")
+        raise SegDREError(f"{named(doc)}: a mention of entity {entity} has no {field!r}", "pass DocRED documents")
     return [mention[field] for mention in mentions]

@@ -8,102 +8,68 @@ Section 3.4's dense pairs are those that involve the salient entity. Several sal
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.vocabulary import BoolArray, Document, FloatArray, IntArray, Triple, labels
+from segdre_plugin.vocabulary import (
+    BoolArray,
+    Document,
+    FloatArray,
+    IntArray,
+    Triple,
+    entities,
+    labelled_triples,
+    named,
+)
 
 Chain = tuple[int, ...]  # the salient entities of a document, the most salient one first; may be empty
 Salient = int | None | Sequence[int]  # accepted in place of a chain
 
 
 def gold_triples(doc: Document) -> set[Triple]:
-    """Return the distinct gold triples.
-
-    Args:
-        doc: a DocRED document; without ``labels`` it has no triple.
-
-    Returns:
-        The triples, each once.
+    """Return the distinct gold triples; none without ``labels``.
 
     Raises:
         SegDREError: if ``vertexSet`` is missing, or a label lacks a field or names an entity that does not exist.
     """
-    n_entities = len(_entities(doc))
-    return {_triple(doc, label, n_entities) for label in labels(doc)}
+    return {triple for triple, _ in labelled_triples(doc)}
 
 
 def relation_counts(doc: Document) -> IntArray:
-    """Count the distinct gold triples in which each entity is head or tail.
-
-    Args:
-        doc: a DocRED document; without ``labels`` it has no triple.
-
-    Returns:
-        Triples per entity, [n_entities].
-
-    Raises:
-        SegDREError: as ``gold_triples``.
-    """
-    return _involved(gold_triples(doc), len(_entities(doc)))
+    """Count the ``gold_triples`` in which each entity is head or tail, [n_entities]; errors as there."""
+    return _involved(gold_triples(doc), len(entities(doc)))
 
 
 def gold_salient(doc: Document) -> int | None:
     """Return the gold salient entity: the largest relation count; ties go to more mentions, then to the lower index.
 
-    Args:
-        doc: a DocRED document.
-
-    Returns:
-        The entity's index, or None if the document has no triple.
-
-    Raises:
-        SegDREError: as ``gold_triples``.
+    None stands for a document without a triple; errors are those of ``gold_triples``.
     """
     counts = relation_counts(doc)
     return largest(doc, counts) if counts.any() else None
 
 
 def gold_chain(doc: Document, k: int | None = None) -> list[int]:
-    """Build the greedy chain of salient entities (appendix A.1).
+    """Return the greedy chain of at most ``k`` salient entities (appendix A.1); None goes on until no triple is left.
 
-    Each entity covers the most triples that involve none before it. Ties are broken as for ``gold_salient``, which is
-    the chain's first entity.
-
-    Args:
-        doc: a DocRED document.
-        k: the largest length of the chain; None goes on until no triple is left.
-
-    Returns:
-        Entity indices, in the chain's order; fewer than k where no triple is left.
-
-    Raises:
-        SegDREError: as ``gold_triples``.
+    Each entity covers the most triples that involve none before it; there are fewer than k where no triple is left.
+    Ties are broken as for ``gold_salient``, which is the chain's first entity; errors are those of ``gold_triples``.
     """
     remaining = gold_triples(doc)
     chain: list[int] = []
     while remaining and (k is None or len(chain) < k):
-        chain.append(largest(doc, _involved(remaining, len(_entities(doc)))))
+        chain.append(largest(doc, _involved(remaining, len(entities(doc)))))
         remaining -= _covered(remaining, chain[-1:])
     return chain
 
 
 def largest(doc: Document, counts: Sequence[int] | IntArray) -> int:
-    """Return the entity with the largest count; ties go to more mentions, then to the lower index.
-
-    Args:
-        doc: a DocRED document with one entity or more.
-        counts: one for each entity, [n_entities].
-
-    Returns:
-        The entity's index.
-    """
-    entities = _entities(doc)
-    return max(range(len(entities)), key=lambda e: (counts[e], len(entities[e]), -e))
+    """Return the entity of the largest count, [n_entities]; ties go to more mentions, then to the lower index."""
+    mentions = entities(doc)
+    return max(range(len(mentions)), key=lambda e: (counts[e], len(mentions[e]), -e))
 
 
 def entity_counts(counts: ArrayLike, pairs: ArrayLike, n_entities: int) -> FloatArray:
@@ -140,33 +106,18 @@ def entity_counts(counts: ArrayLike, pairs: ArrayLike, n_entities: int) -> Float
 
 
 def select_salient(counts: ArrayLike, pairs: ArrayLike, n_entities: int) -> int:
-    """Select the salient entity by the highest aggregated relation count; ties go to the lower index (section 3.3).
+    """Return the salient entity: the highest aggregated relation count; ties go to the lower index (section 3.3).
 
-    Args:
-        counts: expected count of each pair (equation 7), [n_pairs]; ``counts[k]`` belongs to ``pairs[k]``.
-        pairs: entity indices (h, t), [n_pairs, 2].
-        n_entities: number of entities in the document.
-
-    Returns:
-        The entity's index; 0 without pairs.
-
-    Raises:
-        SegDREError: as ``entity_counts``.
+    Counts are expected ones (equation 7); arguments and errors are those of ``entity_counts``. It is 0 without pairs.
     """
     return select_chain(counts, pairs, n_entities, 1)[0]
 
 
 def select_chain(counts: ArrayLike, pairs: ArrayLike, n_entities: int, k: int) -> list[int]:
-    """Select a chain of salient entities: greedy, as ``gold_chain``, on the counts of the pairs that are left.
+    """Return a chain of salient entities: greedy, as ``gold_chain``, on the counts of the pairs that are left.
 
-    Args:
-        counts: expected count of each pair (equation 7), [n_pairs]; ``counts[j]`` belongs to ``pairs[j]``.
-        pairs: entity indices (h, t), [n_pairs, 2].
-        n_entities: number of entities in the document.
-        k: the largest length of the chain; it ends earlier where no other entity has a count above 0.
-
-    Returns:
-        Entity indices, one or more; the first is that of ``select_salient``. Ties go to the lower index.
+    Its first entity is that of ``select_salient``, with the same arguments; its length is ``k``, or less where no other
+    entity has a count above 0. Ties go to the lower index.
 
     Raises:
         SegDREError: as ``entity_counts``, or if k is less than 1.
@@ -186,7 +137,7 @@ def select_chain(counts: ArrayLike, pairs: ArrayLike, n_entities: int, k: int) -
 
 
 def as_chain(salient: Salient) -> Chain:
-    """Return salient entities as a tuple, the most salient one first; None gives an empty one."""
+    """Return salient entities as a tuple, the most salient one first; an empty one for None."""
     chain = () if salient is None else (salient,) if isinstance(salient, (int, np.integer)) else tuple(salient)
     if not all(isinstance(entity, (int, np.integer)) for entity in chain):
         raise SegDREError(f"salient entities are indices, got {list(chain)}")
@@ -216,19 +167,19 @@ def saliency(documents: Sequence[Document], salient: Sequence[Salient], k: int =
         raise SegDREError(f"expected one salient entity for each document, got {len(salient)} for {len(documents)}")
     hits, found, expected = [], [], []
     for doc, chosen in zip(documents, salient, strict=True):
-        chain, triples, n = as_chain(chosen), gold_triples(doc), len(_entities(doc))
+        chain, triples, n = as_chain(chosen), gold_triples(doc), len(entities(doc))
         for entity in chain:
             if not 0 <= entity < n:
-                raise SegDREError(f"{_name(doc)}: salient entity {entity} does not exist, it has {n} entities")
+                raise SegDREError(f"{named(doc)}: salient entity {entity} does not exist, it has {n} entities")
         if len(chain) > k:
-            raise SegDREError(f"{_name(doc)}: {len(chain)} salient entities where k is {k}", f"pass k={len(chain)}")
+            raise SegDREError(f"{named(doc)}: {len(chain)} salient entities where k is {k}", f"pass k={len(chain)}")
         gold = tuple(gold_chain(doc, k))
         if gold:
             hits.append(chain[:1] == gold[:1])
             found.append(len(_covered(triples, chain)))
             expected.append(len(_covered(triples, gold)))
     if not expected:
-        raise SegDREError("there is no gold: no document has a triple", "score documents that have labels")
+        raise SegDREError("no gold: no document has a triple", "score a labelled split")
     return {
         "accuracy": float(np.mean(hits)),
         "saliency": float(np.mean(np.divide(found, expected))),
@@ -243,9 +194,6 @@ def dense_mask(pairs: ArrayLike, salient: Salient) -> BoolArray:
     Args:
         pairs: entity indices (h, t), [n_pairs, 2].
         salient: the salient entity's index, or several; without one no pair is dense.
-
-    Returns:
-        True for dense pairs, [n_pairs].
 
     Raises:
         SegDREError: if ``pairs`` is not [n_pairs, 2] of integers.
@@ -263,18 +211,6 @@ def _pair_array(pairs: ArrayLike) -> IntArray:
     return index.astype(np.int64)
 
 
-def _name(doc: Document) -> str:
-    return f"document {doc.get('title', '(no title)')!r}"
-
-
-def _entities(doc: Document) -> Sequence[Sequence[Any]]:
-    if "vertexSet" not in doc:
-        raise SegDREError(
-            f"{_name(doc)}: no 'vertexSet', found keys {sorted(doc)}", "pass a document in DocRED's format"
-        )
-    return doc["vertexSet"]
-
-
 def _involved(triples: Iterable[Triple], n_entities: int) -> IntArray:
     """Count the triples in which each entity is head or tail, [n_entities]."""
     counts = np.zeros(n_entities, dtype=np.int64)
@@ -285,13 +221,3 @@ def _involved(triples: Iterable[Triple], n_entities: int) -> IntArray:
 
 def _covered(triples: Iterable[Triple], chain: Sequence[int]) -> set[Triple]:
     return {triple for triple in triples if triple.head in chain or triple.tail in chain}
-
-
-def _triple(doc: Document, label: Mapping[str, Any], n_entities: int) -> Triple:
-    missing = {"h", "t", "r"} - label.keys()
-    if missing:
-        raise SegDREError(f"{_name(doc)}: a label lacks {sorted(missing)}, found {dict(label)}")
-    h, t, r = label["h"], label["t"], label["r"]
-    if not all(isinstance(e, (int, np.integer)) and 0 <= e < n_entities for e in (h, t)):
-        raise SegDREError(f"{_name(doc)}: label ({h}, {t}, {r}) names an entity beyond its {n_entities} entities")
-    return Triple(h, r, t)

@@ -42,11 +42,7 @@ def zip_nll(pi_logit: Tensor, rate_logit: Tensor, counts: Tensor, reduction: str
         raise SegDREError(f"zip_nll: unknown reduction {reduction!r}", "use 'mean', 'sum' or 'none'")
     pi_logit, rate_logit = _working_precision(pi_logit, rate_logit)
     y = counts.to(pi_logit)
-    try:
-        shape = torch.broadcast_shapes(pi_logit.shape, rate_logit.shape, y.shape)
-    except RuntimeError:
-        found = f"pi_logit {list(pi_logit.shape)}, rate_logit {list(rate_logit.shape)}, counts {list(y.shape)}"
-        raise SegDREError(f"zip_nll: shapes do not broadcast: {found}", "pass one count for each pair") from None
+    shape = _broadcast_shape(pi_logit=pi_logit, rate_logit=rate_logit, counts=y)
     bad = ~torch.isfinite(y) | (y < 0) | (y != y.floor())  # one test, so that a device is waited for once
     if bool(bad.any()):
         example = y[bad][0].item()
@@ -80,11 +76,7 @@ def zip_mean(pi_logit: Tensor, rate_logit: Tensor) -> Tensor:
         SegDREError: if the logits do not broadcast or are not floating point.
     """
     pi_logit, rate_logit = _working_precision(pi_logit, rate_logit)
-    try:
-        torch.broadcast_shapes(pi_logit.shape, rate_logit.shape)
-    except RuntimeError:
-        found = f"pi_logit {list(pi_logit.shape)}, rate_logit {list(rate_logit.shape)}"
-        raise SegDREError(f"zip_mean: shapes do not broadcast: {found}", "pass two logits for each pair") from None
+    _broadcast_shape(pi_logit=pi_logit, rate_logit=rate_logit)
     return torch.sigmoid(-pi_logit) * _softplus(rate_logit)
 
 
@@ -114,13 +106,7 @@ class CountHead(nn.Module):
         self.output = nn.Linear(hidden, outputs)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Compute the outputs of every pair.
-
-        Args:
-            features: bilinear features, [..., in_features].
-
-        Returns:
-            pi_logit and rate_logit, [..., 2] (or [..., outputs]).
+        """Return pi_logit and rate_logit of every pair, [..., 2] (or [..., outputs]), from features [..., in_features].
 
         Raises:
             SegDREError: if the last dimension is not ``in_features``.
@@ -159,14 +145,9 @@ class CountLoss(nn.Module):
         return zip_nll(logits[:, 0], logits[:, 1], labels[:, 1:].float().sum(1))
 
     def get_label(self, logits: Tensor, num_labels: int = -1) -> Tensor:
-        """Compute the expected count of every pair (paper equation 7).
+        """Return the expected relations of each pair (paper equation 7), [N], from the output of ``CountHead``, [N, 2].
 
-        Args:
-            logits: output of ``CountHead``, [N, 2].
-            num_labels: accepted because the backbones pass it; ignored.
-
-        Returns:
-            Expected relations per pair, [N].
+        ``num_labels`` is accepted because the backbones pass it, and ignored.
 
         Raises:
             SegDREError: if the logits are not [N, 2].
@@ -176,11 +157,7 @@ class CountLoss(nn.Module):
         return zip_mean(logits[:, 0], logits[:, 1])
 
     def get_score(self, logits: Tensor, num_labels: int = -1) -> tuple[Tensor, Tensor]:
-        """Return expected counts in the form of DREEAM's top scores and top classes.
-
-        Args:
-            logits: output of ``CountHead``, [N, 2].
-            num_labels: accepted because the backbones pass it; ignored.
+        """Return what ``get_label`` returns in the form of DREEAM's top scores and top classes.
 
         Returns:
             Expected relations per pair, [N, 1], and zeros (long) in place of class indices, [N, 1].
@@ -189,15 +166,17 @@ class CountLoss(nn.Module):
         return scores, torch.zeros_like(scores, dtype=torch.long)
 
 
+def _broadcast_shape(**tensors: Tensor) -> torch.Size:
+    try:
+        return torch.broadcast_shapes(*(tensor.shape for tensor in tensors.values()))
+    except RuntimeError:
+        found = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())
+        hint = "pass two logits, and one count, for each pair"
+        raise SegDREError(f"ZIP: shapes do not broadcast: {found}", hint) from None
+
+
 def _working_precision(pi_logit: Tensor, rate_logit: Tensor) -> tuple[Tensor, Tensor]:
     """Return both logits in one dtype of at least 32 bits.
-
-    Args:
-        pi_logit: any shape.
-        rate_logit: any shape.
-
-    Returns:
-        The same two, promoted.
 
     Raises:
         SegDREError: if one is not floating point.

@@ -99,7 +99,7 @@ except SystemExit as end:
     status = end.code
 assert not status
 """
-HELP = ["demo", "patch", "run", "report", "validate", "evaluate", "stats", "convert", "bundle", "predict"]
+HELP = ["demo", "patch", "run", "study", "report", "validate", "evaluate", "stats", "convert", "bundle", "predict"]
 
 
 @pytest.mark.slow

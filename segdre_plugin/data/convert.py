@@ -5,7 +5,7 @@ Input, a JSON list or JSONL, as any system for named entities and coreference ca
     {"title": "...", "text": "...", "entities": [{"type": "PER", "mentions": [[0, 5], [40, 42]]}, ...]}
 
 A mention is [start, end) in characters of ``text`` (Unicode code points, as Python counts them); ``type`` may be
-missing. Finding the entities and which mentions belong together is not ours to do.
+missing. Finding the entities and which mentions belong together is not part of the conversion.
 
 Words and sentences follow Unicode's rules for text in any language (UAX 29, by uniseg), with spaces left out and one
 change: a line break counts as a space, so that wrapped lines stay together, and an empty line ends a sentence. Mentions
@@ -17,16 +17,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
-from segdre_plugin.data.documents import find_problems
+from segdre_plugin.data.documents import check, find_problems, is_text, not_an_object
 from segdre_plugin.data.files import check_output, write
-from segdre_plugin.data.stream import Broken, read_values
+from segdre_plugin.data.stream import read_values
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.vocabulary import Span
 
@@ -37,30 +36,19 @@ UNTYPED = "MISC"  # DocRED's type of entities that are none of the others
 
 @dataclass
 class Converted:
-    """Counts of a conversion.
-
-    Attributes:
-        documents: documents written.
-        cut_words: words cut where a mention starts or ends.
-        joined_sentences: sentence ends inside a mention, which were ignored.
-    """
+    """Counts of a conversion."""
 
     documents: int = 0
-    cut_words: int = 0
-    joined_sentences: int = 0
+    cut_words: int = 0  # where a mention starts or ends
+    joined_sentences: int = 0  # sentence ends inside a mention, which were ignored
 
 
 @dataclass
 class _Grid:
-    """A text's sentences and words, by character offsets.
+    """A text's sentences and words, by character offsets."""
 
-    Attributes:
-        sentences: each a list of words [start, end).
-        starts: offset of a word's first character -> (sentence, word).
-        ends: offset after a word's last character -> (sentence, word).
-    """
-
-    sentences: list[list[Span]] = field(default_factory=list)
+    sentences: list[list[Span]] = field(default_factory=list)  # each a list of words [start, end)
+    # offset of a word's first character, and of what follows its last one -> (sentence, word)
     starts: dict[int, tuple[int, int]] = field(default_factory=dict)
     ends: dict[int, tuple[int, int]] = field(default_factory=dict)
 
@@ -74,11 +62,7 @@ class _Grid:
 
 
 def convert_file(path: Path, output: Path) -> str:
-    """Convert a file; the output is written whole or not at all.
-
-    Args:
-        path: texts with entity spans, JSON or JSONL.
-        output: DocRED documents: JSONL if it is called ``.jsonl``, else a JSON list.
+    """Convert a JSON or JSONL file; the output is written whole or not at all: JSONL if its name says so, else a list.
 
     Returns:
         A line on what was done. Raises SegDREError with every problem in the file, or if ``output`` cannot be written
@@ -91,13 +75,7 @@ def convert_file(path: Path, output: Path) -> str:
 
     def fill(file: IO[bytes]) -> None:
         problems: list[str] = []
-        titles: Counter[str] = Counter()
-        for i, value in enumerate(read_values(path, "texts")):
-            found = text_problems(value, i)
-            if not found:
-                titles[value["title"]] += 1
-                if titles[value["title"]] == 2:
-                    found = [f"document {i} {value['title']!r}: has the same title as another document"]
+        for i, (value, found) in enumerate(check(read_values(path, "texts"), text_problems)):
             problems += found
             if not problems:
                 before = b"" if lines else b"[\n" if i == 0 else b",\n"
@@ -115,24 +93,19 @@ def convert_file(path: Path, output: Path) -> str:
 
 
 def text_problems(value: Any, index: int) -> list[str]:
-    """List the problems of a text and its spans, one line each.
+    """Return the problems of a text and its spans, one line each.
 
     Args:
         value: a candidate for a document of the form that the module's docstring shows.
         index: its place in its file, from 0.
-
-    Returns:
-        The problems; empty if there is none.
     """
-    if isinstance(value, Broken):
-        return [f"document {index}: {value.reason}"]
     if not isinstance(value, dict):
-        return [f"document {index}: expected an object, got {type(value).__name__}"]
+        return [not_an_object(value, index)]
     where = f"document {index} {value.get('title')!r}"
     problems = [
         f"{where}: {name}: expected text, got {type(value.get(name)).__name__}"
         for name in ("title", "text")
-        if not _is_text(value.get(name))
+        if not is_text(value.get(name))
     ]
     text, entities = value.get("text"), value.get("entities")
     if not problems and not text.strip():  # type: ignore[union-attr]
@@ -154,10 +127,6 @@ def text_problems(value: Any, index: int) -> list[str]:
     return problems
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
-
-
 def _span_problem(span: Any, text: str) -> str:
     whole = isinstance(span, (list, tuple)) and len(span) == 2
     if not whole or not all(isinstance(end, int) and not isinstance(end, bool) for end in span):
@@ -171,15 +140,7 @@ def _span_problem(span: Any, text: str) -> str:
 
 
 def convert(value: Mapping[str, Any], tally: Converted | None = None) -> dict[str, Any]:
-    """Convert one document without problems.
-
-    Args:
-        value: of the form that the module's docstring shows.
-        tally: counts documents and what mentions did to words and sentences.
-
-    Returns:
-        A DocRED document without labels.
-    """
+    """Return the DocRED document, without labels, of one text without problems; ``tally`` counts what was done."""
     tally = Converted() if tally is None else tally
     text = value["text"]
     entities = [[_trimmed(text, span) for span in entity["mentions"]] for entity in value["entities"]]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,11 @@ LONGEST = 100  # characters of a value in a message
 
 
 def load_documents(path: Path, rel2id: Mapping[str, int] | None = None) -> list[Document]:
-    """Read a file of DocRED documents.
+    """Return the documents, unchanged, of a file in DocRED's format.
 
     Args:
         path: a JSON list of documents; ``labels`` may be missing, and ``evidence`` too.
         rel2id: the known relations; None leaves relations unchecked.
-
-    Returns:
-        The documents, unchanged.
 
     Raises:
         SegDREError: if the file cannot be read, or with the list of all problems found in it.
@@ -31,24 +29,13 @@ def load_documents(path: Path, rel2id: Mapping[str, int] | None = None) -> list[
     documents = read_json(path, "documents")
     if not isinstance(documents, list):
         raise_all([f"got {type(documents).__name__}"], f"{path}: expected a list of documents")
-    problems = [problem for _, found in check(documents, rel2id) for problem in found]
+    problems = [problem for _, found in check(documents, partial(find_problems, rel2id=rel2id)) for problem in found]
     raise_all(problems, f"{path}: {len(problems)} problems", "fix or remove these documents")
     return documents
 
 
 def load_gold(path: Path, rel2id: Mapping[str, int] | None = None) -> list[Document]:
-    """Read DocRED documents from JSON or JSONL.
-
-    Args:
-        path: the file.
-        rel2id: the known relations; None leaves relations unchecked.
-
-    Returns:
-        The documents.
-
-    Raises:
-        SegDREError: if it cannot be read, or with the list of all problems found in it.
-    """
+    """Read all DocRED documents of a JSON or JSONL file; arguments and errors as :func:`read_gold`."""
     return list(read_gold(path, rel2id))
 
 
@@ -66,7 +53,7 @@ def read_gold(path: Path, rel2id: Mapping[str, int] | None = None) -> Iterator[D
         SegDREError: if the file cannot be read, or at its end with the list of all problems found in it.
     """
     problems: list[str] = []
-    for document, found in check(read_values(path), rel2id):
+    for document, found in check(read_values(path), partial(find_problems, rel2id=rel2id)):
         problems += found
         if not problems:
             yield document
@@ -74,34 +61,26 @@ def read_gold(path: Path, rel2id: Mapping[str, int] | None = None) -> Iterator[D
 
 
 def validate(path: Path, rel2id: Path | None = None) -> str:
-    """Check a data file.
-
-    Args:
-        path: DocRED documents, JSON or JSONL.
-        rel2id: the relations that may occur; None leaves relations unchecked.
-
-    Returns:
-        A line on what it holds. Raises SegDREError with every problem in the file.
-    """
+    """Return a line on what a data file holds; arguments and errors as :func:`read_gold`, ``rel2id`` as a file."""
     documents = load_gold(path, None if rel2id is None else read_json(rel2id, "relations"))
     mentions = [len(entity) for document in documents for entity in entities(document)]
     triples = sum(len(labels(document)) for document in documents)
     return f"{path}: {len(documents)} documents, {len(mentions)} entities, {sum(mentions)} mentions, {triples} triples"
 
 
-def check(values: Iterable[Any], rel2id: Mapping[str, int] | None = None) -> Iterator[tuple[Any, list[str]]]:
+def check(values: Iterable[Any], find: Callable[[Any, int], list[str]]) -> Iterator[tuple[Any, list[str]]]:
     """Check the documents of a file one by one, each on its own and for a title that occurs twice.
 
     Args:
-        values: candidates for DocRED documents.
-        rel2id: the known relations; None leaves relations unchecked.
+        values: candidates for documents.
+        find: (candidate, its place in the file) -> its own problems.
 
     Yields:
         Each value and its problems, one line each.
     """
     titles: dict[str, int] = {}
     for i, value in enumerate(values):
-        problems = find_problems(value, i, rel2id)
+        problems = find(value, i)
         title = value.get("title") if isinstance(value, dict) else None
         if isinstance(title, str) and titles.setdefault(title, i) != i:
             problems.append(f"document {i} {title!r}: has the same title as document {titles[title]}")
@@ -109,22 +88,17 @@ def check(values: Iterable[Any], rel2id: Mapping[str, int] | None = None) -> Ite
 
 
 def find_problems(document: Any, index: int, rel2id: Mapping[str, int] | None = None) -> list[str]:
-    """List what is wrong with a document, one line each with its field.
+    """Return what is wrong with a document, one line each with its field.
 
     Args:
         document: a candidate for a DocRED document.
         index: its place in its file, from 0.
         rel2id: the known relations; None leaves relations unchecked.
-
-    Returns:
-        The problems; empty if there is none.
     """
-    if isinstance(document, Broken):
-        return [f"document {index}: {document.reason}"]
     if not isinstance(document, dict):
-        return [f"document {index}: expected an object, got {type(document).__name__}"]
+        return [not_an_object(document, index)]
     where = f"document {index} {_short(document.get('title'))}"
-    problems = [] if _is_text(document.get("title")) else [f"{where}: title: expected text"]
+    problems = [] if is_text(document.get("title")) else [f"{where}: title: expected text"]
     # entities and labels refer to sentences, so nothing below can be checked without them
     sents, entities = document.get("sents"), document.get("vertexSet")
     if not (isinstance(sents, list) and sents and all(_is_sentence(sent) for sent in sents)):
@@ -133,7 +107,7 @@ def find_problems(document: Any, index: int, rel2id: Mapping[str, int] | None = 
         f"{where}: sents[{i}][{j}]: {_short(word)} is half a character (a lone surrogate)"
         for i, sent in enumerate(sents)
         for j, word in enumerate(sent)
-        if not _is_text(word)
+        if not is_text(word)
     ]
     if not isinstance(entities, list):
         return [*problems, f"{where}: vertexSet: expected a list of entities, got {type(entities).__name__}"]
@@ -155,6 +129,12 @@ def find_problems(document: Any, index: int, rel2id: Mapping[str, int] | None = 
     return problems
 
 
+def not_an_object(value: Any, index: int) -> str:
+    """Return the problem of a document that is not a JSON object."""
+    reason = value.reason if isinstance(value, Broken) else f"expected an object, got {type(value).__name__}"
+    return f"document {index}: {reason}"
+
+
 def _short(value: Any) -> str:
     """Return a value as text for a message, at most LONGEST characters of it."""
     try:
@@ -168,7 +148,7 @@ def _is_sentence(sent: Any) -> bool:
     return isinstance(sent, list) and len(sent) > 0 and all(isinstance(word, str) for word in sent)
 
 
-def _is_text(value: Any) -> bool:
+def is_text(value: Any) -> bool:
     """Return whether this is text that can be written and tokenised: JSON can spell half a surrogate pair."""
     try:
         return isinstance(value, str) and value.encode() is not None
@@ -183,7 +163,7 @@ def _is_index(value: Any, n: int) -> bool:
 def _mention_problem(mention: Any, sents: Sequence[Sequence[str]]) -> str:
     if not isinstance(mention, dict):
         return f"expected an object, got {type(mention).__name__}"
-    if not _is_text(mention.get("name")):
+    if not is_text(mention.get("name")):
         return f"name: expected text, got {_short(mention.get('name'))}"
     sent_id, pos = mention.get("sent_id"), mention.get("pos")
     if not _is_index(sent_id, len(sents)):
@@ -204,7 +184,7 @@ def _label_problem(label: Any, n_entities: int, n_sents: int, rel2id: Mapping[st
             return f"{name}: expected an entity from 0 to {n_entities - 1}, got {_short(entity)}"
     if head == tail:
         return f"h and t are the same entity {head}"
-    if rel2id is None and not _is_text(relation):
+    if rel2id is None and not is_text(relation):
         return f"r: expected a relation id, got {_short(relation)}"
     if rel2id is not None and (not isinstance(relation, str) or rel2id.get(relation, 0) == 0):
         return f"r: {_short(relation)} is not a relation of rel2id.json"

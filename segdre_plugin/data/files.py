@@ -48,7 +48,7 @@ def write(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
 
 
 def check_output(option: str, path: Path, sources: Iterable[Path] = (), *, folder: bool = False) -> None:
-    """Refuse, before any work, an output that could not be written at its end.
+    """Refuse, before any work, an output that could not be written in the end.
 
     Args:
         option: the option that names it, for messages.
@@ -62,20 +62,13 @@ def check_output(option: str, path: Path, sources: Iterable[Path] = (), *, folde
     if not path.absolute().parent.is_dir():
         raise SegDREError(f"{option} {path}: no folder {path.parent}", "create it first")
     if path.resolve() in {source.resolve() for source in sources}:
-        raise SegDREError(f"{option} {path} is one of the files that are read", "use another path")
+        raise SegDREError(f"{option} {path} is one of the files that are read", "pass another path")
     if path.exists() and path.is_dir() != folder:
-        raise SegDREError(f"{option} {path} is not a {'folder' if folder else 'file'}", "use another path")
+        raise SegDREError(f"{option} {path} is not a {'folder' if folder else 'file'}", "pass another path")
 
 
 def read_json(path: Path, what: str) -> Any:
-    """Read JSON.
-
-    Args:
-        path: the file.
-        what: a noun for the contents, for messages.
-
-    Returns:
-        The decoded value.
+    """Return the value of a JSON file; ``what`` names its contents in messages.
 
     Raises:
         SegDREError: if it is missing or not JSON.
@@ -89,13 +82,7 @@ def read_json(path: Path, what: str) -> Any:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read arrays from npz.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The arrays by name.
+    """Return the arrays of an npz file by name.
 
     Raises:
         SegDREError: if it is missing or not a whole file of numeric arrays.
@@ -110,14 +97,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_weights(path: Path, what: str) -> dict[str, torch.Tensor]:
-    """Read a state dict onto the CPU.
-
-    Args:
-        path: the file.
-        what: a noun for the contents, for messages.
-
-    Returns:
-        The state dict.
+    """Return the state dict of a file, on the CPU; ``what`` names it in messages.
 
     Raises:
         SegDREError: if it is missing or not a file of tensors.

@@ -17,18 +17,12 @@ from segdre_plugin.vocabulary import Document, entities, labels
 
 @dataclass
 class Split:
-    """One split of the data.
-
-    Attributes:
-        name: train, dev or test.
-        path: its file.
-        documents: DocRED documents, checked.
-        features: the backbone's features, one a document; empty until the backbone's reader has run.
-    """
+    """One split of the data: train, dev or test, with its file and its checked documents."""
 
     name: str
     path: Path
     documents: Sequence[Document]
+    # the backbone's, one a document; empty until the backbone's reader has run
     features: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -38,15 +32,12 @@ class Split:
 
 
 def load_splits(paths: Mapping[str, Path], rel2id: Mapping[str, int], skip_unusable: bool) -> dict[str, Split]:
-    """Read and check the splits.
+    """Return the splits by name, checked.
 
     Args:
         paths: train, dev or test -> file.
         rel2id: relation id -> class.
         skip_unusable: accept documents without a pair of entities.
-
-    Returns:
-        Name -> split.
 
     Raises:
         SegDREError: if a file has problems, documents without a pair, or lacks the labels that it needs.
@@ -70,15 +61,10 @@ def load_splits(paths: Mapping[str, Path], rel2id: Mapping[str, int], skip_unusa
 
 
 def check_sentences(splits: Mapping[str, Split], most: int, argument: str) -> None:
-    """Refuse documents with more sentences than the model predicts evidence for.
-
-    Args:
-        splits: name -> split.
-        most: the largest number of sentences in a document.
-        argument: the script's argument that sets it, for messages.
+    """Refuse documents with more than ``most`` sentences; ``argument`` is the script's name of that limit.
 
     Raises:
-        SegDREError: listing all such documents.
+        SegDREError: listing all documents with more sentences than the model predicts evidence for.
     """
     counts = [len(document["sents"]) for split in splits.values() for document in split.documents]
     raise_all(
@@ -94,14 +80,11 @@ def check_sentences(splits: Mapping[str, Split], most: int, argument: str) -> No
 
 
 def load_rel2id(path: Path, num_class: int) -> dict[str, int]:
-    """Read the relations and check that they fit the model.
+    """Return relation id -> class from DocRED's ``rel2id.json``.
 
     Args:
-        path: DocRED's ``rel2id.json``.
+        path: the file.
         num_class: number of classes of the model, NA included.
-
-    Returns:
-        Relation id -> class.
 
     Raises:
         SegDREError: if the file is missing, or its classes are not 0 (NA) to ``num_class - 1``.
@@ -118,11 +101,7 @@ def load_rel2id(path: Path, num_class: int) -> dict[str, int]:
 
 
 def load_relation_names(candidates: Sequence[Path], rel2id: Mapping[str, int]) -> tuple[Path, dict[str, str]]:
-    """Read the relations' names from the first file that exists.
-
-    Args:
-        candidates: paths of rel_info.json, by falling precedence.
-        rel2id: the relations that need a name.
+    """Read the names of all relations in ``rel2id`` from the first of several rel_info.json that exists.
 
     Returns:
         The file's path, and relation id -> name.
@@ -140,17 +119,10 @@ def load_relation_names(candidates: Sequence[Path], rel2id: Mapping[str, int]) -
 
 
 def read_relation_names(path: Path, relations: Iterable[str]) -> dict[str, str]:
-    """Read the relations' names from one file.
-
-    Args:
-        path: rel_info.json.
-        relations: ids of those that need a name.
-
-    Returns:
-        Relation id -> name.
+    """Return relation id -> name from a rel_info.json.
 
     Raises:
-        SegDREError: if it cannot be read, or lacks a relation.
+        SegDREError: if it cannot be read, or lacks one of ``relations``.
     """
     names = read_json(path, "relation names")
     if not isinstance(names, dict):
@@ -166,16 +138,9 @@ def fingerprints(splits: Mapping[str, Split], rel2id: Path) -> dict[str, str]:
 
 
 def readable(split: Split, folder: Path) -> Path:
-    """Return a file of the split that the backbones' readers can read.
+    """Return a file that the backbones' readers can read: the split's own, or a copy in ``folder`` with missing fields.
 
     They index ``label["evidence"]`` and loop over ``labels``; both may be missing in legal data.
-
-    Args:
-        split: a split; only its path and documents are used.
-        folder: an existing folder for the copy, if one is needed.
-
-    Returns:
-        The split's own file, or a copy of it with the missing fields.
     """
     complete = all(
         document.get("labels", ()) is not None and all(label.get("evidence") is not None for label in labels(document))

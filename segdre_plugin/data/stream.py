@@ -26,11 +26,7 @@ _DEPTH = {"start_array": 1, "start_map": 1, "end_array": -1, "end_map": -1}
 
 @dataclass(frozen=True)
 class Broken:
-    """Stands for a line that is not JSON.
-
-    Attributes:
-        reason: what is wrong with it.
-    """
+    """A line that is not JSON, and what is wrong with it."""
 
     reason: str
 
@@ -43,7 +39,7 @@ def read_values(path: Path, what: str = "documents") -> Iterator[Any]:
         what: a noun for the values, for messages.
 
     Yields:
-        The values in the file's order; a :class:`Broken` for each line that is not JSON.
+        The values in the file's order; a :class:`Broken` in place of each line that is not JSON.
 
     Raises:
         SegDREError: if the file cannot be read, is empty, or is a list that breaks off or is not JSON.
@@ -53,7 +49,7 @@ def read_values(path: Path, what: str = "documents") -> Iterator[Any]:
             first = _first(file)
             if not first:
                 raise SegDREError(f"{what}: {path} is empty", "use a JSON list, or one JSON object a line")
-            yield from _elements(file, path, what) if first == b"[" else _lines(file)
+            yield from _elements(file, path, what) if first == b"[" else map(_decode, filter(bytes.strip, file))
     except OSError as error:
         raise SegDREError(f"{what}: cannot read {path}: {error.strerror}", "check the path") from None
 
@@ -74,10 +70,6 @@ def _first(file: IO[bytes]) -> bytes:
     return character
 
 
-def _lines(file: IO[bytes]) -> Iterator[Any]:
-    return (_decode(line) for line in file if line.strip())
-
-
 def _decode(line: bytes) -> Any:
     try:
         return json.loads(line.decode())
@@ -90,17 +82,9 @@ def _decode(line: bytes) -> Any:
 
 
 def _elements(file: IO[bytes], path: Path, what: str) -> Iterator[Any]:
-    """Decode a list element by element.
+    """Yield the elements of a list as they are decoded.
 
     ``ijson.items`` would do, but it keeps the path to each value: memory grows with the square of the depth.
-
-    Args:
-        file: open at the list.
-        path: its path, for messages.
-        what: a noun for the elements, for messages.
-
-    Yields:
-        The elements.
 
     Raises:
         SegDREError: at the first syntax error, or at an element that is nested too deeply.

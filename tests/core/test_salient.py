@@ -54,7 +54,7 @@ class TestGold:
         ("doc", "message"),
         [
             ({"title": "A", "labels": []}, "vertexSet"),
-            (document([1], [(0, 1, "p")], title="B"), "'B'.*beyond its 1 entities"),
+            (document([1], [(0, 1, "p")], title="B"), "'B', label 0: no pair .*has 1 entities"),
             ({**document([1], []), "labels": [{"h": 0, "t": 0}]}, "lacks"),
         ],
     )

@@ -10,8 +10,9 @@ import pytest
 
 from segdre_plugin.data.synthetic import vocabulary as words
 from segdre_plugin.data.synthetic.corpus import RELATIONS, generate, rel2id, write_corpus
-from segdre_plugin.data.synthetic.facts import closure, two_hop_triples
+from segdre_plugin.data.synthetic.facts import closure, derived
 from segdre_plugin.errors import SegDREError
+from segdre_plugin.vocabulary import Triple
 
 SIZES = {
     "default": {},
@@ -26,7 +27,13 @@ def documents():
 
 
 def triples(document):
-    return {(label["h"], label["r"], label["t"]) for label in document["labels"]}
+    return {Triple(label["h"], label["r"], label["t"]) for label in document["labels"]}
+
+
+def two_hop_triples(document):
+    """Return the labels that follow from two others."""
+    known = triples(document)
+    return {fact for fact, _ in derived(known)} & known
 
 
 def check(document):
@@ -147,7 +154,8 @@ def test_names_of_test_documents_are_mostly_new(documents):
 
 def test_closure():
     album, band, town, country, label = range(5)
-    facts = {(album, "P175", band), (band, "P740", town), (town, "P17", country), (band, "P264", label)}
+    stated = [(album, "P175", band), (band, "P740", town), (town, "P17", country), (band, "P264", label)]
+    facts = {Triple(*fact) for fact in stated}
     known = closure(facts)
     assert {fact for fact, proof in known.items() if proof is None} == facts
     assert set(known) - facts == {(band, "P495", country), (album, "P495", country), (album, "P264", label)}

@@ -3,10 +3,11 @@
 import copy
 import json
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from segdre_plugin.data.convert import text_problems
-from segdre_plugin.data.documents import check
+from segdre_plugin.data.documents import check, find_problems
 from segdre_plugin.data.stream import read_values
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "malformed.md"
@@ -127,7 +128,9 @@ def validated(lines, last=0):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "documents.jsonl"
         path.write_bytes(b"\n" * lines.startswith(b"[") + b'{"skip": 0}\n' * lines.startswith(b"[") + lines)
-        ((message,),) = [problems for _, problems in list(check(read_values(path), REL2ID))[-1:]]
+        ((message,),) = [
+            problems for _, problems in list(check(read_values(path), partial(find_problems, rel2id=REL2ID)))[-1:]
+        ]
     return message
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from segdre_plugin.analysis.study.studies import STUDIES
+from segdre_plugin.analysis.study.rows import STUDIES
 
 
 def add_arguments(command: ArgumentParser) -> None:

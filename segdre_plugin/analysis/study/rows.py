@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 OWN = "own"  # the salient entities that the run itself predicted
 SOURCES = ("base", "dense", "sparse")
+STUDIES = ("ablations", "selection", "alpha", "injection", "seeds", "diagnosis")  # names; studies.py has the studies
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from segdre_plugin.analysis.study.rows import STUDIES as NAMES
 from segdre_plugin.analysis.study.rows import Column, Line, Reading, Row, Study, Training
 from segdre_plugin.stages.strategies import get_strategy, strategy_names
 
@@ -272,11 +273,4 @@ DIAGNOSIS = Study(
     ),
 )
 
-STUDIES = {
-    "ablations": ABLATIONS,
-    "selection": SELECTION,
-    "alpha": ALPHA,
-    "injection": INJECTION,
-    "seeds": SEEDS,
-    "diagnosis": DIAGNOSIS,
-}
+STUDIES = dict(zip(NAMES, (ABLATIONS, SELECTION, ALPHA, INJECTION, SEEDS, DIAGNOSIS), strict=True))

@@ -8,11 +8,12 @@ by two hops (album by a band, band from a country) are labels too, with the evid
 from __future__ import annotations
 
 import json
-import os
 import random
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
+from segdre_plugin.data.files import write
 from segdre_plugin.data.synthetic import vocabulary as words
 from segdre_plugin.data.synthetic.facts import Entity, Statement, World, build_world, closure
 from segdre_plugin.data.synthetic.vocabulary import RELATIONS
@@ -43,10 +44,10 @@ def generate(
         entities: fewest and most entities a document.
 
     Returns:
-        Documents in DocRED's JSON, with labels and evidence; no title stands twice.
+        Documents in DocRED's JSON, with labels and evidence; no title occurs twice.
 
     Raises:
-        SegDREError: if a size makes no sense.
+        SegDREError: if a size is out of range.
     """
     for name, (low, high), least in (("sentences", sentences, 2), ("entities", entities, 4)):
         if not least <= low <= high:
@@ -70,17 +71,12 @@ def write_corpus(
 ) -> None:
     """Write a corpus in DocRED's layout: train_annotated.json, dev.json, test.json, rel2id.json, rel_info.json.
 
-    Args:
-        folder: created if it does not exist; files of these names are replaced.
-        train: number of training documents.
-        dev: number of development documents.
-        test: number of test documents.
-        seed: see :func:`generate`.
-        **sizes: ``sentences`` and ``entities``, see :func:`generate`.
+    The folder is created if it does not exist, and files of these names are replaced. ``train``, ``dev`` and ``test``
+    are numbers of documents; ``seed``, ``sentences`` and ``entities`` are those of :func:`generate`.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    documents = generate(train + dev + test, seed, **sizes)  # all at once: no title stands in two splits
+    documents = generate(train + dev + test, seed, **sizes)  # all at once: no title occurs in two splits
     contents: dict[str, Any] = {
         "train_annotated.json": documents[:train],
         "dev.json": documents[train : train + dev],
@@ -89,9 +85,7 @@ def write_corpus(
         "rel_info.json": RELATIONS,
     }
     for name, content in contents.items():
-        temporary = folder / f".{name}.{os.getpid()}.tmp"
-        temporary.write_text(json.dumps(content), encoding="utf-8")
-        temporary.replace(folder / name)
+        write(folder / name, methodcaller("write", json.dumps(content).encode()))
 
 
 class _Writer:

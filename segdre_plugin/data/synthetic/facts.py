@@ -3,40 +3,28 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from segdre_plugin.data.synthetic import vocabulary as words
-from segdre_plugin.vocabulary import Document, Triple, labels
+from segdre_plugin.vocabulary import Triple
 
 
 @dataclass
 class Entity:
-    """An invented entity.
+    """An invented entity; names are lists of words."""
 
-    Attributes:
-        kind: "person", "town", ...
-        name: its full name, in words.
-        short: other names, used once the full one has been read.
-    """
-
-    kind: str
+    kind: str  # "person", "town", ...
     name: list[str]
-    short: list[list[str]]
+    short: list[list[str]]  # other names, used once the full one has been read
 
 
 @dataclass
 class Statement:
-    """One thing to say: a fact, or (relation "idle") something that is none.
+    """One thing to say: a fact, or (relation "idle") something that is not a fact."""
 
-    Attributes:
-        relation: relation id, "idle", or "alone" for a sentence about the tail only.
-        heads: entities, more than one where one sentence states the fact for all of them.
-        tail: an entity.
-    """
-
-    relation: str
-    heads: list[int]
+    relation: str  # relation id, "idle", or "alone" for a sentence about the tail only
+    heads: list[int]  # entities, more than one where one sentence states the fact for all of them
     tail: int
 
 
@@ -56,10 +44,7 @@ class World:
 
 
 def closure(facts: Iterable[Triple]) -> dict[Triple, tuple[Triple, Triple] | None]:
-    """Add what follows from the facts by the rules, until nothing new follows.
-
-    Args:
-        facts: the stated facts.
+    """Add what follows from the stated facts by the rules, until nothing new follows.
 
     Returns:
         Every fact with the two facts from which it follows; None for the stated ones.
@@ -67,47 +52,30 @@ def closure(facts: Iterable[Triple]) -> dict[Triple, tuple[Triple, Triple] | Non
     known: dict[Triple, tuple[Triple, Triple] | None] = dict.fromkeys(sorted(facts))
     while True:
         new: dict[Triple, tuple[Triple, Triple] | None] = {}
-        for first, second, result in words.RULES:
-            for one in known:
-                for two in known:
-                    if not _chained(one, first, two, second) or one.head == two.tail:
-                        continue
-                    fact = Triple(one.head, result, two.tail)
-                    if fact not in known:
-                        new.setdefault(fact, (one, two))
+        for fact, proof in derived(known):
+            if fact not in known and fact.head != fact.tail:
+                new.setdefault(fact, proof)
         if not new:
             return known
         known.update(new)
 
 
-def _chained(one: Triple, first: str, two: Triple, second: str) -> bool:
-    """Return whether (a, first, b) and (b, second, c) are these two facts."""
-    return one.relation == first and two.relation == second and one.tail == two.head
-
-
-def two_hop_triples(document: Document) -> set[Triple]:
-    """Return the labels of a generated document that follow from two others and are not stated themselves."""
-    known = {Triple(label["h"], label["r"], label["t"]) for label in labels(document)}
-    derived = {
-        Triple(one.head, result, two.tail)
-        for first, second, result in words.RULES
-        for one in known
-        for two in known
-        if _chained(one, first, two, second)
-    }
-    return derived & known
+def derived(facts: Collection[Triple]) -> Iterator[tuple[Triple, tuple[Triple, Triple]]]:
+    """Yield what a rule derives from two of the facts, and these two; a fact may come up again."""
+    for first, second, result in words.RULES:
+        for one in facts:
+            for two in facts:
+                if one.relation == first and two.relation == second and one.tail == two.head:
+                    yield Triple(one.head, result, two.tail), (one, two)
 
 
 def build_world(rng: random.Random, kind: str, n_entities: int) -> World:
-    """Invent what a document tells.
+    """Return what a document tells, without a contradiction.
 
     Args:
         rng: source of randomness.
         kind: kind of the topic: "band", "company" or "town".
         n_entities: number of entities to aim at.
-
-    Returns:
-        Entities and statements, without a contradiction.
     """
     world = World()
     world.entities.append(invent(rng, kind, world.used_words))
@@ -156,16 +124,7 @@ def _try(rng: random.Random, world: World, move: words.Move) -> None:
 
 
 def invent(rng: random.Random, kind: str, used_words: set[str]) -> Entity:
-    """Invent an entity whose name shares no invented word with ``used_words``; its words are added there.
-
-    Args:
-        rng: source of randomness.
-        kind: "person", "town", ...
-        used_words: invented words of the document so far.
-
-    Returns:
-        The entity.
-    """
+    """Return a new entity whose name shares no invented word with ``used_words``; its words are added there."""
     main = _word(rng, used_words)
     entity_type = words.TYPES[kind]
     if entity_type == "PER":

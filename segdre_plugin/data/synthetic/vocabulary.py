@@ -90,15 +90,10 @@ _FROM = ("{h} comes from {t} .", "{h} , from {t} , is widely known .", "Like man
 
 
 class Wording(NamedTuple):
-    """How a fact of one relation between two kinds is said.
+    """How a fact of one relation between two kinds is said: templates."""
 
-    Attributes:
-        clear: templates that name the relation by themselves.
-        shared: templates that other relations use too; only said of the topic, whose kind the text tells.
-    """
-
-    clear: tuple[str, ...]
-    shared: tuple[str, ...] = ()
+    clear: tuple[str, ...]  # they name the relation by themselves
+    shared: tuple[str, ...] = ()  # other relations use them too; only said of the topic, whose kind the text tells
 
 
 WORDINGS: dict[tuple[str, str, str], Wording] = {
