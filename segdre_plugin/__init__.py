@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from segdre_plugin.seg import launch
     from segdre_plugin.stages.branches import Verbaliser, gold_dense_triples
     from segdre_plugin.stages.config import SegConfig
-    from segdre_plugin.stages.prepare import Prepared, prepare_features
+    from segdre_plugin.stages.prepare import StageFeatures, prepare_features
     from segdre_plugin.stages.wrap import unwrap_model, wrap_collate, wrap_model
 
 __version__ = "0.1.0"
@@ -28,7 +28,7 @@ _MODULES = {
     "AutoModel": "backbones.clones.compat",  # transformers' own, with what the clones expect of old versions
     "AutoTokenizer": "backbones.clones.compat",
     "Backbone": "backbones.backbone",
-    "Prepared": "stages.prepare",
+    "StageFeatures": "stages.prepare",
     "SegConfig": "stages.config",
     "SegDREError": "errors",
     "SegPipeline": "prediction.pipeline",
@@ -46,10 +46,10 @@ __all__ = [
     "AutoModel",
     "AutoTokenizer",
     "Backbone",
-    "Prepared",
     "SegConfig",
     "SegDREError",
     "SegPipeline",
+    "StageFeatures",
     "Verbaliser",
     "gold_dense_triples",
     "gold_salient",

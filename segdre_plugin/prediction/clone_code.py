@@ -30,7 +30,7 @@ MODULES = {"model": "DocREModel", "prepro": "read_docred", "utils": "collate_fn"
 
 
 @dataclass(frozen=True)
-class Parts:
+class BackboneCode:
     """What a backbone's code gives to prediction.
 
     Attributes:
@@ -48,9 +48,9 @@ class Parts:
     collate: Callable[..., Any]
 
 
-def load_parts(
+def load_backbone_code(
     adapter: str, clone: Path | None, rel2id: Mapping[str, int], modules: Mapping[str, str] | None = None
-) -> Parts:
+) -> BackboneCode:
     """Get a backbone's code.
 
     Args:
@@ -60,7 +60,7 @@ def load_parts(
         modules: file -> git blob hash of the modules that the models were trained with; others are refused.
 
     Returns:
-        The parts.
+        The code.
 
     Raises:
         SegDREError: if the adapter is unknown, or the clone is missing, incomplete, changed or
@@ -71,7 +71,7 @@ def load_parts(
         from segdre_plugin.backbones.reference.spec import BACKBONE, SCRIPT
         from segdre_plugin.backbones.reference.train import read_docred
 
-        return Parts(BACKBONE, SCRIPT, ReferenceModel, read_docred, collate_fn)
+        return BackboneCode(BACKBONE, SCRIPT, ReferenceModel, read_docred, collate_fn)
     from segdre_plugin.adapters import BACKBONES, SCRIPTS
 
     if adapter not in BACKBONES:
@@ -82,9 +82,9 @@ def load_parts(
         raise SegDREError(f"this is a model of {adapter}, whose code is needed to run it", get)
     missing = [f"{name}.py, which has {part}" for name, part in MODULES.items() if not (clone / f"{name}.py").is_file()]
     raise_all(missing, f"{clone}: not a clone of {adapter}; missing", get)
-    parts, imported = _import(clone.resolve(), rel2id)
+    found, imported = _import(clone.resolve(), rel2id)
     _compare(clone, {name: known for name, known in (modules or {}).items() if name in imported})
-    return Parts(backbone, SCRIPTS[adapter], parts["DocREModel"], parts["read_docred"], parts["collate_fn"])
+    return BackboneCode(backbone, SCRIPTS[adapter], found["DocREModel"], found["read_docred"], found["collate_fn"])
 
 
 def _import(clone: Path, rel2id: Mapping[str, int]) -> tuple[dict[str, Any], set[str]]:

@@ -13,12 +13,12 @@ from typing import Any
 
 from segdre_plugin.backbones.features import Feature
 from segdre_plugin.data.documents import Document
-from segdre_plugin.prediction.clone_code import Parts
+from segdre_plugin.prediction.clone_code import BackboneCode
 from segdre_plugin.seg.reader import count_tokens
 
 
 @dataclass(frozen=True)
-class Rejected:
+class Rejection:
     """Stands for a document that has no answer.
 
     Attributes:
@@ -29,15 +29,15 @@ class Rejected:
 
 
 def read_features(
-    documents: Sequence[Document], parts: Parts, tokenizer: Any, arguments: Mapping[str, Any]
-) -> list[Feature | Rejected]:
+    documents: Sequence[Document], code: BackboneCode, tokenizer: Any, arguments: Mapping[str, Any]
+) -> list[Feature | Rejection]:
     """Let the backbone's reader make the features of documents.
 
     Labels are left out: they are no input, and they need not be of the bundle's relations.
 
     Args:
         documents: without problems.
-        parts: the backbone's code.
+        code: the backbone's code.
         tokenizer: the encoder's.
         arguments: the reader's, besides file and tokenizer.
 
@@ -45,14 +45,16 @@ def read_features(
         One feature a document, or why there is none.
     """
     try:
-        return list(_read(documents, parts, tokenizer, arguments))
+        return list(_read(documents, code, tokenizer, arguments))
     except Exception as error:  # whatever a document makes foreign code do
         if len(documents) == 1:
-            return [Rejected([_reason(documents[0], tokenizer, arguments, error)])]
-        return [read_features([document], parts, tokenizer, arguments)[0] for document in documents]
+            return [Rejection([_reason(documents[0], tokenizer, arguments, error)])]
+        return [read_features([document], code, tokenizer, arguments)[0] for document in documents]
 
 
-def _read(documents: Sequence[Document], parts: Parts, tokenizer: Any, arguments: Mapping[str, Any]) -> list[Feature]:
+def _read(
+    documents: Sequence[Document], code: BackboneCode, tokenizer: Any, arguments: Mapping[str, Any]
+) -> list[Feature]:
     plain = [
         {
             "title": str(i),  # readers look titles up, and two documents may have the same
@@ -65,7 +67,7 @@ def _read(documents: Sequence[Document], parts: Parts, tokenizer: Any, arguments
         path = Path(folder) / "documents.json"
         path.write_text(json.dumps(plain), encoding="utf-8")
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # their progress bars and counts
-            features: list[Feature] = parts.read(str(path), tokenizer, **arguments)
+            features: list[Feature] = code.read(str(path), tokenizer, **arguments)
     assert [feature["title"] for feature in features] == [document["title"] for document in plain]
     return features
 

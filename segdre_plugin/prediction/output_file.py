@@ -16,7 +16,7 @@ from typing import IO, Any
 from segdre_plugin.data.files import read_json, write, write_json
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.prediction.answers import official_rows
-from segdre_plugin.prediction.features import Rejected
+from segdre_plugin.prediction.features import Rejection
 
 FORMATS = ("jsonl", "official")
 _NUMBER = re.compile(rb'\{"index": (\d+),')
@@ -79,15 +79,15 @@ class Output:
         self.files = self.lines.open("ab"), self.rejected.open("ab")
         return first
 
-    def add(self, index: int, title: Any, result: dict[str, Any] | Rejected) -> None:
+    def add(self, index: int, title: Any, result: dict[str, Any] | Rejection) -> None:
         """Write a document's line."""
         assert self.files is not None
-        if isinstance(result, Rejected):
+        if isinstance(result, Rejection):
             file, line = self.files[1], {"index": index, "title": title, "reasons": result.reasons}
         else:
             file, line = self.files[0], {"index": index} | result
         # surrogates in a rejected title are written as JSON spells them
-        file.write(json.dumps(line, ensure_ascii=isinstance(result, Rejected)).encode() + b"\n")
+        file.write(json.dumps(line, ensure_ascii=isinstance(result, Rejection)).encode() + b"\n")
 
     def flush(self) -> None:
         """Hand what was written to the system, so that a killed process does not lose it."""

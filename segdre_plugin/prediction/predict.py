@@ -15,7 +15,7 @@ from tqdm import tqdm
 from segdre_plugin.data.files import check_output, fingerprint
 from segdre_plugin.data.stream import count_lines, read_values
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.prediction.features import Rejected
+from segdre_plugin.prediction.features import Rejection
 from segdre_plugin.prediction.output_file import Output
 from segdre_plugin.prediction.pipeline import SegPipeline
 from segdre_plugin.seg.bundle import bundle_fingerprint
@@ -106,7 +106,7 @@ def _run(
             for i, (document, result) in enumerate(zip(documents, results, strict=True), start=begin):
                 if i < first:
                     continue
-                if isinstance(result, Rejected):
+                if isinstance(result, Rejection):
                     if not skip:
                         target.flush()
                         raise _stopped(result, target)
@@ -125,7 +125,7 @@ def _run(
     return report
 
 
-def _stopped(result: Rejected, target: Output) -> SegDREError:
+def _stopped(result: Rejection, target: Output) -> SegDREError:
     done = f"; {target.lines} holds what came before" if target.lines.stat().st_size else ""
     return SegDREError(
         "\n  - ".join(["stopped at a document that cannot be predicted" + done, *result.reasons]),

@@ -16,7 +16,7 @@ Branch = tuple[list[int], int]  # token ids, the entity that the branch names
 
 
 @dataclass(frozen=True)
-class Injected:
+class DocumentBranches:
     """The branches of one document.
 
     Attributes:
@@ -47,7 +47,7 @@ class Verbaliser:
         self.config = config or SegConfig()
         self._pieces: dict[str, list[int]] = {}
 
-    def __call__(self, document: Mapping[str, Any], salient: Salient, triples: Sequence[Triple]) -> Injected:
+    def __call__(self, document: Mapping[str, Any], salient: Salient, triples: Sequence[Triple]) -> DocumentBranches:
         """Verbalise the best ``ceil(alpha * len(triples))`` triples of a document.
 
         Args:
@@ -70,7 +70,7 @@ class Verbaliser:
                 break
             branches.append(branch)
             owners.append(owner(salient, triple))
-        return Injected(list(chosen[: len(branches)]), branches, owners, len(chosen) - len(branches))
+        return DocumentBranches(list(chosen[: len(branches)]), branches, owners, len(chosen) - len(branches))
 
     def branch(self, document: Mapping[str, Any], salient: Salient, triple: Triple) -> Branch:
         """Verbalise one dense triple.

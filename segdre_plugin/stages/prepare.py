@@ -19,7 +19,7 @@ from segdre_plugin.stages.branches import Triple, Verbaliser
 
 
 @dataclass(frozen=True)
-class Prepared:
+class StageFeatures:
     """The features of a stage.
 
     Attributes:
@@ -43,7 +43,7 @@ def prepare_features(
     salient: Sequence[Salient] | None = None,
     triples: Sequence[Sequence[Triple]] | None = None,
     verbaliser: Verbaliser | None = None,
-) -> Prepared:
+) -> StageFeatures:
     """Restrict features to the pairs of a wrapped model's stage, and in stage sparse add the branches.
 
     Pairs of an entity without any mention that the encoder sees are left out, and so are documents without a pair.
@@ -108,7 +108,7 @@ def prepare_features(
             )
         chosen.append(made)
         places.append(i)
-    return Prepared(chosen, places, injected, left_out)
+    return StageFeatures(chosen, places, injected, left_out)
 
 
 def stage_pairs(feature: Feature, stage: str, salient: Salient) -> BoolArray:

@@ -18,7 +18,7 @@ from segdre_plugin.salient import Chain, gold_chain
 from segdre_plugin.stages.branches import Verbaliser, gold_dense_triples
 from segdre_plugin.stages.config import STAGES, SegConfig
 from segdre_plugin.stages.margins import Margins
-from segdre_plugin.stages.prepare import Prepared, prepare_features
+from segdre_plugin.stages.prepare import StageFeatures, prepare_features
 from segdre_plugin.stages.scoring import score_counts, score_relations
 from segdre_plugin.stages.strategies import choose_salient
 from segdre_plugin.vocabulary import Triple
@@ -96,7 +96,7 @@ class Stage:
         """Return whether the trained base initialises the stage's model but for its head (section 3.3)."""
         return self.finds_salient
 
-    def prepare(self, split: Split, model: Any, known: ChainResult) -> Prepared:
+    def prepare(self, split: Split, model: Any, known: ChainResult) -> StageFeatures:
         """Make the stage's features of a split.
 
         Args:
@@ -122,7 +122,7 @@ class Stage:
         )
 
     def read(
-        self, model: Any, split: Split, known: ChainResult, prepared: Prepared | None = None, **how: Any
+        self, model: Any, split: Split, known: ChainResult, prepared: StageFeatures | None = None, **how: Any
     ) -> ChainResult:
         """Read a split with the stage's model, or choose salient entities where nothing is trained.
 
@@ -224,7 +224,7 @@ def predicted_triples(margins: Margins, n_documents: int, rel2id: Mapping[str, i
     return found
 
 
-def _count(model: Any, prepared: Prepared, collate_fn: Any, **how: Any) -> dict[str, np.ndarray]:
+def _count(model: Any, prepared: StageFeatures, collate_fn: Any, **how: Any) -> dict[str, np.ndarray]:
     """Return document, pair and expected count of every pair: int [pairs], int [pairs, 2], float [pairs]."""
     counts = score_counts(model, prepared.features, collate_fn, **how)
     pairs = [np.asarray(feature["hts"], dtype=np.int32) for feature in prepared.features]

@@ -25,7 +25,7 @@ from segdre_plugin.zip_head import CountHead, CountLoss
 
 
 @dataclass(frozen=True)
-class Case:
+class SelectionInput:
     """One document to choose for, and what was found of it.
 
     Attributes:
@@ -44,7 +44,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Head:
+class CountHeadSpec:
     """What stage identify trains.
 
     Attributes:
@@ -69,8 +69,8 @@ class Strategy:
     """
 
     name: str
-    choose: Callable[[Case, int], Sequence[int]]
-    head: Head | None = None
+    choose: Callable[[SelectionInput, int], Sequence[int]]
+    head: CountHeadSpec | None = None
     needs_base: bool = False
     needs_gold: bool = False
 
@@ -164,7 +164,7 @@ def choose_salient(
     counted = _rows(counts["document"], n) if counts is not None else []
     found: list[Chain] = []
     for i, document in enumerate(documents):
-        case = Case(document, seed)
+        case = SelectionInput(document, seed)
         if strategy.needs_base and base is not None:
             case = replace(case, base=base.take(cells[i]))
         if strategy.head and counts is not None:
@@ -209,12 +209,12 @@ def _checked(strategy: Strategy, document: Document, chosen: Sequence[int], k: i
     return chain
 
 
-def by_counts(case: Case, k: int) -> list[int]:
+def by_counts(case: SelectionInput, k: int) -> list[int]:
     """Choose greedily by the counts of the strategy's head (section 3.3, after equation 7)."""
     return select_chain(case.counts, case.pairs, len(case.document["vertexSet"]), k)
 
 
-def _aggregation(case: Case, k: int) -> list[int]:
+def _aggregation(case: SelectionInput, k: int) -> list[int]:
     """Count the relations that the base model predicts."""
     assert case.base is not None
     predicted = case.base.take(case.base.margin > 0)
@@ -222,34 +222,34 @@ def _aggregation(case: Case, k: int) -> list[int]:
     return select_chain(np.ones(len(pairs)), pairs, len(case.document["vertexSet"]), k)
 
 
-def _max_mention(case: Case, k: int) -> list[int]:
+def _max_mention(case: SelectionInput, k: int) -> list[int]:
     """Take the entities with most mentions; ties go to the lower index."""
     entities = case.document["vertexSet"]
     return sorted(range(len(entities)), key=lambda e: -len(entities[e]))[:k]
 
 
-def _edit_distance(case: Case, k: int) -> list[int]:
+def _edit_distance(case: SelectionInput, k: int) -> list[int]:
     """Take the entities with a name nearest to the title; ties go to more mentions, then to the lower index."""
     entities, title = case.document["vertexSet"], case.document["title"].casefold()
     distance = [min(Levenshtein.distance(m["name"].casefold(), title) for m in mentions) for mentions in entities]
     return sorted(range(len(entities)), key=lambda e: (distance[e], -len(entities[e])))[:k]
 
 
-def _random(case: Case, k: int) -> list[int]:
+def _random(case: SelectionInput, k: int) -> list[int]:
     """Take any; which ones depends on the seed and the document, and not on what was drawn before."""
     n = len(case.document["vertexSet"])
     generator = random.Random(f"{case.seed} {case.document['title']} {case.document['sents']}")
     return generator.sample(range(n), n)[:k]  # so that one more leaves those before it as they are
 
 
-def _gold(case: Case, k: int) -> list[int]:
+def _gold(case: SelectionInput, k: int) -> list[int]:
     """Take the gold ones: an oracle."""
     return gold_chain(case.document, k)
 
 
 for _strategy in (
-    Strategy("zip", by_counts, head=Head(CountHead, CountLoss)),
-    Strategy("linear", by_counts, head=Head(partial(CountHead, outputs=1), SquaredCountLoss)),
+    Strategy("zip", by_counts, head=CountHeadSpec(CountHead, CountLoss)),
+    Strategy("linear", by_counts, head=CountHeadSpec(partial(CountHead, outputs=1), SquaredCountLoss)),
     Strategy("aggregation", _aggregation, needs_base=True),
     Strategy("max-mention", _max_mention),
     Strategy("edit-distance", _edit_distance),
