@@ -51,16 +51,13 @@ class BackboneCode:
 def load_backbone_code(
     adapter: str, clone: Path | None, rel2id: Mapping[str, int], modules: Mapping[str, str] | None = None
 ) -> BackboneCode:
-    """Get a backbone's code.
+    """Return a backbone's code.
 
     Args:
         adapter: the backbone's name; the reference model needs no clone.
         clone: the folder of its clone.
         rel2id: the relations, which clones read when they are imported.
         modules: file -> git blob hash of the modules that the models were trained with; others are refused.
-
-    Returns:
-        The code.
 
     Raises:
         SegDREError: if the adapter is unknown, or the clone is missing, incomplete, changed or
@@ -114,15 +111,7 @@ def _import(clone: Path, rel2id: Mapping[str, int]) -> tuple[dict[str, Any], set
 
 @contextmanager
 def isolated(clone: Path, rel2id: Mapping[str, int]) -> Iterator[None]:
-    """Make a clone's modules importable while the context lasts.
-
-    Args:
-        clone: its folder, absolute.
-        rel2id: the relations; they lie in ``meta/rel2id.json`` of the working directory meanwhile.
-
-    Yields:
-        Nothing.
-    """
+    """Make a clone's modules importable inside the context, where ``meta/rel2id.json`` holds ``rel2id``."""
     hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if (clone / f"{name}.py").is_file()}
     path, cwd, bytecode = list(sys.path), Path.cwd(), sys.dont_write_bytecode
     ujson = "ujson" in sys.modules or importlib.util.find_spec("ujson") is not None

@@ -31,18 +31,10 @@ class Rejection:
 def read_features(
     documents: Sequence[Document], code: BackboneCode, tokenizer: Any, arguments: Mapping[str, Any]
 ) -> list[Feature | Rejection]:
-    """Let the backbone's reader make the features of documents.
+    """Return one feature a document from the backbone's reader, or why there is none.
 
-    Labels are left out: they are no input, and they need not be of the bundle's relations.
-
-    Args:
-        documents: without problems.
-        code: the backbone's code.
-        tokenizer: the encoder's.
-        arguments: the reader's, besides file and tokenizer.
-
-    Returns:
-        One feature a document, or why there is none.
+    Labels are left out: they are no input, and they need not be of the bundle's relations. ``arguments`` are those of
+    the reader besides file and tokenizer.
     """
     try:
         return list(_read(documents, code, tokenizer, arguments))

@@ -22,13 +22,7 @@ LOCAL = {"local_files_only": True, "trust_remote_code": False}  # nothing is dow
 
 
 def load_encoder(folder: Path) -> tuple[Any, Any]:
-    """Load the encoder's configuration and the tokenizer; no weights, which are in the stages'.
-
-    Args:
-        folder: the bundle's folder of the encoder.
-
-    Returns:
-        Configuration and tokenizer.
+    """Return the encoder's configuration and the tokenizer; no weights, which are in the stages'.
 
     Raises:
         SegDREError: if it is damaged, or wants code of its own.
@@ -46,19 +40,7 @@ def load_encoder(folder: Path) -> tuple[Any, Any]:
 def build_model(
     code: BackboneCode, config: Any, tokenizer: Any, description: Description, stage: str, state: State
 ) -> Any:
-    """Make a stage's model, weights still to be loaded.
-
-    Args:
-        code: the backbone's code.
-        config: the model's configuration, for this model alone.
-        tokenizer: the encoder's.
-        description: what the bundle says.
-        stage: the stage.
-        state: its weights; they say whether the encoder has a pooler.
-
-    Returns:
-        The wrapped model.
-    """
+    """Return a stage's wrapped model, its weights still to be loaded; they say whether the encoder has a pooler."""
     prefix = f"{code.backbone.encoder}.pooler."
     pooler = {} if any(name.startswith(prefix) for name in state) else {"add_pooling_layer": False}
     with torch.random.fork_rng(devices=[]):  # it draws weights that are replaced at once

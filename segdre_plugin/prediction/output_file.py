@@ -115,10 +115,6 @@ class Output:
 def repair(lines: Path, rejected: Path) -> int:
     """Cut two files of lines off behind the documents 0, 1, 2, ... that they hold together without a gap.
 
-    Args:
-        lines: answers, by rising number.
-        rejected: rejected documents, by rising number.
-
     Returns:
         How many documents they hold now.
     """

@@ -68,16 +68,13 @@ class SegPipeline:
         device: str | torch.device | None = None,
         code: BackboneCode | None = None,
     ) -> SegPipeline:
-        """Load a bundle.
+        """Return the pipeline of a bundle.
 
         Args:
             path: its folder.
             backbone_dir: a clone of the backbone; the reference model needs none.
             device: where to compute; None takes a GPU if there is one.
             code: the code of a backbone of your own, in place of a clone.
-
-        Returns:
-            The pipeline.
 
         Raises:
             SegDREError: if the bundle is damaged, or the clone is missing or not the right one.
@@ -106,11 +103,7 @@ class SegPipeline:
         return cls(description, models, tokenizer, code, read_encoder(folder), where)
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Write a bundle; one that is there already is replaced.
-
-        Args:
-            path: its folder.
-        """
+        """Write a bundle into a folder; one that already exists is replaced."""
 
         def write_encoder(folder: Path) -> None:
             for name, content in self.encoder_files.items():

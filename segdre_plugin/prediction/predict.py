@@ -134,16 +134,7 @@ def _stopped(result: Rejection, target: Output) -> SegDREError:
 
 
 def _windows(source: Path, begin: int, size: int) -> Iterator[tuple[list[Any], SegDREError | None]]:
-    """Read a file window by window.
-
-    Args:
-        source: the file.
-        begin: the first document that is wanted.
-        size: documents of a window.
-
-    Yields:
-        Documents, and the error that ends the file behind them, if one does.
-    """
+    """Yield a file's documents from ``begin`` on, ``size`` at a time, with the error that ends the file if one does."""
     values = islice(read_values(source), begin, None)
     while True:
         window: list[Any] = []

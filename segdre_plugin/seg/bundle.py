@@ -130,9 +130,6 @@ def write_bundle(
 def check_target(folder: Path) -> None:
     """Refuse to write a bundle over something else.
 
-    Args:
-        folder: where it is to go.
-
     Raises:
         SegDREError: if the folder is there and is no bundle.
     """
@@ -153,13 +150,7 @@ def _separate(state: State) -> dict[str, torch.Tensor]:
 
 
 def read_bundle(folder: Path) -> Description:
-    """Read and check what a bundle says; weights are read later, by :func:`read_stage`.
-
-    Args:
-        folder: the bundle.
-
-    Returns:
-        The description.
+    """Return what a bundle says, checked; weights are read later, by :func:`read_stage`.
 
     Raises:
         SegDREError: if it is no bundle, of a later format, or files are missing or have another size.
@@ -187,13 +178,7 @@ def read_bundle(folder: Path) -> Description:
 
 
 def bundle_fingerprint(folder: Path) -> str:
-    """Return a hash of all that a bundle holds: that of its list of files and their hashes.
-
-    Args:
-        folder: the bundle.
-
-    Returns:
-        SHA-256.
+    """Return the SHA-256 of all that a bundle holds: that of its list of files and their hashes.
 
     Raises:
         SegDREError: if it is no bundle.
@@ -215,14 +200,7 @@ def read_encoder(folder: Path) -> dict[str, bytes]:
 
 
 def read_stage(folder: Path, stage: str) -> dict[str, torch.Tensor]:
-    """Read the weights of a stage.
-
-    Args:
-        folder: the bundle.
-        stage: its name.
-
-    Returns:
-        The state dict, on the CPU.
+    """Return the weights of a stage, on the CPU.
 
     Raises:
         SegDREError: if the file is broken.
@@ -235,18 +213,7 @@ def read_stage(folder: Path, stage: str) -> dict[str, torch.Tensor]:
 
 
 def bundle_run(run: Path, output: Path) -> Path:
-    """Make a bundle of a finished ``--seg`` run.
-
-    Args:
-        run: its folder.
-        output: the bundle's folder.
-
-    Returns:
-        The bundle's folder.
-
-    Raises:
-        SegDREError: if the run is not finished.
-    """
+    """Make a bundle of a finished ``--seg`` run (others are refused) and return its folder."""
     folder = RunFolder(run)
     folder.require_finished()
     model, base = read_model(folder.stage("base")), folder.settings("base")

@@ -20,10 +20,6 @@ MODEL = "model.json"  # how the model is constructed and how features are read
 def load_all(model: nn.Module, path: Path) -> None:
     """Load a checkpoint into a model.
 
-    Args:
-        model: the model.
-        path: the checkpoint.
-
     Raises:
         SegDREError: if it is missing, broken, or of another model.
     """
@@ -35,12 +31,7 @@ def load_all(model: nn.Module, path: Path) -> None:
 
 
 def load_shared(model: nn.Module, path: Path, classifier: str) -> None:
-    """Load the base's checkpoint into the model of stage identify, all but its count head (section 3.3).
-
-    Args:
-        model: the model.
-        path: the base's checkpoint.
-        classifier: the attribute that holds the count head.
+    """Load the base's checkpoint into identify's model, all but its count head, the ``classifier`` (section 3.3).
 
     Raises:
         SegDREError: if it is missing, broken, or of another model.
@@ -69,13 +60,7 @@ def keep_model(folder: Path, model: Any, tokenizer: Any, backbone: Backbone, rea
 
 
 def read_model(folder: Path) -> dict[str, Any]:
-    """Read what :func:`keep_model` wrote.
-
-    Args:
-        folder: the stage's folder.
-
-    Returns:
-        repository, arguments (of the model's constructor) and reading.
+    """Return what :func:`keep_model` wrote: repository, arguments (of the model's constructor) and reading.
 
     Raises:
         SegDREError: if it is missing.

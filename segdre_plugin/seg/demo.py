@@ -66,11 +66,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def prepare_corpus(corpus: Path, sizes: dict[str, int]) -> None:
-    """Write the embedded corpus, or find that it is there already.
-
-    Args:
-        corpus: its folder.
-        sizes: documents of train, dev and test, and the seed.
+    """Write the embedded corpus of the ``sizes`` of train, dev and test and the seed, unless it already exists.
 
     Raises:
         SegDREError: if there is another one.

@@ -183,10 +183,7 @@ class EvaluationRun(ScriptRun):
         return tuned
 
     def _load_isf(self) -> dict[str, Any]:
-        """Return what was tuned on dev.
-
-        Returns:
-            tau and the thresholds.
+        """Return what was tuned on dev: tau and the thresholds.
 
         Raises:
             SegDREError: if that is not there, or is of other stages.

@@ -21,13 +21,6 @@ def fuse(
 ) -> dict[str, Any]:
     """Fuse the stages of a run; write ``result.json`` and ``metrics.json`` and print the table.
 
-    Args:
-        folder: the run's folder, all stages done.
-        splits: the data.
-        rel2id: the relations.
-        options: grid, objective, and how salient entities are chosen.
-        seed: the run's, for strategies that choose by chance.
-
     Returns:
         The metrics, as written.
 

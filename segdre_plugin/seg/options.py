@@ -143,9 +143,6 @@ def build_parser() -> argparse.ArgumentParser:
 def parse(arguments: Sequence[str]) -> tuple[Options, list[str]]:
     """Take our options out of a command line.
 
-    Args:
-        arguments: the command line.
-
     Returns:
         Our options, and the arguments that are left for the backbone's own parser.
 

@@ -105,16 +105,7 @@ class ScriptRun:
 
     @contextmanager
     def loaded(self, model: Any, config: SegConfig, stage: str) -> Iterator[Any]:
-        """Make the script's model that of a finished stage, with its checkpoint, while the context lasts.
-
-        Args:
-            model: the script's model, not wrapped.
-            config: the settings of the run.
-            stage: the stage.
-
-        Yields:
-            The model.
-        """
+        """Turn the script's unwrapped model into that of a finished stage, with its checkpoint, inside the context."""
         # no loss is computed: one of the user's own need not be registered
         plain = replace(config, loss=UPSTREAM)
         wrap_model(model, stage=stage, adapter=self.backbone, config=plain, **self.options.speed)
@@ -134,11 +125,6 @@ class ScriptRun:
 
 def peek(names: MutableMapping[str, Any], main: Callable[[], Any], script: Script) -> tuple[Namespace, frozenset[str]]:
     """Parse the command line with the script's own parser, and stop its ``main()`` there.
-
-    Args:
-        names: the globals of the script.
-        main: its ``main``.
-        script: what it looks like.
 
     Returns:
         The arguments, and the names of those that the command line has.

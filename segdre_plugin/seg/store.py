@@ -62,10 +62,6 @@ class Store:
     def check(self, stage: str, settings: Mapping[str, Any]) -> None:
         """Refuse a finished stage that was made with other settings.
 
-        Args:
-            stage: its name.
-            settings: those of this run.
-
         Raises:
             SegDREError: with all the settings that differ.
         """
@@ -97,10 +93,6 @@ class Store:
     @contextmanager
     def building(self, stage: str, settings: Mapping[str, Any]) -> Iterator[Path]:
         """Make a stage's folder: it appears whole when the context ends, and not at all if it fails.
-
-        Args:
-            stage: its name.
-            settings: what it is made with.
 
         Yields:
             A folder to write into.

@@ -126,10 +126,6 @@ class TrainingRun(ScriptRun):
     def require(self, stage: str, before: tuple[str, ...]) -> None:
         """Refuse to go on with a stage (or to fuse) before others are done.
 
-        Args:
-            stage: what is to be run.
-            before: the stages that it needs.
-
         Raises:
             SegDREError: with those that are missing.
         """
@@ -230,9 +226,6 @@ class TrainingRun(ScriptRun):
 
     def given_weights(self) -> Path:
         """Return the checkpoint that ``--load_path`` names.
-
-        Returns:
-            The file.
 
         Raises:
             SegDREError: if it is missing.

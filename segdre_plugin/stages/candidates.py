@@ -61,11 +61,6 @@ def average(first: Margins, second: Margins, n_entities: int) -> Margins:
     A model's table holds the top classes of a pair only. A cell that it lacks gets its lowest margin of the pair, which
     is the most that it can be.
 
-    Args:
-        first: one model's margins.
-        second: the other's.
-        n_entities: more than any entity's index.
-
     Returns:
         The cells of either, with the mean of both margins; -inf where a model has no cell of the pair.
     """
@@ -101,13 +96,6 @@ def fusible(tables: Mapping[str, Margins], n_entities: int, fusion: str) -> dict
 def join(base: Margins, dense: Margins, sparse: Margins, salient: Sequence[Salient], n_entities: int) -> Candidates:
     """Put the margins of three models side by side.
 
-    Args:
-        base: margins of all pairs.
-        dense: margins of the pairs that involve a salient entity.
-        sparse: margins of the others.
-        salient: each document's salient entity, or entities.
-        n_entities: more than any entity's index.
-
     Returns:
         The union of their cells; evidence is the base model's where it scored the pair, else the stage's.
     """
@@ -136,13 +124,7 @@ def count_entities(split: Split) -> int:
 def gold_flags(
     cells: Margins, split: Split, rel2id: Mapping[str, int], train: Sequence[Document]
 ) -> tuple[BoolArray, BoolArray, int]:
-    """Compare cells with the gold.
-
-    Args:
-        cells: candidates.
-        split: their split.
-        rel2id: the relations.
-        train: train documents, whose facts Ign-F1 leaves out.
+    """Compare cells with the gold; ``train`` are documents whose facts Ign-F1 leaves out.
 
     Returns:
         Which cells are gold, which of them are facts of the train documents, and how many gold triples there are.

@@ -56,11 +56,7 @@ def settings_of(owner: Any) -> dict[str, Setting]:
 
 
 def check_settings(owner: Any, prefix: str = "") -> None:
-    """Check the values of an instance's settings; None is legal for an optional one.
-
-    Args:
-        owner: the instance of a dataclass.
-        prefix: of the names in messages: ``--seg-`` for options of the command line.
+    """Check the settings of an instance; None is legal for an optional one, ``prefix`` begins names in messages.
 
     Raises:
         SegDREError: if a value is not legal.

@@ -30,15 +30,7 @@ Prediction = tuple[int, int, Sequence[int]]  # head, tail, evidence sentences
 
 
 def pseudo_features(features: Sequence[Feature], predicted: Margins) -> tuple[list[Feature], list[int]]:
-    """Make the pseudo-documents of a split.
-
-    Args:
-        features: the backbone's features, one a document.
-        predicted: the base model's predictions, with their evidence.
-
-    Returns:
-        The features of the pseudo-documents, and for each the index of its document.
-    """
+    """Return the features of a split's pseudo-documents, and for each the index of its document."""
     by_document: list[list[Prediction]] = [[] for _ in features]
     for d, h, t, evidence in zip(predicted.document, predicted.head, predicted.tail, predicted.evidence, strict=True):
         by_document[d].append((int(h), int(t), np.flatnonzero(evidence).tolist()))
@@ -56,10 +48,6 @@ def pseudo_documents(feature: Feature, predictions: Iterable[Prediction]) -> lis
 
     A group is the evidence of a prediction; where the head or the tail has no mention in it, the sentence of its first
     mention joins. Predictions without evidence make none.
-
-    Args:
-        feature: the backbone's feature of the document, with ``sent_pos``.
-        predictions: head, tail and evidence sentences of each prediction.
 
     Returns:
         Features; ``entity_map`` says which of the document's entities theirs are.
@@ -124,15 +112,7 @@ def _sentence_of(start: int, sentences: list[Span]) -> int:
 
 
 def strongest(cells: Margins, n_entities: int) -> Margins:
-    """Return each cell once, with its largest margin.
-
-    Args:
-        cells: cells, some of them more than once.
-        n_entities: more than any entity's index.
-
-    Returns:
-        The distinct cells, ordered.
-    """
+    """Return each cell once, with its largest margin; cells are ordered."""
     keys = cells.keys(n_entities, 1 + int(cells.relation.max(initial=0)))
     order = np.lexsort((-cells.margin, keys))
     _, first = np.unique(keys[order], return_index=True)
@@ -140,16 +120,7 @@ def strongest(cells: Margins, n_entities: int) -> Margins:
 
 
 def add_margins(document: Margins, pseudo: Margins, n_entities: int) -> Margins:
-    """Add the margins that D and D' gave (eq. 11 without tau).
-
-    Args:
-        document: the base model's margins of D.
-        pseudo: those of the pseudo-documents.
-        n_entities: more than any entity's index.
-
-    Returns:
-        All cells of either, with the sum and with the evidence from D.
-    """
+    """Return all cells with the sum of D's and D''s margins (eq. 11 without tau), and with the evidence from D."""
     cells, (first, second) = align((document, strongest(pseudo, n_entities)), n_entities, PENALTY)
     return replace(cells, margin=first + second)
 

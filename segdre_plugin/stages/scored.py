@@ -82,10 +82,6 @@ class ScoredSplit:
     def rows(self, predictions: list[dict[str, Any]], tau_base_alone: float) -> dict[str, Any]:
         """Evaluate base, dense, sparse and fused.
 
-        Args:
-            predictions: the fused ones.
-            tau_base_alone: see :meth:`search_base`.
-
         Returns:
             The metrics of the base model, with its threshold tuned, too; of each stage, with the base model on the same
             pairs beside it; and of the fused predictions.
@@ -134,19 +130,7 @@ def own_scores(
     rel2id: Mapping[str, int],
     train: Sequence[Document],
 ) -> dict[str, float]:
-    """Evaluate predicted cells against the gold of a stage's own pairs.
-
-    Args:
-        predicted: the predicted cells, all of the stage's pairs.
-        stage: base (all pairs), dense or sparse.
-        split: the split.
-        salient: its salient entities (dense, sparse).
-        rel2id: the relations.
-        train: train documents, for Ign-F1.
-
-    Returns:
-        The metrics; empty if there is no gold on these pairs.
-    """
+    """Return the metrics of predicted cells, all of a stage's own pairs; empty if there is no gold on these pairs."""
     documents: Sequence[Document] = split.documents
     if stage in ("dense", "sparse"):
         assert salient is not None
@@ -158,16 +142,7 @@ def own_scores(
 
 
 def own_gold(documents: Sequence[Document], salient: Sequence[Chain], stage: str) -> list[Document]:
-    """Leave only the gold triples of a stage's own pairs in documents.
-
-    Args:
-        documents: the documents.
-        salient: the salient entities of each.
-        stage: dense or sparse.
-
-    Returns:
-        Copies; all but ``labels`` is shared.
-    """
+    """Return copies of documents with the gold triples of a stage's own pairs alone; all but ``labels`` is shared."""
     return [
         dict(document)
         | {
@@ -208,12 +183,6 @@ def compare_strategies(
 
 def judge(stage: Stage, split: Split, found: ChainResult, train: Sequence[Document]) -> dict[str, float]:
     """Compare what a stage found in a split with the split's gold.
-
-    Args:
-        stage: the stage.
-        split: the split.
-        found: the result of the stage.
-        train: train documents, for Ign-F1.
 
     Returns:
         Saliency and accuracy of stage identify; else the metrics on the stage's own pairs; empty without gold.

@@ -97,16 +97,7 @@ class Stage:
         return self.finds_salient
 
     def prepare(self, split: Split, model: Any, known: ChainResult) -> StageFeatures:
-        """Make the stage's features of a split.
-
-        Args:
-            split: documents and the backbone's features.
-            model: the model, wrapped for this stage.
-            known: what the stages before it found.
-
-        Returns:
-            The features of the stage's own pairs, with branches in stage sparse.
-        """
+        """Return the features of the stage's own pairs in a split, with branches in stage sparse."""
         triples = None
         if self.injects:
             triples = known.triples
@@ -194,16 +185,7 @@ def run_chain(
 
 
 def training_inputs(split: Split, config: SegConfig, seed: int) -> ChainResult:
-    """Return what dense and sparse are trained with: gold salient entities (or the strategy's) and gold triples.
-
-    Args:
-        split: the train split.
-        config: the strategy, and whether training uses it.
-        seed: the run's.
-
-    Returns:
-        Salient entities and dense triples of each document.
-    """
+    """Return what dense and sparse are trained with: gold salient entities (or the strategy's) and gold triples."""
     k = config.salient_k
     if config.train_salient == "same":
         salient = choose_salient(config.strategy, split.documents, k=k, seed=seed)

@@ -86,9 +86,6 @@ _strategies: dict[str, Strategy] = {}
 def register(strategy: Strategy) -> Strategy:
     """Make a strategy known by its name; do it before the options are read.
 
-    Args:
-        strategy: the strategy.
-
     Returns:
         The same.
 
@@ -105,13 +102,7 @@ def register(strategy: Strategy) -> Strategy:
 
 
 def get_strategy(name: str) -> Strategy:
-    """Look a strategy up.
-
-    Args:
-        name: its name.
-
-    Returns:
-        The strategy.
+    """Return the strategy of a name.
 
     Raises:
         SegDREError: if there is none of that name.
@@ -175,12 +166,7 @@ def choose_salient(
 
 
 def check_labels(strategy: Strategy, documents: Sequence[Document], where: str = "") -> None:
-    """Refuse documents without labels if a strategy reads them.
-
-    Args:
-        strategy: the strategy.
-        documents: DocRED documents.
-        where: their file, for the message.
+    """Refuse documents without labels if a strategy reads them; ``where`` is their file, for the message.
 
     Raises:
         SegDREError: with all that have none.

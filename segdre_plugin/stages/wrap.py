@@ -105,9 +105,6 @@ def wrap_model(
 def unwrap_model(model: M) -> M:
     """Undo :func:`wrap_model`: the model is as it was, weights that were trained meanwhile excepted.
 
-    Args:
-        model: a wrapped model.
-
     Returns:
         The same model.
 
@@ -121,10 +118,6 @@ def unwrap_model(model: M) -> M:
 
 def wrap_collate(collate_fn: Callable[[list[dict[str, Any]]], Any], *, adapter: str | Backbone) -> Collate:
     """Wrap a backbone's collate function so that injections reach the model.
-
-    Args:
-        collate_fn: the backbone's collate function.
-        adapter: the backbone's name or spec.
 
     Returns:
         A collate function. A batch of features without injections comes out as the backbone made it. It raises

@@ -112,7 +112,7 @@ FIELDS = {  # file, change, words of the message
     "alpha in words": ("sparse/settings.json", lambda x: x | {"options": {"alpha": "all"}}, "options.alpha: expected"),
     "alpha of 2": ("sparse/settings.json", lambda x: x | {"options": {"alpha": 2}}, "alpha is 2"),
     "link of 1": ("sparse/settings.json", lambda x: x | {"options": {"link": 1}}, "options.link: expected bool, got 1"),
-    "a salient entity": ("identify/salient.json", lambda x: x | {"dev": [3]}, "dev[0]: expected a list of entities"),
+    "a salient entity": ("identify/salient.json", lambda x: x | {"dev": [3]}, "dev[0]: expected list, got 3"),
     "no split": ("identify/salient.json", lambda x: {}, "dev missing"),
     "a score": ("identify/metrics.json", lambda x: x | {"dev": {"accuracy": "1"}}, "dev.accuracy: expected int or"),
     "half a triple": (
