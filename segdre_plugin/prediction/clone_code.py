@@ -31,7 +31,7 @@ MODULES = {"model": "DocREModel", "prepro": "read_docred", "utils": "collate_fn"
 
 @dataclass(frozen=True)
 class BackboneCode:
-    """What a backbone's code gives to prediction.
+    """A backbone's code, as far as prediction needs it.
 
     Attributes:
         backbone: what its model looks like.
@@ -74,7 +74,7 @@ def load_backbone_code(
     if adapter not in BACKBONES:
         raise SegDREError(f"unknown adapter {adapter!r}", f"known adapters: {', '.join(sorted(BACKBONES))}")
     backbone = BACKBONES[adapter]
-    get = f"git clone {backbone.repository}, and give its folder with --clone DIR (in Python: backbone_dir=DIR)"
+    get = f"git clone {backbone.repository}, then pass its folder: --clone DIR (in Python: backbone_dir=DIR)"
     if clone is None:
         raise SegDREError(f"this is a model of {adapter}, whose code is needed to run it", get)
     missing = [f"{name}.py, which has {part}" for name, part in MODULES.items() if not (clone / f"{name}.py").is_file()]
@@ -91,15 +91,11 @@ def _import(clone: Path, rel2id: Mapping[str, int]) -> tuple[dict[str, Any], set
         for name, part in MODULES.items():
             try:
                 module = importlib.import_module(name)
-            except ImportError as error:
-                raise SegDREError(
-                    f"{clone / name}.py cannot be imported: {error}",
-                    f"pip install {error.name}" if error.name else "is the clone whole?",
-                ) from error
             except Exception as error:  # it is foreign code
-                raise SegDREError(
-                    f"{clone / name}.py cannot be imported: {type(error).__name__}: {error}", "is the clone whole?"
-                ) from error
+                missing = error.name if isinstance(error, ImportError) else None
+                what = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+                hint = f"pip install {missing}" if missing else "check that the clone is complete"
+                raise SegDREError(f"{clone / name}.py cannot be imported: {what}", hint) from error
             if hasattr(module, part):
                 found[part] = getattr(module, part)
             else:

@@ -14,7 +14,7 @@ from typing import Any
 from segdre_plugin.backbones.features import Feature
 from segdre_plugin.data.documents import Document
 from segdre_plugin.prediction.clone_code import BackboneCode
-from segdre_plugin.seg.reader import count_tokens
+from segdre_plugin.seg.reader import explain
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ def read_features(
         return list(_read(documents, code, tokenizer, arguments))
     except Exception as error:  # whatever a document makes foreign code do
         if len(documents) == 1:
-            return [Rejection([_reason(documents[0], tokenizer, arguments, error)])]
+            reason = explain(documents[0], tokenizer, arguments, error)
+            return [Rejection([f"the backbone's reader stopped: {reason}"])]
         return [read_features([document], code, tokenizer, arguments)[0] for document in documents]
 
 
@@ -62,11 +63,3 @@ def _read(
             features: list[Feature] = code.read(str(path), tokenizer, **arguments)
     assert [feature["title"] for feature in features] == [document["title"] for document in plain]
     return features
-
-
-def _reason(document: Document, tokenizer: Any, arguments: Mapping[str, Any], error: Exception) -> str:
-    limit = arguments.get("max_seq_length")
-    tokens = count_tokens(document, tokenizer)
-    if limit is not None and tokens >= limit:
-        return f"{tokens} tokens, fewer than {limit} are due: shorten it, or cut it into several documents"
-    return f"the backbone's reader stopped: {type(error).__name__}: {error}"

@@ -135,7 +135,7 @@ class SegPipeline:
             return self([dict(documents)], batch_size)[0]
         answers = self.answer(list(documents), batch_size)
         problems = [line for answer in answers if isinstance(answer, Rejection) for line in answer.reasons]
-        raise_all(problems, "documents that cannot be predicted", "mend or leave them out")
+        raise_all(problems, "documents that cannot be predicted", "correct or remove them")
         return answers
 
     def answer(
@@ -145,7 +145,7 @@ class SegPipeline:
         first: int = 0,
         progress: Callable[[float], Any] | None = None,
     ) -> list[dict[str, Any] | Rejection]:
-        """Predict those documents that can be, and say why others cannot.
+        """Return an answer for each document, or why there is none.
 
         Args:
             documents: anything; documents without problems are predicted.
@@ -153,14 +153,11 @@ class SegPipeline:
             first: the number of the first one, for messages.
             progress: called after each batch of each stage with the share of a document's work times documents.
 
-        Returns:
-            An answer for each, or why there is none.
-
         Raises:
             SegDREError: if ``batch_size`` is below 1.
         """
         if batch_size < 1:
-            raise SegDREError(f"batch_size is {batch_size}", "give 1 or more")
+            raise SegDREError(f"batch_size is {batch_size}", "pass 1 or more")
         self._progress = progress
         results: list[Any] = [None] * len(documents)
         unread = () if self.description.config.strategy.needs_gold else ("labels",)
@@ -197,7 +194,7 @@ class SegPipeline:
         most = self.description.arguments.get(name) if name else None
         if most is None or len(document["sents"]) <= most:
             return []
-        found = f"{len(document['sents'])} sentences, the model has evidence for {most}"
+        found = f"expected at most {most} sentences, got {len(document['sents'])}"
         return [f"document {index} {document['title']!r}: sents: {found}"]
 
     def _predict(self, split: Split, batch_size: int) -> list[dict[str, Any]]:

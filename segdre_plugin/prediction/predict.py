@@ -75,7 +75,7 @@ def predict(
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise SegDREError(f"{output}: another process is writing it", "wait for it, or give another --output") from None
+        raise SegDREError(f"{output}: another process is writing it", "wait for it, or pass another --output") from None
     try:
         first = target.start(resume)
         if first < 0:
@@ -129,7 +129,7 @@ def _stopped(result: Rejection, target: Output) -> SegDREError:
     done = f"; {target.lines} holds what came before" if target.lines.stat().st_size else ""
     return SegDREError(
         "\n  - ".join(["stopped at a document that cannot be predicted" + done, *result.reasons]),
-        "mend it and start anew, or go on without it: --resume --on-error skip",
+        "correct it and start again, or continue without it: --resume --on-error skip",
     )
 
 

@@ -44,15 +44,7 @@ def load_shared(model: nn.Module, path: Path, classifier: str) -> None:
 
 
 def keep_model(folder: Path, model: Any, tokenizer: Any, backbone: Backbone, reading: Mapping[str, Any]) -> None:
-    """Write what is needed to build a model again, its weights excepted: less than a megabyte for BERT.
-
-    Args:
-        folder: a stage's folder.
-        model: the backbone's model.
-        tokenizer: the encoder's.
-        backbone: the model's description.
-        reading: arguments of the backbone's reader besides the file and the tokenizer.
-    """
+    """Write what is needed to build a model again but its weights; ``reading`` are more arguments of the reader."""
     model.config.save_pretrained(folder / ENCODER)  # not the encoder's, which may be a copy without the backbone's
     tokenizer.save_pretrained(folder / ENCODER)
     content = {"repository": backbone.repository, "arguments": _arguments(model), "reading": dict(reading)}

@@ -45,7 +45,7 @@ def prepare(adapter: str = "atlop") -> None:
 
 
 def entry(names: MutableMapping[str, Any], adapter: str | Backbone, script: Script | None = None) -> Callable[[], None]:
-    """Make the ``main`` that the patched script calls.
+    """Return the ``main`` that the patched script calls.
 
     Without ``--seg`` it is the script's own, on today's libraries; with it, all stages of SegDRE.
 
@@ -53,9 +53,6 @@ def entry(names: MutableMapping[str, Any], adapter: str | Backbone, script: Scri
         names: the script's globals, its own ``main`` among them.
         adapter: the backbone's name, or the spec of one of your own.
         script: what its script looks like; None takes the one of that name.
-
-    Returns:
-        The new ``main``.
     """
     from segdre_plugin.adapters import SCRIPTS
     from segdre_plugin.seg.evaluation_run import EvaluationRun
@@ -97,12 +94,12 @@ def load_script(path: Path, arguments: list[str]) -> Callable[[], None]:
     """Return what :func:`entry` made of a script's ``main``; its command line becomes ``arguments``, ours included.
 
     Raises:
-        SegDREError: if it is not there, or no script of a known backbone.
+        SegDREError: if it is missing, or is not the script of a known backbone.
     """
     from segdre_plugin.backbones.clones.patching import recognise
 
     if not path.is_file():
-        raise SegDREError(f"{path} not found", "give the train script of a clone")
+        raise SegDREError(f"{path} not found", "pass the train script of a clone")
     adapter = recognise(path)
     prepare(adapter)
     sys.argv = [str(path), *arguments]

@@ -34,6 +34,7 @@ from segdre_plugin.data.splits import Split
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.fusion import FUSIONS, GRIDS, FusionResult
 from segdre_plugin.salient import Chain
+from segdre_plugin.seg.options import OBJECTIVES
 from segdre_plugin.stages.artifacts import (
     AGAIN,
     EACH,
@@ -56,7 +57,6 @@ EVALUATIONS = "eval"
 RESULT, RESULT_DEV = "result.json", "result_dev.json"
 SPLITS = ("dev", "test")  # those that a run predicts
 TAUS = ("tau_base", "tau_dense", "tau_sparse")
-OBJECTIVES = ("f1", "ign_f1")
 SCORE_ROWS = ("base", "base_tuned", "dense", "base_on_dense", "sparse", "base_on_sparse", "fused")
 SCORES = ("precision", "recall", "f1", "ign_f1", "intra_f1", "inter_f1")
 
@@ -149,12 +149,8 @@ class RunFolder:
     def settings(self, stage: str) -> dict[str, Any]:
         """Return the settings of a stage.
 
-        Args:
-            stage: base, identify, dense or sparse.
-
-        Returns:
-            ``arguments`` of the train script, hashes of the ``data`` and of the clone's ``modules``, ``options`` of the
-            stage, and more.
+        Among them are ``arguments`` of the train script, hashes of the ``data`` and of the clone's ``modules``, and
+        ``options`` of the stage.
 
         Raises:
             SegDREError: if the file is missing or broken, or lacks one of these.
@@ -253,11 +249,7 @@ class RunFolder:
     ) -> Margins:
         """Return the margins of base, dense or sparse on a split.
 
-        Args:
-            stage: base, dense or sparse.
-            split: dev or test.
-            documents: those of the split; pairs that they do not have are refused.
-            n_classes: number of relations with NA; classes from there on are refused.
+        Pairs that its ``documents`` do not have are refused, and so are classes from ``n_classes`` (NA included) on.
 
         Raises:
             SegDREError: if the file is missing or broken, or does not fit the documents.

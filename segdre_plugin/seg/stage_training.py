@@ -70,7 +70,7 @@ class StageTraining:
         wrap_model(model, stage=stage.name, adapter=run.backbone, config=options.config, **options.speed)
 
         # where the stage starts from
-        if stage.shares_base:
+        if stage.finds_salient:  # the base but for its head (section 3.3)
             assert self.base is not None
             load_shared(model, self.base, run.backbone.classifier)
         elif stage.starts_from_base:

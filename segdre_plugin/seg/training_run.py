@@ -211,14 +211,12 @@ class TrainingRun(ScriptRun):
             train = training_inputs(self.splits["train"], self.options.config, self.args.seed)
         tables = [stage for stage in NEEDS[name] if stage in TRAINED]
         return {"train": train} | {
-            split: ChainResult({stage: self.margins(stage, split) for stage in tables}, salient[split])
+            split: ChainResult(
+                {stage: Margins.load(margins_file(self.store.folder(stage), split)) for stage in tables}, salient[split]
+            )
             for split in self.splits
             if split != "train"
         }
-
-    def margins(self, stage: str, split: str) -> Margins:
-        """Read the margins of a finished stage."""
-        return Margins.load(margins_file(self.store.folder(stage), split))
 
     def checkpoint(self, stage: str) -> Path:
         """Return the best checkpoint of a finished stage."""

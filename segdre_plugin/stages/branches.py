@@ -48,11 +48,7 @@ class Verbaliser:
         self._pieces: dict[str, list[int]] = {}
 
     def __call__(self, document: Mapping[str, Any], salient: Salient, triples: Sequence[Triple]) -> DocumentBranches:
-        """Verbalise the best ``ceil(alpha * len(triples))`` triples of a document, which come best-scored first.
-
-        Returns:
-            The branches, cut off where the next one would exceed the token budget.
-        """
+        """Return the branches of the best ``ceil(alpha * len(triples))`` triples, as far as the budget reaches."""
         share = round(self.config.alpha * len(triples), 9)  # 0.55 of 100 triples is 55, not 55.00000000000001
         chosen = triples[: math.ceil(share)]
         branches: list[Branch] = []

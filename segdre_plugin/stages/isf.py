@@ -44,16 +44,15 @@ def pseudo_features(features: Sequence[Feature], predicted: Margins) -> tuple[li
 
 
 def pseudo_documents(feature: Feature, predictions: Iterable[Prediction]) -> list[Feature]:
-    """Make the pseudo-documents of one document: one for each distinct group of sentences.
+    """Return the pseudo-documents of one document: one for each distinct group of sentences.
 
     A group is the evidence of a prediction; where the head or the tail has no mention in it, the sentence of its first
-    mention joins. Predictions without evidence make none.
-
-    Returns:
-        Features; ``entity_map`` says which of the document's entities theirs are.
+    mention joins. Predictions without evidence make none. ``entity_map`` says which of the document's
+    entities those of a pseudo-document are.
     """
     sentences = _sentences(feature)
-    places = [[_sentence_of(start, sentences) for start, _ in mentions] for mentions in feature["entity_pos"]]
+    starts = [start for start, _ in sentences]
+    places = [[bisect_right(starts, start) - 1 for start, _ in mentions] for mentions in feature["entity_pos"]]
     groups: dict[tuple[int, ...], None] = {}  # an ordered set
     for head, tail, evidence in predictions:
         group = {sentence for sentence in evidence if sentence < len(sentences)}
@@ -106,11 +105,6 @@ def _sentences(feature: Feature) -> list[Span]:
     return [(min(start, n), min(end, n)) for start, end in feature["sent_pos"]]
 
 
-def _sentence_of(start: int, sentences: list[Span]) -> int:
-    """Say in which sentence a token is."""
-    return bisect_right([first for first, _ in sentences], start) - 1
-
-
 def strongest(cells: Margins, n_entities: int) -> Margins:
     """Return each cell once, with its largest margin; cells are ordered."""
     keys = cells.keys(n_entities, 1 + int(cells.relation.max(initial=0)))
@@ -126,15 +120,14 @@ def add_margins(document: Margins, pseudo: Margins, n_entities: int) -> Margins:
 
 
 def best_cut(sums: ArrayLike, gold: ArrayLike, n_gold: int) -> float:
-    """Find the tau for which ``sums > tau`` has the best F1 of all cuts.
+    """Return the tau for which ``sums > tau`` has the best F1 of all cuts.
+
+    It is midway between the two sums that it separates; of equally good cuts it is the one nearest to 0.
 
     Args:
         sums: margins of D plus margins of D', [N].
         gold: whether the cell is a gold triple, [N] bool.
         n_gold: all gold triples.
-
-    Returns:
-        tau, midway between the two sums that it separates; of equally good cuts the one nearest to 0.
 
     Raises:
         SegDREError: if there is no gold, or no cell.

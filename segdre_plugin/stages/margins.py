@@ -18,7 +18,7 @@ from segdre_plugin.data.files import read_arrays, write_arrays
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.vocabulary import BoolArray, FloatArray, IntArray
 
-KINDS = {"i": "indices from 0", "ii": "pairs of indices from 0", "f": "finite floating-point numbers"}
+KINDS = {"i": "indices from 0", "ii": "pairs of indices from 0", "f": "finite floating-point numbers or -inf"}
 CELL = ("document", "head", "tail", "relation")  # what says which cell it is
 
 
@@ -92,7 +92,7 @@ def check_arrays(path: Path, arrays: Mapping[str, np.ndarray], kinds: Mapping[st
     Args:
         path: the file, for messages.
         arrays: name -> array.
-        kinds: name -> ``i`` for indices from 0, ``ii`` for pairs of them [n, 2], ``f`` for finite numbers.
+        kinds: name -> ``i`` for indices from 0, ``ii`` for pairs of them [n, 2], ``f`` for finite numbers or -inf.
 
     Raises:
         SegDREError: if a column is missing, or has another length or kind.
@@ -110,7 +110,7 @@ def check_arrays(path: Path, arrays: Mapping[str, np.ndarray], kinds: Mapping[st
         if array.dtype.kind != kind[0] or array.shape[1:] != ((2,) if kind == "ii" else ()):
             shape = list(array.shape)
             raise SegDREError(f"{path}: {name}: expected {KINDS[kind]}, got {array.dtype} {shape}", hint)
-        if array.size and not (np.isfinite(array).all() if kind == "f" else array.min() >= 0):
+        if array.size and not ((array < np.inf).all() if kind == "f" else array.min() >= 0):
             raise SegDREError(f"{path}: {name}: expected {KINDS[kind]}, got other numbers", hint)
 
 
@@ -152,12 +152,7 @@ def top_margins(
 
 
 def official(cells: Margins, documents: Sequence[Mapping[str, Any]], id2rel: Mapping[int, str]) -> list[dict[str, Any]]:
-    """Write cells as predictions in DocRED's official format.
-
-    Returns:
-        Dictionaries with title, h_idx, t_idx and r, in the order of documents, heads, tails and relations; and with
-        evidence (sentences) if the backbone predicts any.
-    """
+    """Return cells in DocRED's official format, ordered by document, head, tail and relation, evidence included."""
     cells = cells.take(np.lexsort((cells.relation, cells.tail, cells.head, cells.document)))
     columns = (getattr(cells, name).tolist() for name in CELL)
     rows: list[dict[str, Any]] = [

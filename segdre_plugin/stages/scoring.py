@@ -84,7 +84,7 @@ def outputs(
 def score_relations(
     model: nn.Module, features: Sequence[Feature], documents: Sequence[int], collate_fn: Any, **how: Any
 ) -> Margins:
-    """Return the margins of all pairs of ``features``.
+    """Return the margins of the top ``model.num_labels`` classes of each pair, with its evidence if there is any.
 
     Args:
         model: a wrapped model of stage base, dense or sparse.
@@ -92,10 +92,6 @@ def score_relations(
         documents: for each feature, the index of its document.
         collate_fn: a wrapped collate function.
         how: batch_size, device, label and progress of :func:`outputs`.
-
-    Returns:
-        The margins of the top ``model.num_labels`` classes of each pair, document by document, with its evidence if the
-        model predicts any.
     """
     backbone = wrap_state(model).backbone
     parts = []

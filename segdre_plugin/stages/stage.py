@@ -68,7 +68,7 @@ class Stage:
 
     @property
     def finds_salient(self) -> bool:
-        """Return whether the stage chooses salient entities, and gives no margins (section 3.3)."""
+        """Return whether the stage chooses salient entities, and has no margins (section 3.3)."""
         return self.name == "identify"
 
     @property
@@ -91,11 +91,6 @@ class Stage:
         """Return whether all weights of the trained base initialise the stage's model."""
         return self.config.start == "base" and self.name in ("dense", "sparse")
 
-    @property
-    def shares_base(self) -> bool:
-        """Return whether the trained base initialises the stage's model but for its head (section 3.3)."""
-        return self.finds_salient
-
     def prepare(self, split: Split, model: Any, known: ChainResult) -> StageFeatures:
         """Return the features of the stage's own pairs in a split, with branches in stage sparse."""
         triples = None
@@ -115,7 +110,7 @@ class Stage:
     def read(
         self, model: Any, split: Split, known: ChainResult, prepared: StageFeatures | None = None, **how: Any
     ) -> ChainResult:
-        """Read a split with the stage's model, or choose salient entities where nothing is trained.
+        """Return what was known of a split and what the stage finds, with its model or, without one, by its strategy.
 
         Args:
             model: the model, wrapped for this stage; not used where the stage has none.
@@ -124,9 +119,6 @@ class Stage:
             prepared: what :meth:`prepare` made of it before; None makes it now.
             how: collate_fn (wrapped), batch_size, device, label and progress of
                 :func:`segdre_plugin.stages.scoring.outputs`.
-
-        Returns:
-            What was known, and what this stage found.
         """
         if not self.has_model:
             return replace(known, salient=self._choose(split, base=known.tables.get("base")))
@@ -160,19 +152,16 @@ def run_chain(
     label: str = "",
     **how: Any,
 ) -> ChainResult:
-    """Let stages read a split, one after the other.
+    """Return what is known of a split after stages have read it, one after the other.
 
     Args:
         stages: in their order.
-        model_for: gives the model of a stage, wrapped for it, for the time of a context; asked only for stages that
+        model_for: stage -> its model, wrapped for it, for the time of a context; asked only for stages that
             have one.
         split: documents and the backbone's features.
         known: what is known of the split before the first of them.
         label: of the progress bars, after the stage's name; empty for no bars.
         how: collate_fn (wrapped), batch_size, device and progress of :func:`segdre_plugin.stages.scoring.outputs`.
-
-    Returns:
-        What is known after the last of them.
     """
     found = known or ChainResult()
     for stage in stages:

@@ -84,17 +84,14 @@ _strategies: dict[str, Strategy] = {}
 
 
 def register(strategy: Strategy) -> Strategy:
-    """Make a strategy known by its name; do it before the options are read.
-
-    Returns:
-        The same.
+    """Return a strategy, now known by its name; do this before the options are read.
 
     Raises:
         SegDREError: if its name is empty or taken, or it wants a head and the base model's margins.
     """
     if not strategy.name or strategy.name in _strategies:
-        known = f"known ones: {', '.join(_strategies)}"
-        raise SegDREError(f"the strategy's name {strategy.name!r} is empty or taken ({known})", "give it another name")
+        hint = f"choose another name than {', '.join(_strategies)}"
+        raise SegDREError(f"the strategy's name {strategy.name!r} is empty or already exists", hint)
     if strategy.head and strategy.needs_base:
         raise SegDREError(f"strategy {strategy.name}: has a head and needs_base", "choose by one of the two")
     _strategies[strategy.name] = strategy
@@ -127,7 +124,7 @@ def choose_salient(
     base: Margins | None = None,
     counts: Mapping[str, NDArray[Any]] | None = None,
 ) -> list[Chain]:
-    """Choose the salient entities of documents.
+    """Return the salient entities of each document; none where it has no pair.
 
     Args:
         strategy: how.
@@ -138,13 +135,10 @@ def choose_salient(
         counts: ``document`` (index), ``pair`` (h, t) and ``count`` of each pair that the strategy's head counted, as
             arrays [n_pairs] and [n_pairs, 2], for strategies with a head.
 
-    Returns:
-        The salient entities of each document; none where it has no pair.
-
     Raises:
-        SegDREError: if the strategy lacks what it needs, or does not give what is due.
+        SegDREError: if the strategy lacks what it needs, or chooses other than 0 to ``k`` different entities.
     """
-    hint = "pass them, or take another strategy"
+    hint = "pass them, or use another strategy"
     if strategy.needs_base and base is None:
         raise SegDREError(f"strategy {strategy.name} needs the margins of the base model", hint)
     if strategy.head and counts is None:
@@ -176,7 +170,7 @@ def check_labels(strategy: Strategy, documents: Sequence[Document], where: str =
         raise_all(
             [f"document {i} {document.get('title')!r}" for i, document in without],
             f"{where}: " * bool(where) + f"strategy {strategy.name} reads labels, and these documents have none",
-            "take another strategy, or leave these documents out",
+            "use another strategy, or leave these documents out",
         )
 
 
@@ -190,8 +184,8 @@ def _checked(strategy: Strategy, document: Document, chosen: Sequence[int], k: i
     n = len(document["vertexSet"])
     chain = as_chain(chosen)
     if len(chain) > k or len(set(chain)) < len(chain) or not all(0 <= entity < n for entity in chain):
-        due = f"at most {k} different ones of its {n} entities are due"
-        raise SegDREError(f"strategy {strategy.name} chose {list(chain)} in {document.get('title')!r}; {due}")
+        expected = f"expected at most {k} different ones of its {n} entities, got {list(chain)}"
+        raise SegDREError(f"strategy {strategy.name}: {document.get('title')!r}: {expected}")
     return chain
 
 
