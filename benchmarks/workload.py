@@ -31,7 +31,7 @@ from segdre_plugin import (
 from segdre_plugin.backbones.clones.compat import AutoModel, AutoTokenizer
 from segdre_plugin.data.splits import load_rel2id
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.prediction.clone_code import Parts, load_parts
+from segdre_plugin.prediction.clone_code import BackboneCode, load_backbone_code
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 UPSTREAM, PLAIN, FAST, BF16 = "upstream", "wrapped, plain", "wrapped, fast", "wrapped, fast, bf16"
@@ -67,7 +67,7 @@ class Workload:
     """Documents and a model.
 
     Attributes:
-        parts: ATLOP's code.
+        code: ATLOP's code.
         model: an unwrapped model, never trained itself.
         features: of the documents, as upstream's reader makes them.
         documents: DocRED documents.
@@ -75,7 +75,7 @@ class Workload:
         device: where to compute.
     """
 
-    parts: Parts
+    code: BackboneCode
     model: Any
     features: list[dict[str, Any]]
     documents: list[dict[str, Any]]
@@ -104,20 +104,20 @@ class Workload:
         if not (data / "train.json").is_file():
             raise SegDREError(f"{data}: no train.json", "pass --data DIR: train.json, rel2id.json and rel_info.json")
         rel2id = load_rel2id(data / "rel2id.json", 97)
-        parts = load_parts("atlop", clone, rel2id)
+        code = load_backbone_code("atlop", clone, rel2id)
         documents = json.loads((data / "train.json").read_text())[:n_documents]
         tokenizer = AutoTokenizer.from_pretrained(str(encoder))
         with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             path = Path(folder) / "documents.json"
             path.write_text(json.dumps(documents))
-            features = parts.read(str(path), tokenizer, max_seq_length=1024)
+            features = code.read(str(path), tokenizer, max_seq_length=1024)
         config = AutoConfig.from_pretrained(str(encoder), num_labels=97)
         config.transformer_type = "bert"
         config.cls_token_id, config.sep_token_id = tokenizer.cls_token_id, tokenizer.sep_token_id
         torch.manual_seed(0)
-        model = parts.model(config, AutoModel.from_pretrained(str(encoder)), num_labels=4)
+        model = code.model(config, AutoModel.from_pretrained(str(encoder)), num_labels=4)
         words = Verbaliser(tokenizer, json.loads((data / "rel_info.json").read_text()))
-        return cls(parts, model, features, documents, words, torch.device(device))
+        return cls(code, model, features, documents, words, torch.device(device))
 
     def side(self, name: str, stage: str) -> Any:
         """Return a model of its own for one side of a comparison: upstream's, or wrapped for a stage."""
@@ -130,7 +130,7 @@ class Workload:
 
     def batches(self, name: str, stage: str, size: int, model: Any) -> Iterator[Any]:
         """Return a side's batches, again and again; upstream has all pairs of the same documents in every stage."""
-        collate, features = self.parts.collate, self.features
+        collate, features = self.code.collate, self.features
         if name != UPSTREAM:
             salient = [gold_salient(document) for document in self.documents]
             triples = [gold_dense_triples(d, e) for d, e in zip(self.documents, salient, strict=True)]

@@ -28,7 +28,7 @@ from segdre_plugin.data.files import read_json
 from segdre_plugin.data.splits import Split
 from segdre_plugin.seg.launch import messages
 from segdre_plugin.stages.branches import gold_dense_triples
-from segdre_plugin.stages.prepare import Prepared, prepare_features, stage_pairs
+from segdre_plugin.stages.prepare import StageFeatures, prepare_features, stage_pairs
 from segdre_plugin.stages.stage import ChainResult, Stage
 
 METRICS = {"f1": "F1", "precision": "P", "recall": "R"}
@@ -44,7 +44,7 @@ class AnswersStage(Stage):
         """Return on whose pairs the stage is judged."""
         return "dense"
 
-    def prepare(self, split: Split, model: Any, known: ChainResult) -> Prepared:
+    def prepare(self, split: Split, model: Any, known: ChainResult) -> StageFeatures:
         """Return the features of sparse pairs, with their branches, dense pairs instead."""
         salient = known.salient
         assert salient is not None

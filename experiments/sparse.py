@@ -38,7 +38,7 @@ from segdre_plugin.seg.store import Store
 from segdre_plugin.seg.training_run import TrainingRun
 from segdre_plugin.stages.branches import Triple
 from segdre_plugin.stages.margins import Margins
-from segdre_plugin.stages.prepare import Prepared
+from segdre_plugin.stages.prepare import StageFeatures
 from segdre_plugin.stages.stage import ChainResult, Stage, predicted_triples
 
 FOLDS = 2
@@ -69,13 +69,13 @@ def cross_fitted(folds: Sequence[Margins], salient: Sequence[Chain], rel2id: Map
 class SampledStage(Stage):
     """The sparse stage with a part of the train pairs without a relation."""
 
-    def prepare(self, split: Split, model: Any, known: ChainResult) -> Prepared:
+    def prepare(self, split: Split, model: Any, known: ChainResult) -> StageFeatures:
         """Leave the others out."""
         made = super().prepare(split, model, known)
         return sample(made, wrap_state(model).backbone, self.seed) if split.name == "train" else made
 
 
-def sample(made: Prepared, backbone: Backbone, seed: int) -> Prepared:
+def sample(made: StageFeatures, backbone: Backbone, seed: int) -> StageFeatures:
     """Leave all pairs with a relation and a share ``KEPT`` of the others."""
     chance = np.random.default_rng(seed)
     features, documents = [], []

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from segdre_plugin.stages.branches import Verbaliser as Verbaliser
     from segdre_plugin.stages.branches import gold_dense_triples as gold_dense_triples
     from segdre_plugin.stages.config import SegConfig as SegConfig
-    from segdre_plugin.stages.prepare import Prepared as Prepared
+    from segdre_plugin.stages.prepare import StageFeatures as StageFeatures
     from segdre_plugin.stages.prepare import prepare_features as prepare_features
     from segdre_plugin.stages.wrap import unwrap_model as unwrap_model
     from segdre_plugin.stages.wrap import wrap_collate as wrap_collate
@@ -33,7 +33,7 @@ _MODULES = {
     "AutoModel": "backbones.clones.compat",  # transformers' own, with what the clones expect of old versions
     "AutoTokenizer": "backbones.clones.compat",
     "Backbone": "backbones.backbone",
-    "Prepared": "stages.prepare",
+    "StageFeatures": "stages.prepare",
     "SegConfig": "stages.config",
     "SegDREError": "errors",
     "SegPipeline": "prediction.pipeline",

@@ -19,7 +19,7 @@ from segdre_plugin.seg.store import Store
 from segdre_plugin.stages.artifacts import read_salient
 from segdre_plugin.stages.branches import gold_dense_triples
 from segdre_plugin.stages.margins import Margins
-from segdre_plugin.stages.prepare import Prepared
+from segdre_plugin.stages.prepare import StageFeatures
 
 script = importer(REPOSITORY / "experiments")
 run_folder = bundles.run_folder
@@ -145,7 +145,7 @@ def test_sampling_keeps_every_pair_with_a_relation(script):
     pairs = [[i, i + 1] for i in range(400)]
     alone = {"hts": pairs[:1], "labels": labels[8:9].tolist()}
     features = [{"hts": pairs, "labels": labels.tolist(), "title": "kept"}, *[alone] * 50]
-    made = sparse.sample(Prepared(features, list(range(3, 54)), [[]], 7), BACKBONES["atlop"], 66)
+    made = sparse.sample(StageFeatures(features, list(range(3, 54)), [[]], 7), BACKBONES["atlop"], 66)
     assert made.features[0]["hts"][:8] == pairs[:8]
     assert 60 < len(made.features[0]["hts"]) - 8 < 140
     assert made.documents[0] == 3

@@ -1,9 +1,9 @@
-"""What a pipeline says of a document.
+"""The answers of a pipeline, one a document.
 
 ====================  ================================================================================================
 ``title``             the document's
 ``salient``           ``entity``, ``name`` and ``count``, the expected number of relations that involve it (eq. 7; None
-                      if the strategy has no count head); None where there is no pair. With ``--seg-salient-k`` above 1
+                      if the strategy has no count head); None where no pair exists. With ``--seg-salient-k`` above 1
                       a list of these, the most salient first
 ``triples``           for each ``h_idx``, ``r``, ``t_idx`` (as in the official format), ``head``, ``relation`` and
                       ``tail`` in words, ``score``, ``source``, and ``evidence`` (sentences) if the backbone has it
@@ -12,7 +12,7 @@
 ====================  ================================================================================================
 
 A triple's ``source`` lists the models whose margin is above their threshold: base, and dense or sparse. Its ``score``
-is the most by which one of them is above, in logits: always positive, comparable within one bundle, no probability.
+is the most by which one of them is above, in logits: always positive, comparable within one bundle, not a probability.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def build_answers(
     injected: Sequence[Sequence[Triple]],
     description: Description,
 ) -> list[dict[str, Any]]:
-    """Fuse margins and write them as answers.
+    """Return one answer a document: its margins fused, and in words.
 
     Args:
         documents: all of them.
@@ -50,9 +50,6 @@ def build_answers(
         counts: document, pair and expected count of each pair of the scored ones; None if nothing counts them.
         injected: for each scored document the injected triples.
         description: thresholds and names.
-
-    Returns:
-        One answer a document.
     """
     triples = _fused(scored, description)
     answers = []

@@ -30,8 +30,8 @@ MODULES = {"model": "DocREModel", "prepro": "read_docred", "utils": "collate_fn"
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What a backbone's code gives to prediction.
+class BackboneCode:
+    """A backbone's code, as far as prediction needs it.
 
     Attributes:
         backbone: what its model looks like.
@@ -48,19 +48,16 @@ class Parts:
     collate: Callable[..., Any]
 
 
-def load_parts(
+def load_backbone_code(
     adapter: str, clone: Path | None, rel2id: Mapping[str, int], modules: Mapping[str, str] | None = None
-) -> Parts:
-    """Get a backbone's code.
+) -> BackboneCode:
+    """Return a backbone's code.
 
     Args:
         adapter: the backbone's name; the reference model needs no clone.
         clone: the folder of its clone.
         rel2id: the relations, which clones read when they are imported.
         modules: file -> git blob hash of the modules that the models were trained with; others are refused.
-
-    Returns:
-        The parts.
 
     Raises:
         SegDREError: if the adapter is unknown, or the clone is missing, incomplete, changed or
@@ -71,20 +68,20 @@ def load_parts(
         from segdre_plugin.backbones.reference.spec import BACKBONE, SCRIPT
         from segdre_plugin.backbones.reference.train import read_docred
 
-        return Parts(BACKBONE, SCRIPT, ReferenceModel, read_docred, collate_fn)
+        return BackboneCode(BACKBONE, SCRIPT, ReferenceModel, read_docred, collate_fn)
     from segdre_plugin.adapters import BACKBONES, SCRIPTS
 
     if adapter not in BACKBONES:
         raise SegDREError(f"unknown adapter {adapter!r}", f"known adapters: {', '.join(sorted(BACKBONES))}")
     backbone = BACKBONES[adapter]
-    get = f"git clone {backbone.repository}, and give its folder with --clone DIR (in Python: backbone_dir=DIR)"
+    get = f"git clone {backbone.repository}, then pass its folder: --clone DIR (in Python: backbone_dir=DIR)"
     if clone is None:
         raise SegDREError(f"this is a model of {adapter}, whose code is needed to run it", get)
     missing = [f"{name}.py, which has {part}" for name, part in MODULES.items() if not (clone / f"{name}.py").is_file()]
     raise_all(missing, f"{clone}: not a clone of {adapter}; missing", get)
-    parts, imported = _import(clone.resolve(), rel2id)
+    found, imported = _import(clone.resolve(), rel2id)
     _compare(clone, {name: known for name, known in (modules or {}).items() if name in imported})
-    return Parts(backbone, SCRIPTS[adapter], parts["DocREModel"], parts["read_docred"], parts["collate_fn"])
+    return BackboneCode(backbone, SCRIPTS[adapter], found["DocREModel"], found["read_docred"], found["collate_fn"])
 
 
 def _import(clone: Path, rel2id: Mapping[str, int]) -> tuple[dict[str, Any], set[str]]:
@@ -94,15 +91,11 @@ def _import(clone: Path, rel2id: Mapping[str, int]) -> tuple[dict[str, Any], set
         for name, part in MODULES.items():
             try:
                 module = importlib.import_module(name)
-            except ImportError as error:
-                raise SegDREError(
-                    f"{clone / name}.py cannot be imported: {error}",
-                    f"pip install {error.name}" if error.name else "is the clone whole?",
-                ) from error
             except Exception as error:  # it is foreign code
-                raise SegDREError(
-                    f"{clone / name}.py cannot be imported: {type(error).__name__}: {error}", "is the clone whole?"
-                ) from error
+                missing = error.name if isinstance(error, ImportError) else None
+                what = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+                hint = f"pip install {missing}" if missing else "check that the clone is complete"
+                raise SegDREError(f"{clone / name}.py cannot be imported: {what}", hint) from error
             if hasattr(module, part):
                 found[part] = getattr(module, part)
             else:
@@ -114,15 +107,7 @@ def _import(clone: Path, rel2id: Mapping[str, int]) -> tuple[dict[str, Any], set
 
 @contextmanager
 def isolated(clone: Path, rel2id: Mapping[str, int]) -> Iterator[None]:
-    """Make a clone's modules importable while the context lasts.
-
-    Args:
-        clone: its folder, absolute.
-        rel2id: the relations; they lie in ``meta/rel2id.json`` of the working directory meanwhile.
-
-    Yields:
-        Nothing.
-    """
+    """Make a clone's modules importable inside the context, where ``meta/rel2id.json`` holds ``rel2id``."""
     hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if (clone / f"{name}.py").is_file()}
     path, cwd, bytecode = list(sys.path), Path.cwd(), sys.dont_write_bytecode
     ujson = "ujson" in sys.modules or importlib.util.find_spec("ujson") is not None

@@ -13,12 +13,12 @@ from typing import Any
 
 from segdre_plugin.backbones.features import Feature
 from segdre_plugin.data.documents import Document
-from segdre_plugin.prediction.clone_code import Parts
-from segdre_plugin.seg.reader import count_tokens
+from segdre_plugin.prediction.clone_code import BackboneCode
+from segdre_plugin.seg.reader import explain
 
 
 @dataclass(frozen=True)
-class Rejected:
+class Rejection:
     """Stands for a document that has no answer.
 
     Attributes:
@@ -29,30 +29,25 @@ class Rejected:
 
 
 def read_features(
-    documents: Sequence[Document], parts: Parts, tokenizer: Any, arguments: Mapping[str, Any]
-) -> list[Feature | Rejected]:
-    """Let the backbone's reader make the features of documents.
+    documents: Sequence[Document], code: BackboneCode, tokenizer: Any, arguments: Mapping[str, Any]
+) -> list[Feature | Rejection]:
+    """Return one feature a document from the backbone's reader, or why there is none.
 
-    Labels are left out: they are no input, and they need not be of the bundle's relations.
-
-    Args:
-        documents: without problems.
-        parts: the backbone's code.
-        tokenizer: the encoder's.
-        arguments: the reader's, besides file and tokenizer.
-
-    Returns:
-        One feature a document, or why there is none.
+    Labels are left out: they are no input, and they need not be of the bundle's relations. ``arguments`` are those of
+    the reader besides file and tokenizer.
     """
     try:
-        return list(_read(documents, parts, tokenizer, arguments))
+        return list(_read(documents, code, tokenizer, arguments))
     except Exception as error:  # whatever a document makes foreign code do
         if len(documents) == 1:
-            return [Rejected([_reason(documents[0], tokenizer, arguments, error)])]
-        return [read_features([document], parts, tokenizer, arguments)[0] for document in documents]
+            reason = explain(documents[0], tokenizer, arguments, error)
+            return [Rejection([f"the backbone's reader stopped: {reason}"])]
+        return [read_features([document], code, tokenizer, arguments)[0] for document in documents]
 
 
-def _read(documents: Sequence[Document], parts: Parts, tokenizer: Any, arguments: Mapping[str, Any]) -> list[Feature]:
+def _read(
+    documents: Sequence[Document], code: BackboneCode, tokenizer: Any, arguments: Mapping[str, Any]
+) -> list[Feature]:
     plain = [
         {
             "title": str(i),  # readers look titles up, and two documents may have the same
@@ -65,14 +60,6 @@ def _read(documents: Sequence[Document], parts: Parts, tokenizer: Any, arguments
         path = Path(folder) / "documents.json"
         path.write_text(json.dumps(plain), encoding="utf-8")
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # their progress bars and counts
-            features: list[Feature] = parts.read(str(path), tokenizer, **arguments)
+            features: list[Feature] = code.read(str(path), tokenizer, **arguments)
     assert [feature["title"] for feature in features] == [document["title"] for document in plain]
     return features
-
-
-def _reason(document: Document, tokenizer: Any, arguments: Mapping[str, Any], error: Exception) -> str:
-    limit = arguments.get("max_seq_length")
-    tokens = count_tokens(document, tokenizer)
-    if limit is not None and tokens >= limit:
-        return f"{tokens} tokens, fewer than {limit} are due: shorten it, or cut it into several documents"
-    return f"the backbone's reader stopped: {type(error).__name__}: {error}"

@@ -14,7 +14,7 @@ from transformers import AutoConfig
 from segdre_plugin.backbones.clones.compat import AutoTokenizer
 from segdre_plugin.backbones.losses import UPSTREAM
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.prediction.clone_code import Parts
+from segdre_plugin.prediction.clone_code import BackboneCode
 from segdre_plugin.seg.bundle import Description, State
 from segdre_plugin.stages.wrap import wrap_model
 
@@ -22,13 +22,7 @@ LOCAL = {"local_files_only": True, "trust_remote_code": False}  # nothing is dow
 
 
 def load_encoder(folder: Path) -> tuple[Any, Any]:
-    """Load the encoder's configuration and the tokenizer; no weights, which are in the stages'.
-
-    Args:
-        folder: the bundle's folder of the encoder.
-
-    Returns:
-        Configuration and tokenizer.
+    """Return the encoder's configuration and the tokenizer; no weights, which are in the stages'.
 
     Raises:
         SegDREError: if it is damaged, or wants code of its own.
@@ -43,26 +37,16 @@ def load_encoder(folder: Path) -> tuple[Any, Any]:
         ) from error
 
 
-def build_model(parts: Parts, config: Any, tokenizer: Any, description: Description, stage: str, state: State) -> Any:
-    """Make a stage's model, weights still to be loaded.
-
-    Args:
-        parts: the backbone's code.
-        config: the model's configuration, for this model alone.
-        tokenizer: the encoder's.
-        description: what the bundle says.
-        stage: the stage.
-        state: its weights; they say whether the encoder has a pooler.
-
-    Returns:
-        The wrapped model.
-    """
-    prefix = f"{parts.backbone.encoder}.pooler."
+def build_model(
+    code: BackboneCode, config: Any, tokenizer: Any, description: Description, stage: str, state: State
+) -> Any:
+    """Return a stage's wrapped model, its weights still to be loaded; they say whether the encoder has a pooler."""
+    prefix = f"{code.backbone.encoder}.pooler."
     pooler = {} if any(name.startswith(prefix) for name in state) else {"add_pooling_layer": False}
     with torch.random.fork_rng(devices=[]):  # it draws weights that are replaced at once
         encoder = transformers.AutoModel.from_config(config, attn_implementation="eager", **pooler)
         given = {"config": config, "model": encoder, "tokenizer": tokenizer} | description.arguments
-        names = inspect.signature(parts.model.__init__).parameters
-        model = parts.model(**{name: value for name, value in given.items() if name in names})
+        names = inspect.signature(code.model.__init__).parameters
+        model = code.model(**{name: value for name, value in given.items() if name in names})
         settings = replace(description.config, loss=UPSTREAM)  # one of the user's own need not be registered here
-        return wrap_model(model, stage=stage, adapter=parts.backbone, config=settings)
+        return wrap_model(model, stage=stage, adapter=code.backbone, config=settings)

@@ -16,7 +16,8 @@ from typing import IO, Any
 from segdre_plugin.data.files import read_json, write, write_json
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.prediction.answers import official_rows
-from segdre_plugin.prediction.features import Rejected
+from segdre_plugin.prediction.features import Rejection
+from segdre_plugin.seg.store import differences
 
 FORMATS = ("jsonl", "official")
 _NUMBER = re.compile(rb'\{"index": (\d+),')
@@ -44,33 +45,25 @@ class Output:
         self.files: tuple[IO[bytes], IO[bytes]] | None = None
 
     def start(self, resume: bool) -> int:
-        """Open the files.
+        """Return the first document still to be predicted, -1 if the output is complete; the files are then open.
 
-        Args:
-            resume: go on where a killed run stopped; starts anew where there was none.
-
-        Returns:
-            The number of the first document that is due; -1 if the output is complete.
+        With ``resume`` it continues where a killed run stopped; where there was none, it starts at the beginning.
 
         Raises:
-            SegDREError: if there is an output that is not to be resumed, or was made from something else.
+            SegDREError: if an output exists and is not to be resumed, or was made from something else.
         """
         there = [path for path in (self.path, self.lines, self.rejected, self.state) if path.exists()]
         if there and not resume:
-            raise SegDREError(f"{there[0]} is there", "go on with --resume, remove it, or give another --output")
+            raise SegDREError(f"{there[0]} already exists", "pass --resume or another --output, or remove it")
         if there and not self.state.exists():
-            raise SegDREError(f"{there[0]} is no output of segdre predict", "remove it, or give another --output")
+            raise SegDREError(f"{there[0]} is not an output of segdre predict", "remove it, or pass another --output")
         first = 0
         if there:
             state = read_json(self.state, "state of the output")
             raise_all(
-                [
-                    f"{name}: {state['source'].get(name)!r} there, {self.source.get(name)!r} now"
-                    for name in sorted(state["source"].keys() | self.source.keys())
-                    if state["source"].get(name) != self.source.get(name)
-                ],
+                differences(state["source"], self.source),
                 f"{self.path} was made from something else",
-                "resume with the same input, bundle and options, or give another --output",
+                "resume with the same input, bundle and options, or pass another --output",
             )
             if state["done"]:
                 return -1
@@ -79,18 +72,18 @@ class Output:
         self.files = self.lines.open("ab"), self.rejected.open("ab")
         return first
 
-    def add(self, index: int, title: Any, result: dict[str, Any] | Rejected) -> None:
+    def add(self, index: int, title: Any, result: dict[str, Any] | Rejection) -> None:
         """Write a document's line."""
         assert self.files is not None
-        if isinstance(result, Rejected):
+        if isinstance(result, Rejection):
             file, line = self.files[1], {"index": index, "title": title, "reasons": result.reasons}
         else:
             file, line = self.files[0], {"index": index} | result
         # surrogates in a rejected title are written as JSON spells them
-        file.write(json.dumps(line, ensure_ascii=isinstance(result, Rejected)).encode() + b"\n")
+        file.write(json.dumps(line, ensure_ascii=isinstance(result, Rejection)).encode() + b"\n")
 
     def flush(self) -> None:
-        """Hand what was written to the system, so that a killed process does not lose it."""
+        """Flush the files, so that a killed process does not lose what was written."""
         assert self.files is not None
         for file in self.files:
             file.flush()
@@ -113,15 +106,7 @@ class Output:
 
 
 def repair(lines: Path, rejected: Path) -> int:
-    """Cut two files of lines off behind the documents 0, 1, 2, ... that they hold together without a gap.
-
-    Args:
-        lines: answers, by rising number.
-        rejected: rejected documents, by rising number.
-
-    Returns:
-        How many documents they hold now.
-    """
+    """Cut two files off behind the documents 0, 1, 2, ... that they hold together, and return how many these are."""
     files = [path for path in (lines, rejected) if path.exists()]
     left = [_numbers(path) for path in files]
     following = [next(part, None) for part in left]
@@ -145,7 +130,7 @@ def repair(lines: Path, rejected: Path) -> int:
 
 
 def _numbers(path: Path) -> Generator[tuple[int, int], None, None]:
-    """Return each whole line's number and the place of its end; stop at a line that is none of ours."""
+    """Return each whole line's number and the place of its end; stop at a line that is not ours."""
     end = 0
     with path.open("rb") as file:
         for line in file:

@@ -19,8 +19,8 @@ from segdre_plugin.data.documents import Document, find_problems
 from segdre_plugin.data.splits import Split
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.prediction.answers import build_answers
-from segdre_plugin.prediction.clone_code import Parts, load_parts
-from segdre_plugin.prediction.features import Rejected, read_features
+from segdre_plugin.prediction.clone_code import BackboneCode, load_backbone_code
+from segdre_plugin.prediction.features import Rejection, read_features
 from segdre_plugin.prediction.models import build_model, load_encoder
 from segdre_plugin.seg.bundle import Description, read_bundle, read_encoder, read_stage, write_bundle
 from segdre_plugin.seg.checkpoints import ENCODER
@@ -39,7 +39,7 @@ class SegPipeline:
         description: what the bundle says.
         models: stage -> wrapped model, in eval mode.
         tokenizer: the encoder's.
-        parts: the backbone's code.
+        code: the backbone's code.
         encoder_files: the encoder's configuration and the tokenizer as files, name -> content.
         device: where the models are.
     """
@@ -49,13 +49,13 @@ class SegPipeline:
         description: Description,
         models: Mapping[str, Any],
         tokenizer: Any,
-        parts: Parts,
+        code: BackboneCode,
         encoder_files: Mapping[str, bytes],
         device: torch.device,
     ) -> None:
-        self.description, self.models, self.tokenizer, self.parts = description, models, tokenizer, parts
+        self.description, self.models, self.tokenizer, self.code = description, models, tokenizer, code
         self.encoder_files, self.device = encoder_files, device
-        self._collate = wrap_collate(parts.collate, adapter=parts.backbone)
+        self._collate = wrap_collate(code.collate, adapter=code.backbone)
         self._progress: Callable[[float], Any] | None = None
         verbaliser = Verbaliser(tokenizer, description.relation_names, description.config)
         self._chain = build_chain(description.config, description.rel2id, verbaliser, description.seed)
@@ -66,18 +66,15 @@ class SegPipeline:
         path: str | Path,
         backbone_dir: str | Path | None = None,
         device: str | torch.device | None = None,
-        parts: Parts | None = None,
+        code: BackboneCode | None = None,
     ) -> SegPipeline:
-        """Load a bundle.
+        """Return the pipeline of a bundle.
 
         Args:
             path: its folder.
             backbone_dir: a clone of the backbone; the reference model needs none.
             device: where to compute; None takes a GPU if there is one.
-            parts: the code of a backbone of your own, in place of a clone.
-
-        Returns:
-            The pipeline.
+            code: the code of a backbone of your own, in place of a clone.
 
         Raises:
             SegDREError: if the bundle is damaged, or the clone is missing or not the right one.
@@ -86,7 +83,7 @@ class SegPipeline:
         description = read_bundle(folder)
         clone = Path(backbone_dir) if backbone_dir is not None else None
         try:
-            parts = parts or load_parts(description.adapter, clone, description.rel2id, description.modules)
+            code = code or load_backbone_code(description.adapter, clone, description.rel2id, description.modules)
         except SegDREError as error:
             raise SegDREError(f"{folder}: {error}") from None
         config, tokenizer = load_encoder(folder / ENCODER)
@@ -94,23 +91,19 @@ class SegPipeline:
         models = {}
         for stage in description.config.models:
             state = read_stage(folder, stage)
-            model = build_model(parts, copy.deepcopy(config), tokenizer, description, stage, state)
+            model = build_model(code, copy.deepcopy(config), tokenizer, description, stage, state)
             try:
                 model.load_state_dict(state)
             except RuntimeError as error:
                 raise SegDREError(
                     f"{folder}: the weights of stage {stage} do not fit: {' '.join(str(error).split())[:300]}",
-                    f"use the clone of {parts.backbone.name} that the models were trained with",
+                    f"use the clone of {code.backbone.name} that the models were trained with",
                 ) from None
             models[stage] = model.to(where).eval()
-        return cls(description, models, tokenizer, parts, read_encoder(folder), where)
+        return cls(description, models, tokenizer, code, read_encoder(folder), where)
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Write a bundle; one that is there already is replaced.
-
-        Args:
-            path: its folder.
-        """
+        """Write a bundle into a folder; one that already exists is replaced."""
 
         def write_encoder(folder: Path) -> None:
             for name, content in self.encoder_files.items():
@@ -141,8 +134,8 @@ class SegPipeline:
         if isinstance(documents, Mapping):
             return self([dict(documents)], batch_size)[0]
         answers = self.answer(list(documents), batch_size)
-        problems = [line for answer in answers if isinstance(answer, Rejected) for line in answer.reasons]
-        raise_all(problems, "documents that cannot be predicted", "mend or leave them out")
+        problems = [line for answer in answers if isinstance(answer, Rejection) for line in answer.reasons]
+        raise_all(problems, "documents that cannot be predicted", "correct or remove them")
         return answers
 
     def answer(
@@ -151,8 +144,8 @@ class SegPipeline:
         batch_size: int = 8,
         first: int = 0,
         progress: Callable[[float], Any] | None = None,
-    ) -> list[dict[str, Any] | Rejected]:
-        """Predict those documents that can be, and say why others cannot.
+    ) -> list[dict[str, Any] | Rejection]:
+        """Return an answer for each document, or why there is none.
 
         Args:
             documents: anything; documents without problems are predicted.
@@ -160,57 +153,54 @@ class SegPipeline:
             first: the number of the first one, for messages.
             progress: called after each batch of each stage with the share of a document's work times documents.
 
-        Returns:
-            An answer for each, or why there is none.
-
         Raises:
             SegDREError: if ``batch_size`` is below 1.
         """
         if batch_size < 1:
-            raise SegDREError(f"batch_size is {batch_size}", "give 1 or more")
+            raise SegDREError(f"batch_size is {batch_size}", "pass 1 or more")
         self._progress = progress
         results: list[Any] = [None] * len(documents)
         unread = () if self.description.config.strategy.needs_gold else ("labels",)
         for i, document in enumerate(documents):
             plain = {k: v for k, v in document.items() if k not in unread} if isinstance(document, dict) else document
             problems = find_problems(plain, first + i) or self._too_many_sentences(document, first + i)
-            results[i] = Rejected(problems) if problems else None
+            results[i] = Rejection(problems) if problems else None
         whole = [i for i, result in enumerate(results) if result is None]
         reading = self.description.reading
-        features = read_features([documents[i] for i in whole], self.parts, self.tokenizer, reading)
+        features = read_features([documents[i] for i in whole], self.code, self.tokenizer, reading)
         readable = []
         for i, feature in zip(whole, features, strict=True):
-            if isinstance(feature, Rejected):
+            if isinstance(feature, Rejection):
                 results[i] = _placed(feature, first + i, documents[i])
             else:
                 readable.append((i, feature))
         split = Split(SPLIT, Path(), [documents[i] for i, _ in readable], [feature for _, feature in readable])
         for (i, _), answer in zip(readable, self._predict_each(split, batch_size), strict=True):
-            results[i] = _placed(answer, first + i, documents[i]) if isinstance(answer, Rejected) else answer
+            results[i] = _placed(answer, first + i, documents[i]) if isinstance(answer, Rejection) else answer
         return results
 
-    def _predict_each(self, split: Split, batch_size: int) -> Sequence[dict[str, Any] | Rejected]:
+    def _predict_each(self, split: Split, batch_size: int) -> Sequence[dict[str, Any] | Rejection]:
         """Predict a split, and document by document if one of them cannot be."""
         try:
             return self._predict(split, batch_size)
         except SegDREError as error:
             if len(split.documents) == 1:
-                return [Rejected([" ".join(str(error).split())])]
+                return [Rejection([" ".join(str(error).split())])]
         singles = zip(split.documents, split.features, strict=True)
         return [self._predict_each(Split(SPLIT, split.path, [d], [f]), batch_size)[0] for d, f in singles]
 
     def _too_many_sentences(self, document: Document, index: int) -> list[str]:
-        name = self.parts.script.max_sentences
+        name = self.code.script.max_sentences
         most = self.description.arguments.get(name) if name else None
         if most is None or len(document["sents"]) <= most:
             return []
-        found = f"{len(document['sents'])} sentences, the model has evidence for {most}"
+        found = f"expected at most {most} sentences, got {len(document['sents'])}"
         return [f"document {index} {document['title']!r}: sents: {found}"]
 
     def _predict(self, split: Split, batch_size: int) -> list[dict[str, Any]]:
         """Run all stages on readable documents."""
         kind = self.models["base"].config.transformer_type
-        seen = [visible_entities(feature, self.parts.backbone, kind) for feature in split.features]
+        seen = [visible_entities(feature, self.code.backbone, kind) for feature in split.features]
         kept = [i for i, visible in enumerate(seen) if sum(visible) > 1]  # backbones fail on documents without a pair
         rest = Split(SPLIT, split.path, [split.documents[i] for i in kept], [split.features[i] for i in kept])
         found = run_chain(
@@ -232,5 +222,5 @@ class SegPipeline:
             self._progress(documents / len(self.models))
 
 
-def _placed(rejected: Rejected, index: int, document: Document) -> Rejected:
-    return Rejected([f"document {index} {document['title']!r}: {reason}" for reason in rejected.reasons])
+def _placed(rejection: Rejection, index: int, document: Document) -> Rejection:
+    return Rejection([f"document {index} {document['title']!r}: {reason}" for reason in rejection.reasons])

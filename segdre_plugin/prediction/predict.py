@@ -15,7 +15,7 @@ from tqdm import tqdm
 from segdre_plugin.data.files import check_output, fingerprint
 from segdre_plugin.data.stream import count_lines, read_values
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.prediction.features import Rejected
+from segdre_plugin.prediction.features import Rejection
 from segdre_plugin.prediction.output_file import Output
 from segdre_plugin.prediction.pipeline import SegPipeline
 from segdre_plugin.seg.bundle import bundle_fingerprint
@@ -75,7 +75,7 @@ def predict(
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise SegDREError(f"{output}: another process is writing it", "wait for it, or give another --output") from None
+        raise SegDREError(f"{output}: another process is writing it", "wait for it, or pass another --output") from None
     try:
         first = target.start(resume)
         if first < 0:
@@ -106,7 +106,7 @@ def _run(
             for i, (document, result) in enumerate(zip(documents, results, strict=True), start=begin):
                 if i < first:
                     continue
-                if isinstance(result, Rejected):
+                if isinstance(result, Rejection):
                     if not skip:
                         target.flush()
                         raise _stopped(result, target)
@@ -125,25 +125,16 @@ def _run(
     return report
 
 
-def _stopped(result: Rejected, target: Output) -> SegDREError:
+def _stopped(result: Rejection, target: Output) -> SegDREError:
     done = f"; {target.lines} holds what came before" if target.lines.stat().st_size else ""
     return SegDREError(
         "\n  - ".join(["stopped at a document that cannot be predicted" + done, *result.reasons]),
-        "mend it and start anew, or go on without it: --resume --on-error skip",
+        "correct it and start again, or continue without it: --resume --on-error skip",
     )
 
 
 def _windows(source: Path, begin: int, size: int) -> Iterator[tuple[list[Any], SegDREError | None]]:
-    """Read a file window by window.
-
-    Args:
-        source: the file.
-        begin: the first document that is wanted.
-        size: documents of a window.
-
-    Yields:
-        Documents, and the error that ends the file behind them, if one does.
-    """
+    """Yield a file's documents from ``begin`` on, ``size`` at a time, with the error that ends the file if one does."""
     values = islice(read_values(source), begin, None)
     while True:
         window: list[Any] = []

@@ -96,7 +96,7 @@ def versions() -> dict[str, str]:
 def write_bundle(
     folder: Path, description: Description, weights: Callable[[str], State], encoder: Callable[[Path], Any]
 ) -> None:
-    """Write a bundle, whole or not at all; a bundle that is there already is replaced.
+    """Write a bundle, whole or not at all; a bundle that already exists is replaced.
 
     Args:
         folder: where it goes.
@@ -130,14 +130,11 @@ def write_bundle(
 def check_target(folder: Path) -> None:
     """Refuse to write a bundle over something else.
 
-    Args:
-        folder: where it is to go.
-
     Raises:
-        SegDREError: if the folder is there and is no bundle.
+        SegDREError: if the folder exists and is not a bundle.
     """
     if folder.exists() and not (folder / DESCRIPTION).is_file():
-        raise SegDREError(f"{folder} is there and is no bundle", "give another folder, or remove it")
+        raise SegDREError(f"{folder} already exists and is not a bundle", "pass another folder, or remove it")
 
 
 def _separate(state: State) -> dict[str, torch.Tensor]:
@@ -153,22 +150,16 @@ def _separate(state: State) -> dict[str, torch.Tensor]:
 
 
 def read_bundle(folder: Path) -> Description:
-    """Read and check what a bundle says; weights are read later, by :func:`read_stage`.
-
-    Args:
-        folder: the bundle.
-
-    Returns:
-        The description.
+    """Return what a bundle says, checked; weights are read later, by :func:`read_stage`.
 
     Raises:
-        SegDREError: if it is no bundle, of a later format, or files are missing or have another size.
+        SegDREError: if it is not a bundle, is of a later format, or files are missing or have another size.
     """
     bundle_fingerprint(folder)
     found = read_json(folder / DESCRIPTION, "bundle")
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         form = found.get("format") if isinstance(found, dict) else None
-        raise SegDREError(f"{folder}: a bundle of format {form!r}, this version reads {FORMAT}", "update segdre-plugin")
+        raise SegDREError(f"{folder}: a bundle of format {form!r}, expected {FORMAT}", "update segdre-plugin")
     try:
         raise_all(
             [
@@ -182,25 +173,19 @@ def read_bundle(folder: Path) -> Description:
         own = {f.name: found[f.name] for f in fields(Description) if f.name not in FILES}
         own["config"], own["thresholds"] = SegConfig(**own["config"]), FusionResult(**own["thresholds"])
     except (KeyError, TypeError, AttributeError) as error:
-        raise SegDREError(f"{folder / DESCRIPTION}: lacks or does not know {error}", "make the bundle again") from None
+        raise SegDREError(f"{folder / DESCRIPTION}: missing or unknown: {error}", "make the bundle again") from None
     return Description(**own, **{name: read_json(folder / file, name) for name, file in FILES.items()})
 
 
 def bundle_fingerprint(folder: Path) -> str:
-    """Return a hash of all that a bundle holds: that of its list of files and their hashes.
-
-    Args:
-        folder: the bundle.
-
-    Returns:
-        SHA-256.
+    """Return the SHA-256 of all that a bundle holds: that of its list of files and their hashes.
 
     Raises:
-        SegDREError: if it is no bundle.
+        SegDREError: if it is not a bundle.
     """
     path = folder / DESCRIPTION
     if not path.is_file():
-        raise SegDREError(f"{folder}: no bundle ({path.name} not found)", "make one: segdre bundle SEG_DIR OUTPUT")
+        raise SegDREError(f"{folder}: not a bundle ({path.name} not found)", "make one: segdre bundle SEG_DIR OUTPUT")
     return fingerprint(path)
 
 
@@ -215,14 +200,7 @@ def read_encoder(folder: Path) -> dict[str, bytes]:
 
 
 def read_stage(folder: Path, stage: str) -> dict[str, torch.Tensor]:
-    """Read the weights of a stage.
-
-    Args:
-        folder: the bundle.
-        stage: its name.
-
-    Returns:
-        The state dict, on the CPU.
+    """Return the weights of a stage, on the CPU.
 
     Raises:
         SegDREError: if the file is broken.
@@ -235,18 +213,7 @@ def read_stage(folder: Path, stage: str) -> dict[str, torch.Tensor]:
 
 
 def bundle_run(run: Path, output: Path) -> Path:
-    """Make a bundle of a finished ``--seg`` run.
-
-    Args:
-        run: its folder.
-        output: the bundle's folder.
-
-    Returns:
-        The bundle's folder.
-
-    Raises:
-        SegDREError: if the run is not finished.
-    """
+    """Make a bundle of a finished ``--seg`` run (others are refused) and return its folder."""
     folder = RunFolder(run)
     folder.require_finished()
     model, base = read_model(folder.stage("base")), folder.settings("base")
@@ -275,7 +242,7 @@ def bundle_run(run: Path, output: Path) -> Path:
 
 
 def offer(run: Path, target: Path | None) -> None:
-    """Make a bundle of a finished run where one is asked for, else say how to make one."""
+    """Make a bundle of a finished run where one is asked for, else print how to make one."""
     if target is None:
         print(f"for new documents: segdre bundle {run} BUNDLE, then segdre predict BUNDLE")
     else:

@@ -20,10 +20,6 @@ MODEL = "model.json"  # how the model is constructed and how features are read
 def load_all(model: nn.Module, path: Path) -> None:
     """Load a checkpoint into a model.
 
-    Args:
-        model: the model.
-        path: the checkpoint.
-
     Raises:
         SegDREError: if it is missing, broken, or of another model.
     """
@@ -35,12 +31,7 @@ def load_all(model: nn.Module, path: Path) -> None:
 
 
 def load_shared(model: nn.Module, path: Path, classifier: str) -> None:
-    """Load the base's checkpoint into the model of stage identify, all but its count head (section 3.3).
-
-    Args:
-        model: the model.
-        path: the base's checkpoint.
-        classifier: the attribute that holds the count head.
+    """Load the base's checkpoint into identify's model, all but its count head, the ``classifier`` (section 3.3).
 
     Raises:
         SegDREError: if it is missing, broken, or of another model.
@@ -53,15 +44,7 @@ def load_shared(model: nn.Module, path: Path, classifier: str) -> None:
 
 
 def keep_model(folder: Path, model: Any, tokenizer: Any, backbone: Backbone, reading: Mapping[str, Any]) -> None:
-    """Write what is needed to build a model again, its weights excepted: less than a megabyte for BERT.
-
-    Args:
-        folder: a stage's folder.
-        model: the backbone's model.
-        tokenizer: the encoder's.
-        backbone: the model's description.
-        reading: arguments of the backbone's reader besides the file and the tokenizer.
-    """
+    """Write what is needed to build a model again but its weights; ``reading`` are more arguments of the reader."""
     model.config.save_pretrained(folder / ENCODER)  # not the encoder's, which may be a copy without the backbone's
     tokenizer.save_pretrained(folder / ENCODER)
     content = {"repository": backbone.repository, "arguments": _arguments(model), "reading": dict(reading)}
@@ -69,13 +52,7 @@ def keep_model(folder: Path, model: Any, tokenizer: Any, backbone: Backbone, rea
 
 
 def read_model(folder: Path) -> dict[str, Any]:
-    """Read what :func:`keep_model` wrote.
-
-    Args:
-        folder: the stage's folder.
-
-    Returns:
-        repository, arguments (of the model's constructor) and reading.
+    """Return what :func:`keep_model` wrote: repository, arguments (of the model's constructor) and reading.
 
     Raises:
         SegDREError: if it is missing.

@@ -20,14 +20,8 @@ from segdre_plugin.stages.branches import entity_name
 def demo(folder: Path, *, train: int, dev: int, test: int, epochs: int, seed: int, options: Sequence[str] = ()) -> None:
     """Generate a corpus, train all stages on it, fuse them, and print the results.
 
-    Args:
-        folder: gets ``corpus/`` and everything that a ``--seg`` run leaves.
-        train: number of training documents.
-        dev: number of development documents.
-        test: number of test documents.
-        epochs: epochs of the base, dense and sparse stages; identify gets half of them.
-        seed: of corpus and training.
-        options: further options of ``--seg``.
+    The folder gets ``corpus/`` and everything that a ``--seg`` run leaves. Base, dense and sparse are trained for
+    ``epochs``, identify for half of them; ``options`` are further ones of ``--seg``.
 
     Raises:
         SegDREError: if a size makes no sense, an option is wrong, or the folder holds another demo.
@@ -66,11 +60,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def prepare_corpus(corpus: Path, sizes: dict[str, int]) -> None:
-    """Write the embedded corpus, or find that it is there already.
-
-    Args:
-        corpus: its folder.
-        sizes: documents of train, dev and test, and the seed.
+    """Write the embedded corpus of the ``sizes`` of train, dev and test and the seed, unless it already exists.
 
     Raises:
         SegDREError: if there is another one.

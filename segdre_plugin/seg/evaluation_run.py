@@ -46,7 +46,7 @@ class EvaluationRun(ScriptRun):
         if not self.args.test_file:
             raise SegDREError(
                 f"--{self.script.trains} and --test_file are both missing",
-                f"train the stages with --{self.script.trains}, or name a file of a finished run's to evaluate",
+                f"train the stages with --{self.script.trains}, or name the file on which to evaluate a finished run",
             )
         if self.args.load_path:
             raise SegDREError(
@@ -183,10 +183,7 @@ class EvaluationRun(ScriptRun):
         return tuned
 
     def _load_isf(self) -> dict[str, Any]:
-        """Return what was tuned on dev.
-
-        Returns:
-            tau and the thresholds.
+        """Return what was tuned on dev: tau and the thresholds.
 
         Raises:
             SegDREError: if that is not there, or is of other stages.

@@ -19,21 +19,7 @@ from segdre_plugin.stages.scored import ScoredSplit
 def fuse(
     folder: RunFolder, splits: Mapping[str, Split], rel2id: Mapping[str, int], options: Options, seed: int = 0
 ) -> dict[str, Any]:
-    """Fuse the stages of a run; write ``result.json`` and ``metrics.json`` and print the table.
-
-    Args:
-        folder: the run's folder, all stages done.
-        splits: the data.
-        rel2id: the relations.
-        options: grid, objective, and how salient entities are chosen.
-        seed: the run's, for strategies that choose by chance.
-
-    Returns:
-        The metrics, as written.
-
-    Raises:
-        SegDREError: if a stage's file is missing or broken.
-    """
+    """Fuse the finished stages of a run; write ``result.json`` and ``metrics.json``, print and return the metrics."""
     identify = folder.stage_metrics("identify")
     thresholds: FusionResult | None = None
     report: dict[str, Any] = {"salient_k": options.config.salient_k}

@@ -24,9 +24,6 @@ from segdre_plugin.stages.wrap import wrap_model
 def prepare(adapter: str = "atlop") -> None:
     """Supply what the script is about to import and today's libraries lack; end with a message if something is missing.
 
-    Args:
-        adapter: the backbone's name.
-
     Raises:
         SegDREError: never out of here: its message is printed, and the process ends.
     """
@@ -48,7 +45,7 @@ def prepare(adapter: str = "atlop") -> None:
 
 
 def entry(names: MutableMapping[str, Any], adapter: str | Backbone, script: Script | None = None) -> Callable[[], None]:
-    """Make the ``main`` that the patched script calls.
+    """Return the ``main`` that the patched script calls.
 
     Without ``--seg`` it is the script's own, on today's libraries; with it, all stages of SegDRE.
 
@@ -56,9 +53,6 @@ def entry(names: MutableMapping[str, Any], adapter: str | Backbone, script: Scri
         names: the script's globals, its own ``main`` among them.
         adapter: the backbone's name, or the spec of one of your own.
         script: what its script looks like; None takes the one of that name.
-
-    Returns:
-        The new ``main``.
     """
     from segdre_plugin.adapters import SCRIPTS
     from segdre_plugin.seg.evaluation_run import EvaluationRun
@@ -92,32 +86,20 @@ def entry(names: MutableMapping[str, Any], adapter: str | Backbone, script: Scri
 
 
 def run_script(path: Path, arguments: list[str]) -> None:
-    """Run a train script that is not patched.
-
-    Args:
-        path: the script.
-        arguments: its command line, options of ours included.
-    """
+    """Run a train script that is not patched; ``arguments`` are its command line, options of ours included."""
     load_script(path, arguments)()
 
 
 def load_script(path: Path, arguments: list[str]) -> Callable[[], None]:
-    """Import a train script, patched or not, and give it its command line.
-
-    Args:
-        path: the script.
-        arguments: its command line, options of ours included.
-
-    Returns:
-        What :func:`entry` made of its ``main``.
+    """Return what :func:`entry` made of a script's ``main``; its command line becomes ``arguments``, ours included.
 
     Raises:
-        SegDREError: if it is not there, or no script of a known backbone.
+        SegDREError: if it is missing, or is not the script of a known backbone.
     """
     from segdre_plugin.backbones.clones.patching import recognise
 
     if not path.is_file():
-        raise SegDREError(f"{path} not found", "give the train script of a clone")
+        raise SegDREError(f"{path} not found", "pass the train script of a clone")
     adapter = recognise(path)
     prepare(adapter)
     sys.argv = [str(path), *arguments]
@@ -134,11 +116,7 @@ def load_script(path: Path, arguments: list[str]) -> Callable[[], None]:
 
 
 def run_reference(arguments: Sequence[str]) -> None:
-    """Run the reference model's train script.
-
-    Args:
-        arguments: its command line, options of ours included; without ``--seg`` the script trains the base alone.
-    """
+    """Run the reference model's train script with a command line; without ``--seg`` it trains the base alone."""
     from segdre_plugin.backbones.clones.stand_ins import swapped
     from segdre_plugin.backbones.reference import train
     from segdre_plugin.backbones.reference.spec import BACKBONE, SCRIPT

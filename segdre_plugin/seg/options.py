@@ -141,16 +141,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse(arguments: Sequence[str]) -> tuple[Options, list[str]]:
-    """Take our options out of a command line.
-
-    Args:
-        arguments: the command line.
-
-    Returns:
-        Our options, and the arguments that are left for the backbone's own parser.
+    """Return our options of a command line, and the arguments that are left for the backbone's own parser.
 
     Raises:
-        SegDREError: if an option of ours is wrong, or is given without ``--seg``.
+        SegDREError: if an option of ours is wrong, or stands without ``--seg``.
     """
     parser = build_parser()
     parser.error = _refuse  # type: ignore[method-assign, assignment]

@@ -20,16 +20,7 @@ from segdre_plugin.errors import SegDREError, raise_all
 
 
 class Reader:
-    """What stands in for the script's ``read_docred``; it keeps the features for the stages to come.
-
-    Args:
-        read: the script's own.
-        splits: the checked data.
-        backbone: what its features look like.
-        script: what its reader takes.
-        args: the script's arguments.
-        skip_unusable: accept entities that the encoder does not see.
-    """
+    """What stands in for the script's ``read_docred``; it keeps the features for the stages to come."""
 
     def __init__(
         self,
@@ -41,7 +32,8 @@ class Reader:
         skip_unusable: bool,
     ) -> None:
         self.read, self.splits, self.backbone, self.script = read, splits, backbone, script
-        self.args, self.skip_unusable = args, skip_unusable
+        self.args = args
+        self.skip_unusable = skip_unusable  # accept entities that the encoder does not see
         self.tokenizer: Any = None
         self.arguments: dict[str, Any] = {}  # of the last call, those for train only left out
 
@@ -76,7 +68,9 @@ class Reader:
                     f"is it the original one of {self.backbone.repository}?",
                 ) from error
         labels = self.backbone.evidence_labels
-        if split.name == "train" and labels and not _has_evidence(split):
+        rows = (label for document in split.documents for label in document.get("labels") or [])
+        has_evidence = any(label.get("evidence") for label in rows)
+        if split.name == "train" and labels and not has_evidence:
             print("segdre: no label of train has evidence: training without the evidence loss")
             features = [feature | {labels: None} for feature in features]
         attach_features(split, features, self.backbone, self.args.transformer_type, self.skip_unusable)
@@ -91,34 +85,33 @@ class Reader:
                 try:
                     self.read(str(data.readable(single, Path(folder))), self.tokenizer, **self.arguments)
                 except Exception as cause:
-                    problems.append(f"document {i} {document['title']!r}: {self._reason(document, cause)}")
+                    reason = explain(document, self.tokenizer, self.arguments, cause)
+                    problems.append(f"document {i} {document['title']!r}: {reason}")
         raise_all(
             problems,
             f"{split.path}: documents that the backbone's reader cannot read",
-            "mend, shorten or remove these documents",
+            "correct, shorten or remove these documents",
         )
         if set(arguments) & set(self.script.train_only):
             files = self.script.inputs(self.args, split.path)
             raise_all(
                 self.script.explain(files, split.documents),
                 f"{split.path}: the backbone's reader stopped ({_name(error)})",
-                "make these files again, from these very documents",
+                "make these files again from the same documents",
             )
 
-    def _reason(self, document: Mapping[str, Any], error: Exception) -> str:
-        limit = self.arguments.get("max_seq_length")
-        tokens = count_tokens(document, self.tokenizer)
-        if limit is not None and tokens >= limit:
-            return f"{tokens} tokens, fewer than --max_seq_length {limit} are due"
-        return _name(error)
+
+def explain(document: Mapping[str, Any], tokenizer: Any, arguments: Mapping[str, Any], error: Exception) -> str:
+    """Return why a backbone's reader stopped at a document: it is too long, or what the reader raised."""
+    limit = arguments.get("max_seq_length")
+    tokens = count_tokens(document, tokenizer)
+    if limit is not None and tokens >= limit:
+        return f"{tokens} tokens, expected fewer than --max_seq_length {limit}: shorten or split the document"
+    return _name(error)
 
 
 def _name(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-def _has_evidence(split: Split) -> bool:
-    return any(label.get("evidence") for document in split.documents for label in document.get("labels") or [])
 
 
 def count_tokens(document: Mapping[str, Any], tokenizer: Any) -> int:

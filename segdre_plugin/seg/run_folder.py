@@ -34,11 +34,15 @@ from segdre_plugin.data.splits import Split
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.fusion import FUSIONS, GRIDS, FusionResult
 from segdre_plugin.salient import Chain
+from segdre_plugin.seg.options import OBJECTIVES
 from segdre_plugin.stages.artifacts import (
+    AGAIN,
+    EACH,
     INJECTED,
     METRICS,
     SALIENT,
     SETTINGS,
+    check_form,
     counts_file,
     margins_file,
     read_salient,
@@ -53,13 +57,34 @@ EVALUATIONS = "eval"
 RESULT, RESULT_DEV = "result.json", "result_dev.json"
 SPLITS = ("dev", "test")  # those that a run predicts
 TAUS = ("tau_base", "tau_dense", "tau_sparse")
-OBJECTIVES = ("f1", "ign_f1")
 SCORE_ROWS = ("base", "base_tuned", "dense", "base_on_dense", "sparse", "base_on_sparse", "fused")
 SCORES = ("precision", "recall", "f1", "ign_f1", "intra_f1", "inter_f1")
 
+# The forms of the files, as check_form takes them.
 NUMBER = (int, float)
-AGAIN = "run its command again: finished stages are skipped"  # what mends an unfinished run
-RETRAIN = "remove that stage's folder and run its command again"
+THRESHOLDS = {
+    "fusion": FUSIONS,
+    "grid": tuple(sorted(GRIDS)),
+    "objective": OBJECTIVES,
+} | {field.name: NUMBER for field in fields(FusionResult) if field.name != "fusion"}
+METRICS_FORM = {
+    "thresholds": THRESHOLDS | {"tau_base_alone": NUMBER},
+    "dev": dict,
+    "branches_left_out": {EACH: int},
+}
+ISF_FORM = {"tau": NUMBER, "thresholds": THRESHOLDS}
+STRATEGIES = {EACH: dict.fromkeys(("accuracy", "saliency", "saliency_micro", "documents"), NUMBER)}
+INJECTED_FORM = {EACH: {"left_out": int, "triples": [[list]]}}
+RESULT_FORM = [{"title": str, "h_idx": int, "t_idx": int, "r": str}]
+SETTINGS_FORM = dict.fromkeys(("arguments", "data", "modules", "options"), dict)
+SOURCES_FORM = {
+    "adapter": str,
+    "checkpoint": str,
+    "files": {EACH: str, "train": str, "dev": str, "rel2id": str, "rel_info": str},
+    "hashes": {EACH: str},
+    "rel2id": {EACH: int},
+    "relation_names": {EACH: str},
+}
 
 T = TypeVar("T")
 
@@ -124,20 +149,13 @@ class RunFolder:
     def settings(self, stage: str) -> dict[str, Any]:
         """Return the settings of a stage.
 
-        Args:
-            stage: base, identify, dense or sparse.
-
-        Returns:
-            ``arguments`` of the train script, hashes of the ``data`` and of the clone's ``modules``, ``options`` of the
-            stage, and more.
+        Among them are ``arguments`` of the train script, hashes of the ``data`` and of the clone's ``modules``, and
+        ``options`` of the stage.
 
         Raises:
             SegDREError: if the file is missing or broken, or lacks one of these.
         """
-        path = self.settings_file(stage)
-        found = _read(path, f"settings of stage {stage}")
-        for name in ("arguments", "data", "modules", "options"):
-            _field(path, found, name, dict)
+        found: dict[str, Any] = _read(self.settings_file(stage), f"settings of stage {stage}", SETTINGS_FORM)
         return found
 
     @cached_property
@@ -145,11 +163,11 @@ class RunFolder:
         """The settings of the method: stage identify has those of its head, stage sparse all others."""
         options: dict[str, Any] = {}
         for stage in ("identify", "sparse"):
-            path, own = self.settings_file(stage), self.settings(stage)["options"]
-            for field in fields(SegConfig):
-                if field.name in own:
-                    kind = NUMBER if isinstance(field.default, float) else type(field.default)
-                    options[field.name] = _field(path, own, field.name, kind, "options")
+            own = self.settings(stage)["options"]
+            known = [field for field in fields(SegConfig) if field.name in own]
+            kinds = {f.name: NUMBER if isinstance(f.default, float) else type(f.default) for f in known}
+            check_form(self.settings_file(stage), own, kinds, "options")
+            options |= {name: own[name] for name in kinds}
         try:
             return SegConfig(**options)
         except SegDREError as error:
@@ -160,7 +178,8 @@ class RunFolder:
     def seed(self) -> int:
         """The run's seed."""
         arguments = self.settings("base")["arguments"]
-        return _field(self.settings_file("base"), arguments, "seed", int, "arguments")
+        check_form(self.settings_file("base"), arguments, {"seed": int}, "arguments")
+        return int(arguments["seed"])
 
     @cached_property
     def sources(self) -> dict[str, Any]:
@@ -170,36 +189,21 @@ class RunFolder:
         is one, rel2id, rel_info -> path), ``hashes`` (the same names, and more -> SHA-256), ``rel2id`` (relation id
         -> class) and ``relation_names`` (relation id -> name).
         """
-        path = self.sources_file
-        found = _read(path, "sources of the run")
-        for name in ("adapter", "checkpoint"):
-            _field(path, found, name, str)
-        for name, kind in (("files", str), ("hashes", str), ("rel2id", int), ("relation_names", str)):
-            for key in _field(path, found, name, dict):
-                _field(path, found[name], key, kind, name)
-        for name in ("train", "dev", "rel2id", "rel_info"):
-            _field(path, found["files"], name, str, "files")
-        for name in found["files"]:
-            _field(path, found["hashes"], name, str, "hashes")
+        found: dict[str, Any] = _read(self.sources_file, "sources of the run", SOURCES_FORM)
+        check_form(self.sources_file, found["hashes"], dict.fromkeys(found["files"], str), "hashes")
         return found
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """What ``metrics.json`` holds: ``thresholds``, and of each split its scores."""
-        found = _read(self.metrics_file, "metrics of the run")
-        search = _field(self.metrics_file, found, "thresholds", dict)
-        _thresholds(self.metrics_file, search, "thresholds")
-        _field(self.metrics_file, search, "tau_base_alone", NUMBER, "thresholds")
-        _field(self.metrics_file, found, "dev", dict)
-        for split in _field(self.metrics_file, found, "branches_left_out", dict):
-            _field(self.metrics_file, found["branches_left_out"], split, int, "branches_left_out")
+        found: dict[str, Any] = _read(self.metrics_file, "metrics of the run", METRICS_FORM)
         _check_scores(self.metrics_file, found)
         return found
 
     @property
     def thresholds(self) -> FusionResult:
         """The thresholds that were chosen on dev."""
-        return _thresholds(self.metrics_file, self.metrics["thresholds"], "thresholds")
+        return FusionResult.of(self.metrics["thresholds"])
 
     @property
     def search(self) -> dict[str, str]:
@@ -216,9 +220,7 @@ class RunFolder:
         """What inference-stage fusion tuned on dev; None if there is no such file."""
         if not self.isf_file.is_file():
             return None
-        found = _read(self.isf_file, "inference-stage fusion")
-        _field(self.isf_file, found, "tau", NUMBER)
-        _thresholds(self.isf_file, _field(self.isf_file, found, "thresholds", dict), "thresholds")
+        found: dict[str, Any] = _read(self.isf_file, "inference-stage fusion", ISF_FORM)
         return found
 
     @property
@@ -226,52 +228,28 @@ class RunFolder:
         """Metrics of later evaluations, by the name of their folder."""
         found = {}
         for path in sorted((self.path / EVALUATIONS).glob(f"*/{METRICS}")):
-            found[path.parent.name] = _read(path, "metrics of an evaluation")
+            found[path.parent.name] = _read(path, "metrics of an evaluation", dict)
             _check_scores(path, found[path.parent.name])
         return found
 
     def stage_metrics(self, stage: str) -> dict[str, dict[str, float]]:
         """Return the scores of a stage alone, by split."""
-        path = self.stage(stage) / METRICS
-        found = _read(path, f"metrics of stage {stage}")
-        for split in found:
-            for name in _field(path, found, split, dict):
-                _field(path, found[split], name, NUMBER, split)
+        found: dict[str, dict[str, float]] = _read(
+            self.stage(stage) / METRICS, f"metrics of stage {stage}", {EACH: {EACH: NUMBER}}
+        )
         return found
 
     def result(self, split: str) -> list[dict[str, Any]]:
-        """Return the fused predictions on a split.
-
-        Args:
-            split: dev or test.
-
-        Returns:
-            ``title``, ``h_idx``, ``t_idx`` and ``r`` of each, as in the official format.
-
-        Raises:
-            SegDREError: if the file is missing or broken.
-        """
-        path = self.result_file(split)
-        found = read_json(path, "fused result")
-        for i, row in enumerate(found if _is(path, found, list, "predictions") else ()):
-            _is(path, row, dict, f"[{i}]")
-            for name, kind in (("title", str), ("h_idx", int), ("t_idx", int), ("r", str)):
-                _field(path, row, name, kind, f"[{i}]")
-        return list(found)
+        """Return the fused predictions on a split, in the official format: title, h_idx, t_idx and r of each."""
+        found: list[dict[str, Any]] = _read(self.result_file(split), "fused result", RESULT_FORM)
+        return found
 
     def margins(
         self, stage: str, split: str, documents: Sequence[Document] | None = None, n_classes: int | None = None
     ) -> Margins:
-        """Return the margins of a stage on a split.
+        """Return the margins of base, dense or sparse on a split.
 
-        Args:
-            stage: base, dense or sparse.
-            split: dev or test.
-            documents: those of the split; pairs that they do not have are refused.
-            n_classes: number of relations with NA; classes from there on are refused.
-
-        Returns:
-            The margins.
+        Pairs that its ``documents`` do not have are refused, and so are classes from ``n_classes`` (NA included) on.
 
         Raises:
             SegDREError: if the file is missing or broken, or does not fit the documents.
@@ -289,17 +267,12 @@ class RunFolder:
         return table
 
     def counts(self, split: str, documents: Sequence[Document] | None = None) -> dict[str, np.ndarray]:
-        """Return the relation counts that stage identify expects.
+        """Return the relation counts that stage identify expects in a split.
 
-        Args:
-            split: dev or test.
-            documents: those of the split; pairs of others are refused.
-
-        Returns:
-            ``document`` [pairs], ``pair`` [pairs, 2] and ``count`` [pairs].
+        Those are ``document`` [pairs], ``pair`` [pairs, 2] and ``count`` [pairs].
 
         Raises:
-            SegDREError: if the file is missing or broken, or does not fit the documents.
+            SegDREError: if the file is missing or broken, or has other documents than ``documents``, the split's.
         """
         path = counts_file(self.stage("identify"), split)
         arrays = read_arrays(path)
@@ -310,17 +283,10 @@ class RunFolder:
         return arrays
 
     def salient(self, split: str, documents: Sequence[Document] | None = None) -> list[Chain]:
-        """Return the salient entities that the run predicted.
-
-        Args:
-            split: dev or test.
-            documents: those of the split; entities that they do not have are refused.
-
-        Returns:
-            Those of each document.
+        """Return the salient entities that the run predicted for each document of dev or test.
 
         Raises:
-            SegDREError: if the file is missing or broken, or does not fit the documents.
+            SegDREError: if the file is missing or broken, or does not fit ``documents``, those of the split.
         """
         chains = _split(self.salient_file, self._salient, split)
         if documents is not None:
@@ -333,17 +299,10 @@ class RunFolder:
         return chains
 
     def injected(self, split: str, documents: Sequence[Document] | None = None) -> list[list[Triple]]:
-        """Return the triples that were injected.
-
-        Args:
-            split: train, dev or test.
-            documents: those of the split; triples of others are refused.
-
-        Returns:
-            Those of each document.
+        """Return the triples that were injected into each document of train, dev or test.
 
         Raises:
-            SegDREError: if the file is missing or broken, or does not fit the documents.
+            SegDREError: if the file is missing or broken, or does not fit ``documents``, those of the split.
         """
         triples = _split(self.injected_file, self._injected[0], split)
         _require(documents is None or len(triples) == len(documents), self.injected_file, split, len(documents or ()))
@@ -361,17 +320,15 @@ class RunFolder:
     @cached_property
     def _injected(self) -> tuple[dict[str, list[list[Triple]]], dict[str, int]]:
         path = self.injected_file
-        triples, left_out = {}, {}
-        for split, part in _read(path, "injected triples").items():
-            if not isinstance(part, dict):
-                raise SegDREError(f"{path}: {split}: expected an object, got {type(part).__name__}", RETRAIN)
-            left_out[split] = _field(path, part, "left_out", int, split)
-            triples[split] = [
+        found = _read(path, "injected triples", INJECTED_FORM)
+        triples = {
+            split: [
                 [_triple(path, triple, f"{split}.triples[{i}][{k}]") for k, triple in enumerate(document)]
-                for i, document in enumerate(_field(path, part, "triples", list, split))
-                if _is(path, document, list, f"{split}.triples[{i}]")
+                for i, document in enumerate(part["triples"])
             ]
-        return triples, left_out
+            for split, part in found.items()
+        }
+        return triples, {split: part["left_out"] for split, part in found.items()}
 
     @cached_property
     def files(self) -> dict[str, Path]:
@@ -427,31 +384,11 @@ def _train_documents(path: Path, sha256: str) -> list[Document]:
     return load_documents(path)
 
 
-def _read(path: Path, what: str) -> dict[str, Any]:
-    """Read a JSON object."""
+def _read(path: Path, what: str, form: Any) -> Any:
+    """Read a JSON file and check its form."""
     found = read_json(path, what)
-    if not isinstance(found, dict):
-        raise SegDREError(f"{path}: expected an object, got {type(found).__name__}", AGAIN)
+    check_form(path, found, form)
     return found
-
-
-def _field(path: Path, found: Mapping[str, Any], name: str, kind: type[T] | tuple[type[T], ...], inside: str = "") -> T:
-    """Return a field of a file, checked to be of a type; ``inside`` is the object that holds it."""
-    where = f"{inside}.{name}" if inside else name
-    if name not in found:
-        raise SegDREError(f"{path}: {where} missing", AGAIN)
-    value: T = found[name]
-    _is(path, value, kind, where)
-    return value
-
-
-def _is(path: Path, value: object, kind: type[Any] | tuple[type[Any], ...], where: str) -> bool:
-    """Refuse a value of another type; JSON's true and false are not numbers."""
-    kinds = kind if isinstance(kind, tuple) else (kind,)
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        names = " or ".join(one.__name__ for one in kinds)
-        raise SegDREError(f"{path}: {where}: expected {names}, got {value!r:.80}", AGAIN)
-    return True
 
 
 def _split(path: Path, found: Mapping[str, T], split: str) -> T:
@@ -471,32 +408,13 @@ def _triple(path: Path, found: object, where: str) -> Triple:
     return Triple(*found)
 
 
-def _thresholds(path: Path, found: Mapping[str, Any], inside: str) -> FusionResult:
-    """Check the result of a search, beside which stands how it was searched."""
-    for name, choices in (("fusion", FUSIONS), ("grid", sorted(GRIDS)), ("objective", OBJECTIVES)):
-        if _field(path, found, name, str, inside) not in choices:
-            raise SegDREError(f"{path}: {inside}.{name}: expected {' or '.join(choices)}, got {found[name]!r}", AGAIN)
-    numbers = {
-        field.name: float(_field(path, found, field.name, NUMBER, inside))
-        for field in fields(FusionResult)
-        if field.name != "fusion"
-    }
-    return FusionResult(**numbers, fusion=found["fusion"])
-
-
 def _check_scores(path: Path, metrics: Mapping[str, Any]) -> None:
     """Check the scores of each split in ``metrics.json``; a row is empty where no gold lies on its pairs."""
     for split in SPLITS:
         if split not in metrics:
             continue
-        scores = _field(path, metrics, split, dict)
-        if not _field(path, scores, "gold", bool, split):
-            continue
-        for row in SCORE_ROWS:
-            found = _field(path, scores, row, dict, split)
-            for name in SCORES if found else ():
-                _field(path, found, name, NUMBER, f"{split}.{row}")
-        for strategy, found in _field(path, scores, "strategies", dict, split).items():
-            _is(path, found, dict, f"{split}.strategies.{strategy}")
-            for name in ("accuracy", "saliency", "saliency_micro", "documents"):
-                _field(path, found, name, NUMBER, f"{split}.strategies.{strategy}")
+        check_form(path, metrics[split], {"gold": bool}, split)
+        if metrics[split]["gold"]:
+            empty = [row for row in SCORE_ROWS if not metrics[split].get(row, {})]
+            rows = dict.fromkeys(SCORE_ROWS, dict.fromkeys(SCORES, NUMBER)) | dict.fromkeys(empty, dict)
+            check_form(path, metrics[split], rows | {"strategies": STRATEGIES}, split)

@@ -29,12 +29,7 @@ ROWS = {
 
 
 def print_scores(report: Mapping[str, Any], folder: Path) -> None:
-    """Print what ``metrics.json`` holds.
-
-    Args:
-        report: the metrics of a ``--seg`` run, or of the evaluation of one.
-        folder: where they and the results are.
-    """
+    """Print what ``metrics.json`` of a ``--seg`` run, or of an evaluation of one, holds; ``folder`` is where it is."""
     columns = COLUMNS | (EVIDENCE_COLUMNS if report.get("evidence") else {})
     for name in ("dev", "test"):
         if name not in report:

@@ -40,15 +40,7 @@ PLACES = frozenset(
 
 
 class ScriptRun:
-    """A run of a train script under our control.
-
-    Args:
-        names: the globals of the script.
-        main: its ``main``.
-        backbone: what its model looks like.
-        script: what the script looks like.
-        options: what the user asked for.
-    """
+    """A run of a train script under our control: its globals, its ``main`` and the specs of its model and of itself."""
 
     splits: dict[str, Split]
     rel2id_file: Path
@@ -78,7 +70,7 @@ class ScriptRun:
         """Read and check the data.
 
         Args:
-            files: split -> file name in the script's data folder; where it is empty, there is no such split.
+            files: split -> file name in the script's data folder; empty: there is no such split.
             skip_unusable: accept documents and entities without pairs or mentions.
 
         Raises:
@@ -105,16 +97,7 @@ class ScriptRun:
 
     @contextmanager
     def loaded(self, model: Any, config: SegConfig, stage: str) -> Iterator[Any]:
-        """Make the script's model that of a finished stage, with its checkpoint, while the context lasts.
-
-        Args:
-            model: the script's model, not wrapped.
-            config: the settings of the run.
-            stage: the stage.
-
-        Yields:
-            The model.
-        """
+        """Turn the script's unwrapped model into that of a finished stage, with its checkpoint, inside the context."""
         # no loss is computed: one of the user's own need not be registered
         plain = replace(config, loss=UPSTREAM)
         wrap_model(model, stage=stage, adapter=self.backbone, config=plain, **self.options.speed)
@@ -133,15 +116,7 @@ class ScriptRun:
 
 
 def peek(names: MutableMapping[str, Any], main: Callable[[], Any], script: Script) -> tuple[Namespace, frozenset[str]]:
-    """Parse the command line with the script's own parser, and stop its ``main()`` there.
-
-    Args:
-        names: the globals of the script.
-        main: its ``main``.
-        script: what it looks like.
-
-    Returns:
-        The arguments, and the names of those that the command line has.
+    """Return the script's arguments, and which ones were given; its own parser reads them, then ``main()`` is stopped.
 
     Raises:
         SegDREError: if ``main`` parses none.

@@ -66,13 +66,10 @@ class RunSettings:
 
 
 def clone_modules(script: str | None) -> dict[str, str]:
-    """Hash the imported modules that lie beside a train script, as git does.
+    """Return file -> git blob hash of the imported modules that lie beside a train script.
 
     Args:
         script: the script's file; None, or the file of a package, has no clone around it.
-
-    Returns:
-        File -> git blob hash.
     """
     if script is None:
         return {}

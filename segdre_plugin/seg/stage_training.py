@@ -16,7 +16,7 @@ from segdre_plugin.errors import SegDREError
 from segdre_plugin.seg.checkpoints import keep_model, load_all, load_shared
 from segdre_plugin.seg.script_run import ScriptRun
 from segdre_plugin.stages.artifacts import INJECTED, METRICS, save_result
-from segdre_plugin.stages.prepare import Prepared
+from segdre_plugin.stages.prepare import StageFeatures
 from segdre_plugin.stages.scored import judge
 from segdre_plugin.stages.stage import ChainResult, Stage
 from segdre_plugin.stages.wrap import wrap_model
@@ -53,7 +53,7 @@ class StageTraining:
     finished: bool = False
     _stage: Stage | None = None
     _known: Mapping[str, ChainResult] = field(default_factory=dict)
-    _prepared: dict[str, Prepared] = field(default_factory=dict)
+    _prepared: dict[str, StageFeatures] = field(default_factory=dict)
 
     @property
     def stage(self) -> Stage:
@@ -70,7 +70,7 @@ class StageTraining:
         wrap_model(model, stage=stage.name, adapter=run.backbone, config=options.config, **options.speed)
 
         # where the stage starts from
-        if stage.shares_base:
+        if stage.finds_salient:  # the base but for its head (section 3.3)
             assert self.base is not None
             load_shared(model, self.base, run.backbone.classifier)
         elif stage.starts_from_base:
@@ -127,7 +127,7 @@ class StageTraining:
         scores = {title: metrics.get(name, 0.0) for title, name in shown.items()}
         return self.run.script.scores(next(iter(scores.values())), scores)
 
-    def _prepare(self, split: Split, model: Any) -> Prepared:
+    def _prepare(self, split: Split, model: Any) -> StageFeatures:
         """Make the stage's features of a split; once, though dev is judged every epoch."""
         if split.name not in self._prepared:
             self._prepared[split.name] = self.stage.prepare(split, model, self._known[split.name])

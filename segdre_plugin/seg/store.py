@@ -19,11 +19,7 @@ from segdre_plugin.stages.artifacts import SETTINGS
 
 
 class Store:
-    """The folder ``--seg-dir``.
-
-    Args:
-        root: the folder; made when a stage is first written.
-    """
+    """The folder ``--seg-dir``; it is made when a stage is first written."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -38,13 +34,13 @@ class Store:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise SegDREError(f"--seg-dir {self.root}: {error.strerror}", "give a folder that can be made") from None
+            raise SegDREError(f"--seg-dir {self.root}: {error.strerror}", "pass a folder that can be made") from None
         lock = FileLock(self.root / ".lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
             raise SegDREError(
-                f"--seg-dir {self.root}: another run is using it", "wait for it, or take another"
+                f"--seg-dir {self.root}: another run is using it", "wait for it, or pass another folder"
             ) from None
         try:
             yield
@@ -56,15 +52,11 @@ class Store:
         return self.root / stage
 
     def is_done(self, stage: str) -> bool:
-        """Return whether a stage is there."""
+        """Return whether a stage is finished."""
         return (self.folder(stage) / SETTINGS).is_file()
 
     def check(self, stage: str, settings: Mapping[str, Any]) -> None:
         """Refuse a finished stage that was made with other settings.
-
-        Args:
-            stage: its name.
-            settings: those of this run.
 
         Raises:
             SegDREError: with all the settings that differ.
@@ -72,17 +64,13 @@ class Store:
         path = self.folder(stage) / SETTINGS
         before, now = _flat(read_json(path, f"stage {stage}")), _flat(json.loads(json.dumps(settings)))
         raise_all(
-            [
-                f"{name}: {before.get(name, 'not set')!r} there, {now.get(name, 'not set')!r} now"
-                for name in sorted(before.keys() | now.keys())
-                if before.get(name) != now.get(name)
-            ],
+            differences(before, now),
             f"{self.folder(stage)} was made with other settings",
             "use the same settings, another --seg-dir, or remove that folder and those of later stages",
         )
 
     def matches(self, stage: str, settings: Mapping[str, Any]) -> bool:
-        """Return whether a stage is there, made with just these settings."""
+        """Return whether a stage is finished, made with just these settings."""
         if not self.is_done(stage):
             return False
         before: object = read_json(self.folder(stage) / SETTINGS, f"stage {stage}")
@@ -98,18 +86,14 @@ class Store:
     def building(self, stage: str, settings: Mapping[str, Any]) -> Iterator[Path]:
         """Make a stage's folder: it appears whole when the context ends, and not at all if it fails.
 
-        Args:
-            stage: its name.
-            settings: what it is made with.
-
         Yields:
             A folder to write into.
 
         Raises:
-            SegDREError: if a folder of that name is there already.
+            SegDREError: if a folder of that name already exists.
         """
         if self.folder(stage).exists():
-            raise SegDREError(f"{self.folder(stage)} is there, but is no finished stage", "remove or rename it")
+            raise SegDREError(f"{self.folder(stage)} exists, but is not a finished stage", "remove or rename it")
         partial = self.root / f".{stage}.partial"
         shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
         partial.mkdir()
@@ -122,13 +106,22 @@ class Store:
             raise
 
 
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return a line for each name whose value was another one before."""
+    return [
+        f"{name}: {before.get(name, 'not set')!r} there, {now.get(name, 'not set')!r} now"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
+
+
 def digest(settings: Mapping[str, Any]) -> str:
     """Return a short hash of settings."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _link(source: str, target: str) -> None:
-    """Let a file appear in a second place without taking space twice; finished stages never change."""
+    """Make a file appear in a second place without using its space twice; finished stages never change."""
     try:
         os.link(source, target)
     except OSError:  # another file system, or one without links

@@ -126,10 +126,6 @@ class TrainingRun(ScriptRun):
     def require(self, stage: str, before: tuple[str, ...]) -> None:
         """Refuse to go on with a stage (or to fuse) before others are done.
 
-        Args:
-            stage: what is to be run.
-            before: the stages that it needs.
-
         Raises:
             SegDREError: with those that are missing.
         """
@@ -215,14 +211,12 @@ class TrainingRun(ScriptRun):
             train = training_inputs(self.splits["train"], self.options.config, self.args.seed)
         tables = [stage for stage in NEEDS[name] if stage in TRAINED]
         return {"train": train} | {
-            split: ChainResult({stage: self.margins(stage, split) for stage in tables}, salient[split])
+            split: ChainResult(
+                {stage: Margins.load(margins_file(self.store.folder(stage), split)) for stage in tables}, salient[split]
+            )
             for split in self.splits
             if split != "train"
         }
-
-    def margins(self, stage: str, split: str) -> Margins:
-        """Read the margins of a finished stage."""
-        return Margins.load(margins_file(self.store.folder(stage), split))
 
     def checkpoint(self, stage: str) -> Path:
         """Return the best checkpoint of a finished stage."""
@@ -230,9 +224,6 @@ class TrainingRun(ScriptRun):
 
     def given_weights(self) -> Path:
         """Return the checkpoint that ``--load_path`` names.
-
-        Returns:
-            The file.
 
         Raises:
             SegDREError: if it is missing.

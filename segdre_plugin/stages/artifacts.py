@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from segdre_plugin.data.files import read_json, write_arrays, write_json
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.salient import Chain
+from segdre_plugin.stages.config import STAGES
 from segdre_plugin.stages.stage import ChainResult, Stage
 
 SETTINGS = "settings.json"  # all on which the stage depends; written last
 METRICS = "metrics.json"  # split -> scores
 SALIENT = "salient.json"  # split -> salient entities of each document (identify)
 INJECTED = "injected.json"  # split -> triples injected into each document, and how many were left out (sparse)
+
+AGAIN = "run its command again: finished stages are skipped"  # what completes an unfinished run
+RETRAIN = "remove that stage's folder and run its command again"
+EACH = "*"  # in a form: any field of an object
 
 
 def margins_file(folder: Path, split: str) -> Path:
@@ -26,43 +32,54 @@ def counts_file(folder: Path, split: str) -> Path:
 
 
 def read_salient(folder: Path) -> dict[str, list[Chain]]:
-    """Read the salient entities that stage identify chose.
-
-    Args:
-        folder: the stage's folder.
-
-    Returns:
-        Split name -> the salient entities of each document.
+    """Return the salient entities that stage identify chose: split name -> those of each document.
 
     Raises:
         SegDREError: if the file is missing or holds something else.
     """
     path = folder / SALIENT
     found = read_json(path, "salient entities")
-    if not isinstance(found, dict):
-        raise SegDREError(f"{path}: expected an object, got {type(found).__name__}", "train stage identify again")
+    check_form(path, found, {EACH: [[int]]})
     for split, chains in found.items():
-        if not isinstance(chains, list):
-            raise SegDREError(
-                f"{path}: {split}: expected a list, got {type(chains).__name__}", "train stage identify again"
-            )
         for i, chain in enumerate(chains):
-            if not (isinstance(chain, list) and all(type(entity) is int and entity >= 0 for entity in chain)):
-                raise SegDREError(
-                    f"{path}: {split}[{i}]: expected a list of entities, got {chain!r}", "train stage identify again"
-                )
+            if min(chain, default=0) < 0:
+                raise SegDREError(f"{path}: {split}[{i}]: expected entities from 0, got {chain!r}", RETRAIN)
     return {split: [tuple(chain) for chain in chains] for split, chains in found.items()}
 
 
-def save_result(folder: Path, stage: Stage, split: str, found: ChainResult) -> None:
-    """Write what a stage found in a split: its margins, or salient entities and counts.
+def check_form(path: Path, value: Any, form: Any, where: str = "") -> None:
+    """Refuse what a file holds if it does not have a form.
 
     Args:
-        folder: the stage's folder.
-        stage: the stage.
-        split: the split's name.
-        found: the result of the stage.
+        path: the file, for the message.
+        value: what it holds.
+        form: a type; a tuple of types or of texts, one of which it has to be; a list with the form of each item; or a
+            dict with the form of each field, under :data:`EACH` of any field.
+        where: the place of the value in the file.
+
+    Raises:
+        SegDREError: with the first place that is missing or has another form; true and false are not numbers.
     """
+    hint = RETRAIN if path.parent.name in STAGES else AGAIN
+    choices = form if isinstance(form, tuple) else (type(form) if isinstance(form, (dict, list)) else form,)
+    types = tuple(choice for choice in choices if isinstance(choice, type))
+    fits = isinstance(value, types) and (bool in types or not isinstance(value, bool)) if types else value in choices
+    if not fits:
+        names = " or ".join(choice.__name__ if isinstance(choice, type) else choice for choice in choices)
+        raise SegDREError(f"{path}: {where}{': ' * bool(where)}expected {names}, got {value!r:.80}", hint)
+    if isinstance(form, list):
+        for i, item in enumerate(value):
+            check_form(path, item, form[0], f"{where}[{i}]")
+    for name, inner in form.items() if isinstance(form, dict) else ():
+        for key in value if name == EACH else (name,):
+            place = f"{where}.{key}" if where else key
+            if key not in value:
+                raise SegDREError(f"{path}: {place} missing", hint)
+            check_form(path, value[key], inner, place)
+
+
+def save_result(folder: Path, stage: Stage, split: str, found: ChainResult) -> None:
+    """Write what a stage found in a split: its margins, or salient entities and counts."""
     if not stage.finds_salient:
         found.tables[stage.name].save(margins_file(folder, split))
         return

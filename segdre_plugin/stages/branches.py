@@ -16,7 +16,7 @@ Branch = tuple[list[int], int]  # token ids, the entity that the branch names
 
 
 @dataclass(frozen=True)
-class Injected:
+class DocumentBranches:
     """The branches of one document.
 
     Attributes:
@@ -47,17 +47,8 @@ class Verbaliser:
         self.config = config or SegConfig()
         self._pieces: dict[str, list[int]] = {}
 
-    def __call__(self, document: Mapping[str, Any], salient: Salient, triples: Sequence[Triple]) -> Injected:
-        """Verbalise the best ``ceil(alpha * len(triples))`` triples of a document.
-
-        Args:
-            document: a DocRED document.
-            salient: its salient entity, or several.
-            triples: its dense triples, best-scored first.
-
-        Returns:
-            The branches, cut off where the next one would exceed the token budget.
-        """
+    def __call__(self, document: Mapping[str, Any], salient: Salient, triples: Sequence[Triple]) -> DocumentBranches:
+        """Return the branches of the best ``ceil(alpha * len(triples))`` triples, as far as the budget reaches."""
         share = round(self.config.alpha * len(triples), 9)  # 0.55 of 100 triples is 55, not 55.00000000000001
         chosen = triples[: math.ceil(share)]
         branches: list[Branch] = []
@@ -70,18 +61,10 @@ class Verbaliser:
                 break
             branches.append(branch)
             owners.append(owner(salient, triple))
-        return Injected(list(chosen[: len(branches)]), branches, owners, len(chosen) - len(branches))
+        return DocumentBranches(list(chosen[: len(branches)]), branches, owners, len(chosen) - len(branches))
 
     def branch(self, document: Mapping[str, Any], salient: Salient, triple: Triple) -> Branch:
-        """Verbalise one dense triple.
-
-        Args:
-            document: a DocRED document.
-            salient: its salient entity, or several; the branch hangs on the first one in the triple.
-            triple: (head, relation, tail), one of them salient.
-
-        Returns:
-            The branch's token ids and the entity that it names.
+        """Return the token ids of a dense triple's branch, and the entity that it names.
 
         Raises:
             SegDREError: if the triple does not involve the salient entity, or its relation has no name.
@@ -101,14 +84,7 @@ class Verbaliser:
 
 
 def owner(salient: Salient, triple: Triple) -> int:
-    """Say on which salient entity a dense triple hangs: the first one that is its head or tail.
-
-    Args:
-        salient: the salient entity, or several.
-        triple: (head, relation, tail).
-
-    Returns:
-        The entity's index.
+    """Return the salient entity on which a dense triple hangs: the first one that is its head or tail.
 
     Raises:
         SegDREError: if none is.
@@ -128,17 +104,7 @@ def owner(salient: Salient, triple: Triple) -> int:
 def branch_text(
     document: Mapping[str, Any], salient: Salient, triple: Triple, names: Mapping[str, str], config: SegConfig
 ) -> tuple[str, int]:
-    """Put a dense triple in words.
-
-    Args:
-        document: a DocRED document.
-        salient: its salient entity, or several.
-        triple: (head, relation, tail).
-        names: relation id -> name in words.
-        config: templates.
-
-    Returns:
-        The branch's text and the entity that it names.
+    """Return a dense triple in words, and the entity that they name; ``names`` are those of relation ids.
 
     Raises:
         SegDREError: if the triple does not involve a salient entity, or its relation has no name.

@@ -30,12 +30,7 @@ class Candidates:
 
 
 def align(tables: Sequence[Margins], n_entities: int, missing: float) -> tuple[Margins, list[FloatArray]]:
-    """Put tables side by side.
-
-    Args:
-        tables: one or more.
-        n_entities: more than any entity's index.
-        missing: margin of a cell in a table that does not have it.
+    """Put tables side by side; ``missing`` is the margin of a cell in a table that does not have it.
 
     Returns:
         The union of their cells, ordered, and each table's margins of them. A cell's evidence is what the first table
@@ -56,18 +51,10 @@ def align(tables: Sequence[Margins], n_entities: int, missing: float) -> tuple[M
 
 
 def average(first: Margins, second: Margins, n_entities: int) -> Margins:
-    """Average the margins of two models.
+    """Return the cells of two models with the mean of their margins; -inf where a model has no cell of the pair.
 
     A model's table holds the top classes of a pair only. A cell that it lacks gets its lowest margin of the pair, which
     is the most that it can be.
-
-    Args:
-        first: one model's margins.
-        second: the other's.
-        n_entities: more than any entity's index.
-
-    Returns:
-        The cells of either, with the mean of both margins; -inf where a model has no cell of the pair.
     """
     cells, columns = align((first, second), n_entities, np.nan)
     pairs, place = np.unique(cells.pairs(n_entities), return_inverse=True)
@@ -81,15 +68,9 @@ def average(first: Margins, second: Margins, n_entities: int) -> Margins:
 
 
 def fusible(tables: Mapping[str, Margins], n_entities: int, fusion: str) -> dict[str, Margins]:
-    """Return the margins that thresholds are to cut.
+    """Return the margins of base, dense and sparse that thresholds are to cut.
 
-    Args:
-        tables: margins of base, dense and sparse.
-        n_entities: more than any entity's index.
-        fusion: ``union``: as they are; ``average``: the mean of base and stage margins in the place of the stage's.
-
-    Returns:
-        Margins of base, dense and sparse.
+    Fusion ``union`` takes them as they are, ``average`` the mean of base and stage margins in the place of the stage's.
     """
     if fusion == "union":
         return dict(tables)
@@ -99,18 +80,7 @@ def fusible(tables: Mapping[str, Margins], n_entities: int, fusion: str) -> dict
 
 
 def join(base: Margins, dense: Margins, sparse: Margins, salient: Sequence[Salient], n_entities: int) -> Candidates:
-    """Put the margins of three models side by side.
-
-    Args:
-        base: margins of all pairs.
-        dense: margins of the pairs that involve a salient entity.
-        sparse: margins of the others.
-        salient: each document's salient entity, or entities.
-        n_entities: more than any entity's index.
-
-    Returns:
-        The union of their cells; evidence is the base model's where it scored the pair, else the stage's.
-    """
+    """Return the cells of three models; evidence is the base's where it scored the pair, else the stage's."""
     cells, columns = align((base, dense, sparse), n_entities, -np.inf)
     return Candidates(
         replace(cells, margin=columns[0]),
@@ -136,17 +106,7 @@ def count_entities(split: Split) -> int:
 def gold_flags(
     cells: Margins, split: Split, rel2id: Mapping[str, int], train: Sequence[Document]
 ) -> tuple[BoolArray, BoolArray, int]:
-    """Compare cells with the gold.
-
-    Args:
-        cells: candidates.
-        split: their split.
-        rel2id: the relations.
-        train: train documents, whose facts Ign-F1 leaves out.
-
-    Returns:
-        Which cells are gold, which of them are facts of the train documents, and how many gold triples there are.
-    """
+    """Return which cells are gold, which of them facts of ``train`` (for Ign-F1), and the number of gold triples."""
     facts = train_facts(train)
     gold: dict[tuple[int, int, int, int], bool] = {}
     for d, document in enumerate(split.documents):

@@ -17,7 +17,7 @@ from segdre_plugin.errors import SegDREError
 from segdre_plugin.stages.strategies import Strategy, get_strategy, strategy_names
 
 STAGES = ("base", "identify", "dense", "sparse")
-TRAINED = ("base", "dense", "sparse")  # with the backbone's own classifier: they give margins
+TRAINED = ("base", "dense", "sparse")  # with the backbone's own classifier: they have margins
 NEEDS = {"base": (), "identify": ("base",), "dense": ("identify",), "sparse": ("identify", "dense")}
 
 
@@ -56,11 +56,7 @@ def settings_of(owner: Any) -> dict[str, Setting]:
 
 
 def check_settings(owner: Any, prefix: str = "") -> None:
-    """Check the values of an instance's settings; None is legal for an optional one.
-
-    Args:
-        owner: the instance of a dataclass.
-        prefix: of the names in messages: ``--seg-`` for options of the command line.
+    """Check the settings of an instance; None is legal for an optional one, ``prefix`` begins names in messages.
 
     Raises:
         SegDREError: if a value is not legal.
@@ -81,22 +77,12 @@ def is_share(value: float) -> bool:
 
 @dataclass(frozen=True)
 class SegConfig:
-    """Settings of the stages.
+    """Settings of the stages; each field has its help.
 
-    Attributes:
-        hidden: width of the count head's hidden layer (section 3.3).
-        alpha: share of the dense triples that is injected, best-scored first (eq. 9).
-        branch_budget: most tokens that the branches of one document may have; what exceeds it is left out and counted.
-        link: let the mentions of the entity that a branch names see that branch (off in the paper).
-        template_from: text of a branch for (salient, relation, tail).
-        template_to: text of a branch for (head, relation, salient).
-        salient: the strategy that chooses the salient entity (:mod:`segdre_plugin.stages.strategies`).
-        salient_k: most salient entities of a document (one in the paper).
-        train_salient: the salient entities of training documents: ``gold`` ones (as in the paper), or those that the
-            ``same`` strategy chooses as in dev and test.
-        loss: of base, dense and sparse; "atl" is the backbone's own (:mod:`segdre_plugin.backbones.losses`).
-        start: what dense and sparse start from: the pretrained ``encoder`` with new layers above it (as in the paper),
-            or the trained ``base`` model.
+    The count head is that of section 3.3, ``alpha`` that of eq. 9. Branches above ``branch_budget`` are left out and
+    counted. In the paper, ``link`` is off, training documents have ``gold`` salient entities, not those that the
+    ``same`` strategy chooses as in dev and test, and dense and sparse start from the pretrained ``encoder`` with new
+    layers above it. Strategies: :mod:`segdre_plugin.stages.strategies`; losses: :mod:`segdre_plugin.backbones.losses`.
     """
 
     hidden: int = setting(

@@ -30,15 +30,7 @@ Prediction = tuple[int, int, Sequence[int]]  # head, tail, evidence sentences
 
 
 def pseudo_features(features: Sequence[Feature], predicted: Margins) -> tuple[list[Feature], list[int]]:
-    """Make the pseudo-documents of a split.
-
-    Args:
-        features: the backbone's features, one a document.
-        predicted: the base model's predictions, with their evidence.
-
-    Returns:
-        The features of the pseudo-documents, and for each the index of its document.
-    """
+    """Return the features of a split's pseudo-documents, and for each the index of its document."""
     by_document: list[list[Prediction]] = [[] for _ in features]
     for d, h, t, evidence in zip(predicted.document, predicted.head, predicted.tail, predicted.evidence, strict=True):
         by_document[d].append((int(h), int(t), np.flatnonzero(evidence).tolist()))
@@ -52,20 +44,15 @@ def pseudo_features(features: Sequence[Feature], predicted: Margins) -> tuple[li
 
 
 def pseudo_documents(feature: Feature, predictions: Iterable[Prediction]) -> list[Feature]:
-    """Make the pseudo-documents of one document: one for each distinct group of sentences.
+    """Return the pseudo-documents of one document: one for each distinct group of sentences.
 
     A group is the evidence of a prediction; where the head or the tail has no mention in it, the sentence of its first
-    mention joins. Predictions without evidence make none.
-
-    Args:
-        feature: the backbone's feature of the document, with ``sent_pos``.
-        predictions: head, tail and evidence sentences of each prediction.
-
-    Returns:
-        Features; ``entity_map`` says which of the document's entities theirs are.
+    mention joins. Predictions without evidence make none. ``entity_map`` says which of the document's
+    entities those of a pseudo-document are.
     """
     sentences = _sentences(feature)
-    places = [[_sentence_of(start, sentences) for start, _ in mentions] for mentions in feature["entity_pos"]]
+    starts = [start for start, _ in sentences]
+    places = [[bisect_right(starts, start) - 1 for start, _ in mentions] for mentions in feature["entity_pos"]]
     groups: dict[tuple[int, ...], None] = {}  # an ordered set
     for head, tail, evidence in predictions:
         group = {sentence for sentence in evidence if sentence < len(sentences)}
@@ -118,21 +105,8 @@ def _sentences(feature: Feature) -> list[Span]:
     return [(min(start, n), min(end, n)) for start, end in feature["sent_pos"]]
 
 
-def _sentence_of(start: int, sentences: list[Span]) -> int:
-    """Say in which sentence a token is."""
-    return bisect_right([first for first, _ in sentences], start) - 1
-
-
 def strongest(cells: Margins, n_entities: int) -> Margins:
-    """Return each cell once, with its largest margin.
-
-    Args:
-        cells: cells, some of them more than once.
-        n_entities: more than any entity's index.
-
-    Returns:
-        The distinct cells, ordered.
-    """
+    """Return each cell once, with its largest margin; cells are ordered."""
     keys = cells.keys(n_entities, 1 + int(cells.relation.max(initial=0)))
     order = np.lexsort((-cells.margin, keys))
     _, first = np.unique(keys[order], return_index=True)
@@ -140,30 +114,20 @@ def strongest(cells: Margins, n_entities: int) -> Margins:
 
 
 def add_margins(document: Margins, pseudo: Margins, n_entities: int) -> Margins:
-    """Add the margins that D and D' gave (eq. 11 without tau).
-
-    Args:
-        document: the base model's margins of D.
-        pseudo: those of the pseudo-documents.
-        n_entities: more than any entity's index.
-
-    Returns:
-        All cells of either, with the sum and with the evidence from D.
-    """
+    """Return all cells with the sum of D's and D''s margins (eq. 11 without tau), and with the evidence from D."""
     cells, (first, second) = align((document, strongest(pseudo, n_entities)), n_entities, PENALTY)
     return replace(cells, margin=first + second)
 
 
 def best_cut(sums: ArrayLike, gold: ArrayLike, n_gold: int) -> float:
-    """Find the tau for which ``sums > tau`` has the best F1 of all cuts.
+    """Return the tau for which ``sums > tau`` has the best F1 of all cuts.
+
+    It is midway between the two sums that it separates; of equally good cuts it is the one nearest to 0.
 
     Args:
         sums: margins of D plus margins of D', [N].
         gold: whether the cell is a gold triple, [N] bool.
         n_gold: all gold triples.
-
-    Returns:
-        tau, midway between the two sums that it separates; of equally good cuts the one nearest to 0.
 
     Raises:
         SegDREError: if there is no gold, or no cell.

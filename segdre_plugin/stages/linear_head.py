@@ -20,39 +20,33 @@ class SquaredCountLoss(CountLoss):
     """
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean squared error of the pairs' relation counts; ``labels`` is left as it is.
+        """Return the mean squared error of the counts, a scalar, float32 for half types; ``labels`` stays as it is.
 
         Args:
             logits: output of ``CountHead``, [N, 1].
             labels: multi-hot relation labels, [N, classes]; class 0 is NA and is not counted.
-
-        Returns:
-            The loss in squared relations per pair, a scalar; float32 for logits of a half type.
 
         Raises:
             SegDREError: if shapes do not fit, or N is 0.
         """
         if labels.ndim != 2 or logits.shape != (labels.shape[0], 1) or len(labels) == 0:
             found = f"logits {list(logits.shape)}, labels {list(labels.shape)}"
-            raise SegDREError(f"SquaredCountLoss: logits [N, 1] and labels [N, classes] are due, found {found}")
+            raise SegDREError(f"SquaredCountLoss: expected logits [N, 1] and labels [N, classes], got {found}")
         expected = self.get_label(logits)
         return F.mse_loss(expected, labels[:, 1:].sum(1).to(expected))
 
     def get_label(self, logits: Tensor, num_labels: int = -1) -> Tensor:
-        """Expected count of every pair.
+        """Return the expected count of every pair, [N]; float32 for logits of a half type.
 
         Args:
             logits: output of ``CountHead``, [N, 1].
             num_labels: taken because the backbones pass it; has no meaning for counts.
-
-        Returns:
-            Expected relations per pair, [N]; float32 for logits of a half type.
 
         Raises:
             SegDREError: if the logits are not [N, 1].
         """
         if logits.ndim != 2 or logits.shape[1] != 1:
             raise SegDREError(
-                f"SquaredCountLoss: logits [N, 1] are due, found {list(logits.shape)}", "wrap the classifier too"
+                f"SquaredCountLoss: expected logits [N, 1], got {list(logits.shape)}", "wrap the classifier too"
             )
         return logits[:, 0].float() if logits.element_size() < 4 else logits[:, 0]

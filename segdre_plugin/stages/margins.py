@@ -18,7 +18,7 @@ from segdre_plugin.data.files import read_arrays, write_arrays
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.vocabulary import BoolArray, FloatArray, IntArray
 
-KINDS = {"i": "indices from 0", "ii": "pairs of indices from 0", "f": "finite floating-point numbers"}
+KINDS = {"i": "indices from 0", "ii": "pairs of indices from 0", "f": "finite floating-point numbers or -inf"}
 CELL = ("document", "head", "tail", "relation")  # what says which cell it is
 
 
@@ -54,15 +54,7 @@ class Margins:
         return (self.document * n_entities + self.head) * n_entities + self.tail
 
     def keys(self, n_entities: int, n_classes: int) -> IntArray:
-        """Return each cell a number of its own, equal across stages.
-
-        Args:
-            n_entities: more than any entity's index.
-            n_classes: more than any class.
-
-        Returns:
-            int [cells].
-        """
+        """Return each cell a number of its own, equal across stages; the arguments exceed any entity and any class."""
         return self.pairs(n_entities) * n_classes + self.relation
 
     def save(self, path: Path) -> None:
@@ -75,13 +67,7 @@ class Margins:
 
     @staticmethod
     def load(path: Path) -> Margins:
-        """Read a table that :meth:`save` wrote.
-
-        Args:
-            path: the npz file.
-
-        Returns:
-            The table.
+        """Return a table that :meth:`save` wrote.
 
         Raises:
             SegDREError: if the file is missing or broken, or its arrays are not those of a table.
@@ -106,7 +92,7 @@ def check_arrays(path: Path, arrays: Mapping[str, np.ndarray], kinds: Mapping[st
     Args:
         path: the file, for messages.
         arrays: name -> array.
-        kinds: name -> ``i`` for indices from 0, ``ii`` for pairs of them [n, 2], ``f`` for finite numbers.
+        kinds: name -> ``i`` for indices from 0, ``ii`` for pairs of them [n, 2], ``f`` for finite numbers or -inf.
 
     Raises:
         SegDREError: if a column is missing, or has another length or kind.
@@ -124,19 +110,12 @@ def check_arrays(path: Path, arrays: Mapping[str, np.ndarray], kinds: Mapping[st
         if array.dtype.kind != kind[0] or array.shape[1:] != ((2,) if kind == "ii" else ()):
             shape = list(array.shape)
             raise SegDREError(f"{path}: {name}: expected {KINDS[kind]}, got {array.dtype} {shape}", hint)
-        if array.size and not (np.isfinite(array).all() if kind == "f" else array.min() >= 0):
+        if array.size and not ((array < np.inf).all() if kind == "f" else array.min() >= 0):
             raise SegDREError(f"{path}: {name}: expected {KINDS[kind]}, got other numbers", hint)
 
 
 def concatenate(tables: Sequence[Margins]) -> Margins:
-    """Put the cells of several tables one after the other; an empty list gives an empty table.
-
-    Args:
-        tables: any number of tables; one without evidence among others has none in each sentence.
-
-    Returns:
-        All their cells.
-    """
+    """Return the cells of several tables one after the other; evidence that a table lacks is none in each sentence."""
     width = max((table.evidence.shape[1] for table in tables), default=0)
     evidence = [np.zeros((0, width), dtype=bool)]
     evidence += [np.pad(table.evidence, ((0, 0), (0, width - table.evidence.shape[1]))) for table in tables]
@@ -173,17 +152,7 @@ def top_margins(
 
 
 def official(cells: Margins, documents: Sequence[Mapping[str, Any]], id2rel: Mapping[int, str]) -> list[dict[str, Any]]:
-    """Write cells as predictions in DocRED's official format.
-
-    Args:
-        cells: the predicted cells.
-        documents: the split's documents.
-        id2rel: relation class -> relation id.
-
-    Returns:
-        Dictionaries with title, h_idx, t_idx and r, in the order of documents, heads, tails and relations; and with
-        evidence (sentences) if the backbone predicts any.
-    """
+    """Return cells in DocRED's official format, ordered by document, head, tail and relation, evidence included."""
     cells = cells.take(np.lexsort((cells.relation, cells.tail, cells.head, cells.document)))
     columns = (getattr(cells, name).tolist() for name in CELL)
     rows: list[dict[str, Any]] = [

@@ -19,7 +19,7 @@ from segdre_plugin.stages.branches import Triple, Verbaliser
 
 
 @dataclass(frozen=True)
-class Prepared:
+class StageFeatures:
     """The features of a stage.
 
     Attributes:
@@ -43,8 +43,8 @@ def prepare_features(
     salient: Sequence[Salient] | None = None,
     triples: Sequence[Sequence[Triple]] | None = None,
     verbaliser: Verbaliser | None = None,
-) -> Prepared:
-    """Restrict features to the pairs of a wrapped model's stage, and in stage sparse add the branches.
+) -> StageFeatures:
+    """Return features of the pairs of a wrapped model's stage, in stage sparse with branches; the old ones stay.
 
     Pairs of an entity without any mention that the encoder sees are left out, and so are documents without a pair.
 
@@ -55,9 +55,6 @@ def prepare_features(
         salient: the salient entity of each document, or its salient entities (stages dense and sparse).
         triples: the dense triples to inject into each document, best-scored first (stage sparse).
         verbaliser: turns them into branches (stage sparse).
-
-    Returns:
-        New features; those given are not changed.
 
     Raises:
         SegDREError: if the model is not wrapped, the lengths differ, or the stage needs what is not given.
@@ -108,20 +105,14 @@ def prepare_features(
             )
         chosen.append(made)
         places.append(i)
-    return Prepared(chosen, places, injected, left_out)
+    return StageFeatures(chosen, places, injected, left_out)
 
 
 def stage_pairs(feature: Feature, stage: str, salient: Salient) -> BoolArray:
-    """Return which pairs of a document belong to a stage.
+    """Return which pairs of a document belong to a stage, bool [pairs].
 
-    Args:
-        feature: the backbone's feature.
-        stage: base and identify take all pairs, dense those that involve a salient entity (section 3.4), sparse the
-            others (section 3.5).
-        salient: the salient entity, or several.
-
-    Returns:
-        bool [pairs].
+    Base and identify take all pairs, dense those that involve a salient entity (section 3.4), sparse the others
+    (section 3.5).
     """
     if stage in ("base", "identify"):
         return np.ones(len(feature["hts"]), dtype=bool)

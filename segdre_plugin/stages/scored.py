@@ -80,16 +80,7 @@ class ScoredSplit:
         return official(chosen, self.split.documents, {i: name for name, i in self.rel2id.items()})
 
     def rows(self, predictions: list[dict[str, Any]], tau_base_alone: float) -> dict[str, Any]:
-        """Evaluate base, dense, sparse and fused.
-
-        Args:
-            predictions: the fused ones.
-            tau_base_alone: see :meth:`search_base`.
-
-        Returns:
-            The metrics of the base model, with its threshold tuned, too; of each stage, with the base model on the same
-            pairs beside it; and of the fused predictions.
-        """
+        """Return the metrics of base (tuned, too), dense, sparse (and base on their pairs), and fused predictions."""
         if not has_gold(self.split.documents):
             return {"gold": False}
         cells = self.cells()
@@ -113,8 +104,15 @@ class ScoredSplit:
         return evaluate(predictions, self.split.documents, self.train)
 
     def strategies(self, config: SegConfig, seed: int) -> dict[str, dict[str, float]]:
-        """Judge the salient entities, beside those that other strategies choose without training."""
-        return compare_strategies(self.split, self.salient, config, seed, self.tables["base"])
+        """Return the saliency of the run's strategy, then of all those that need neither training nor labels."""
+        k, documents = config.salient_k, self.split.documents
+        others = (get_strategy(name) for name in strategy_names() if name != config.salient)
+        chosen = {config.salient: self.salient} | {
+            strategy.name: choose_salient(strategy, documents, k=k, seed=seed, base=self.tables["base"])
+            for strategy in others
+            if not (strategy.head or strategy.needs_gold)
+        }
+        return {name: saliency(documents, chains, k) for name, chains in chosen.items()}
 
     @property
     def has_evidence(self) -> bool:
@@ -134,19 +132,7 @@ def own_scores(
     rel2id: Mapping[str, int],
     train: Sequence[Document],
 ) -> dict[str, float]:
-    """Evaluate predicted cells against the gold of a stage's own pairs.
-
-    Args:
-        predicted: the predicted cells, all of the stage's pairs.
-        stage: base (all pairs), dense or sparse.
-        split: the split.
-        salient: its salient entities (dense, sparse).
-        rel2id: the relations.
-        train: train documents, for Ign-F1.
-
-    Returns:
-        The metrics; empty if there is no gold on these pairs.
-    """
+    """Return the metrics of predicted cells, all of a stage's own pairs; empty if there is no gold on these pairs."""
     documents: Sequence[Document] = split.documents
     if stage in ("dense", "sparse"):
         assert salient is not None
@@ -158,16 +144,7 @@ def own_scores(
 
 
 def own_gold(documents: Sequence[Document], salient: Sequence[Chain], stage: str) -> list[Document]:
-    """Leave only the gold triples of a stage's own pairs in documents.
-
-    Args:
-        documents: the documents.
-        salient: the salient entities of each.
-        stage: dense or sparse.
-
-    Returns:
-        Copies; all but ``labels`` is shared.
-    """
+    """Return copies of documents with the gold triples of a stage's own pairs alone; all but ``labels`` is shared."""
     return [
         dict(document)
         | {
@@ -181,43 +158,8 @@ def own_gold(documents: Sequence[Document], salient: Sequence[Chain], stage: str
     ]
 
 
-def compare_strategies(
-    split: Split, salient: Sequence[Chain], config: SegConfig, seed: int, base: Margins
-) -> dict[str, dict[str, float]]:
-    """Judge a run's salient entities beside those of all strategies that need neither training nor labels.
-
-    Args:
-        split: a split with gold.
-        salient: what the run chose for each document.
-        config: the run's strategy, and how many entities.
-        seed: the run's.
-        base: the base model's margins.
-
-    Returns:
-        Strategy -> what :func:`segdre_plugin.salient.saliency` says of it, the run's own one first.
-    """
-    k = config.salient_k
-    others = (get_strategy(name) for name in strategy_names() if name != config.salient)
-    chosen = {config.salient: salient} | {
-        strategy.name: choose_salient(strategy, split.documents, k=k, seed=seed, base=base)
-        for strategy in others
-        if not (strategy.head or strategy.needs_gold)
-    }
-    return {name: saliency(split.documents, chains, k) for name, chains in chosen.items()}
-
-
 def judge(stage: Stage, split: Split, found: ChainResult, train: Sequence[Document]) -> dict[str, float]:
-    """Compare what a stage found in a split with the split's gold.
-
-    Args:
-        stage: the stage.
-        split: the split.
-        found: the result of the stage.
-        train: train documents, for Ign-F1.
-
-    Returns:
-        Saliency and accuracy of stage identify; else the metrics on the stage's own pairs; empty without gold.
-    """
+    """Return identify's saliency and accuracy, else the metrics on a stage's own pairs; they are empty without gold."""
     if stage.finds_salient:
         assert found.salient is not None
         return saliency(split.documents, found.salient, stage.config.salient_k) if split.has_gold else {}

@@ -84,7 +84,7 @@ def outputs(
 def score_relations(
     model: nn.Module, features: Sequence[Feature], documents: Sequence[int], collate_fn: Any, **how: Any
 ) -> Margins:
-    """Return the margins of all pairs of ``features``.
+    """Return the margins of the top ``model.num_labels`` classes of each pair, with its evidence if there is any.
 
     Args:
         model: a wrapped model of stage base, dense or sparse.
@@ -92,10 +92,6 @@ def score_relations(
         documents: for each feature, the index of its document.
         collate_fn: a wrapped collate function.
         how: batch_size, device, label and progress of :func:`outputs`.
-
-    Returns:
-        The margins of the top ``model.num_labels`` classes of each pair, document by document, with its evidence if the
-        model predicts any.
     """
     backbone = wrap_state(model).backbone
     parts = []
@@ -121,17 +117,7 @@ def _document_pairs(feature: Feature) -> np.ndarray:
 
 
 def score_counts(model: nn.Module, features: Sequence[Feature], collate_fn: Any, **how: Any) -> list[np.ndarray]:
-    """Return the expected count of each pair (eq. 7).
-
-    Args:
-        model: a wrapped model of stage identify.
-        features: features with all pairs.
-        collate_fn: a wrapped collate function.
-        how: batch_size, device, label and progress of :func:`outputs`.
-
-    Returns:
-        For each feature, float [pairs].
-    """
+    """Return each feature's expected counts (eq. 7), float [pairs]; ``how``: more arguments of :func:`outputs`."""
     counts: list[list[np.ndarray]] = [[] for _ in features]
     loss: Any = getattr(model, wrap_state(model).backbone.loss)  # that of the count head
     for batch, places, logits, _ in outputs(model, features, collate_fn, **how):

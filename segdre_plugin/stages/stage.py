@@ -18,7 +18,7 @@ from segdre_plugin.salient import Chain, gold_chain
 from segdre_plugin.stages.branches import Verbaliser, gold_dense_triples
 from segdre_plugin.stages.config import STAGES, SegConfig
 from segdre_plugin.stages.margins import Margins
-from segdre_plugin.stages.prepare import Prepared, prepare_features
+from segdre_plugin.stages.prepare import StageFeatures, prepare_features
 from segdre_plugin.stages.scoring import score_counts, score_relations
 from segdre_plugin.stages.strategies import choose_salient
 from segdre_plugin.vocabulary import Triple
@@ -68,7 +68,7 @@ class Stage:
 
     @property
     def finds_salient(self) -> bool:
-        """Return whether the stage chooses salient entities, and gives no margins (section 3.3)."""
+        """Return whether the stage chooses salient entities, and has no margins (section 3.3)."""
         return self.name == "identify"
 
     @property
@@ -91,22 +91,8 @@ class Stage:
         """Return whether all weights of the trained base initialise the stage's model."""
         return self.config.start == "base" and self.name in ("dense", "sparse")
 
-    @property
-    def shares_base(self) -> bool:
-        """Return whether the trained base initialises the stage's model but for its head (section 3.3)."""
-        return self.finds_salient
-
-    def prepare(self, split: Split, model: Any, known: ChainResult) -> Prepared:
-        """Make the stage's features of a split.
-
-        Args:
-            split: documents and the backbone's features.
-            model: the model, wrapped for this stage.
-            known: what the stages before it found.
-
-        Returns:
-            The features of the stage's own pairs, with branches in stage sparse.
-        """
+    def prepare(self, split: Split, model: Any, known: ChainResult) -> StageFeatures:
+        """Return the features of the stage's own pairs in a split, with branches in stage sparse."""
         triples = None
         if self.injects:
             triples = known.triples
@@ -122,9 +108,9 @@ class Stage:
         )
 
     def read(
-        self, model: Any, split: Split, known: ChainResult, prepared: Prepared | None = None, **how: Any
+        self, model: Any, split: Split, known: ChainResult, prepared: StageFeatures | None = None, **how: Any
     ) -> ChainResult:
-        """Read a split with the stage's model, or choose salient entities where nothing is trained.
+        """Return what was known of a split and what the stage finds, with its model or, without one, by its strategy.
 
         Args:
             model: the model, wrapped for this stage; not used where the stage has none.
@@ -133,9 +119,6 @@ class Stage:
             prepared: what :meth:`prepare` made of it before; None makes it now.
             how: collate_fn (wrapped), batch_size, device, label and progress of
                 :func:`segdre_plugin.stages.scoring.outputs`.
-
-        Returns:
-            What was known, and what this stage found.
         """
         if not self.has_model:
             return replace(known, salient=self._choose(split, base=known.tables.get("base")))
@@ -169,19 +152,16 @@ def run_chain(
     label: str = "",
     **how: Any,
 ) -> ChainResult:
-    """Let stages read a split, one after the other.
+    """Return what is known of a split after stages have read it, one after the other.
 
     Args:
         stages: in their order.
-        model_for: gives the model of a stage, wrapped for it, for the time of a context; asked only for stages that
+        model_for: stage -> its model, wrapped for it, for the time of a context; asked only for stages that
             have one.
         split: documents and the backbone's features.
         known: what is known of the split before the first of them.
         label: of the progress bars, after the stage's name; empty for no bars.
         how: collate_fn (wrapped), batch_size, device and progress of :func:`segdre_plugin.stages.scoring.outputs`.
-
-    Returns:
-        What is known after the last of them.
     """
     found = known or ChainResult()
     for stage in stages:
@@ -194,16 +174,7 @@ def run_chain(
 
 
 def training_inputs(split: Split, config: SegConfig, seed: int) -> ChainResult:
-    """Return what dense and sparse are trained with: gold salient entities (or the strategy's) and gold triples.
-
-    Args:
-        split: the train split.
-        config: the strategy, and whether training uses it.
-        seed: the run's.
-
-    Returns:
-        Salient entities and dense triples of each document.
-    """
+    """Return what dense and sparse are trained with: gold salient entities (or the strategy's) and gold triples."""
     k = config.salient_k
     if config.train_salient == "same":
         salient = choose_salient(config.strategy, split.documents, k=k, seed=seed)
@@ -224,7 +195,7 @@ def predicted_triples(margins: Margins, n_documents: int, rel2id: Mapping[str, i
     return found
 
 
-def _count(model: Any, prepared: Prepared, collate_fn: Any, **how: Any) -> dict[str, np.ndarray]:
+def _count(model: Any, prepared: StageFeatures, collate_fn: Any, **how: Any) -> dict[str, np.ndarray]:
     """Return document, pair and expected count of every pair: int [pairs], int [pairs, 2], float [pairs]."""
     counts = score_counts(model, prepared.features, collate_fn, **how)
     pairs = [np.asarray(feature["hts"], dtype=np.int32) for feature in prepared.features]

@@ -25,7 +25,7 @@ from segdre_plugin.zip_head import CountHead, CountLoss
 
 
 @dataclass(frozen=True)
-class Case:
+class SelectionInput:
     """One document to choose for, and what was found of it.
 
     Attributes:
@@ -44,7 +44,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Head:
+class CountHeadSpec:
     """What stage identify trains.
 
     Attributes:
@@ -69,8 +69,8 @@ class Strategy:
     """
 
     name: str
-    choose: Callable[[Case, int], Sequence[int]]
-    head: Head | None = None
+    choose: Callable[[SelectionInput, int], Sequence[int]]
+    head: CountHeadSpec | None = None
     needs_base: bool = False
     needs_gold: bool = False
 
@@ -84,20 +84,14 @@ _strategies: dict[str, Strategy] = {}
 
 
 def register(strategy: Strategy) -> Strategy:
-    """Make a strategy known by its name; do it before the options are read.
-
-    Args:
-        strategy: the strategy.
-
-    Returns:
-        The same.
+    """Return a strategy, now known by its name; do this before the options are read.
 
     Raises:
         SegDREError: if its name is empty or taken, or it wants a head and the base model's margins.
     """
     if not strategy.name or strategy.name in _strategies:
-        known = f"known ones: {', '.join(_strategies)}"
-        raise SegDREError(f"the strategy's name {strategy.name!r} is empty or taken ({known})", "give it another name")
+        hint = f"choose another name than {', '.join(_strategies)}"
+        raise SegDREError(f"the strategy's name {strategy.name!r} is empty or already exists", hint)
     if strategy.head and strategy.needs_base:
         raise SegDREError(f"strategy {strategy.name}: has a head and needs_base", "choose by one of the two")
     _strategies[strategy.name] = strategy
@@ -105,13 +99,7 @@ def register(strategy: Strategy) -> Strategy:
 
 
 def get_strategy(name: str) -> Strategy:
-    """Look a strategy up.
-
-    Args:
-        name: its name.
-
-    Returns:
-        The strategy.
+    """Return the strategy of a name.
 
     Raises:
         SegDREError: if there is none of that name.
@@ -136,7 +124,7 @@ def choose_salient(
     base: Margins | None = None,
     counts: Mapping[str, NDArray[Any]] | None = None,
 ) -> list[Chain]:
-    """Choose the salient entities of documents.
+    """Return the salient entities of each document; none where it has no pair.
 
     Args:
         strategy: how.
@@ -147,13 +135,10 @@ def choose_salient(
         counts: ``document`` (index), ``pair`` (h, t) and ``count`` of each pair that the strategy's head counted, as
             arrays [n_pairs] and [n_pairs, 2], for strategies with a head.
 
-    Returns:
-        The salient entities of each document; none where it has no pair.
-
     Raises:
-        SegDREError: if the strategy lacks what it needs, or does not give what is due.
+        SegDREError: if the strategy lacks what it needs, or chooses other than 0 to ``k`` different entities.
     """
-    hint = "pass them, or take another strategy"
+    hint = "pass them, or use another strategy"
     if strategy.needs_base and base is None:
         raise SegDREError(f"strategy {strategy.name} needs the margins of the base model", hint)
     if strategy.head and counts is None:
@@ -164,7 +149,7 @@ def choose_salient(
     counted = _rows(counts["document"], n) if counts is not None else []
     found: list[Chain] = []
     for i, document in enumerate(documents):
-        case = Case(document, seed)
+        case = SelectionInput(document, seed)
         if strategy.needs_base and base is not None:
             case = replace(case, base=base.take(cells[i]))
         if strategy.head and counts is not None:
@@ -175,12 +160,7 @@ def choose_salient(
 
 
 def check_labels(strategy: Strategy, documents: Sequence[Document], where: str = "") -> None:
-    """Refuse documents without labels if a strategy reads them.
-
-    Args:
-        strategy: the strategy.
-        documents: DocRED documents.
-        where: their file, for the message.
+    """Refuse documents without labels if a strategy reads them; ``where`` is their file, for the message.
 
     Raises:
         SegDREError: with all that have none.
@@ -190,7 +170,7 @@ def check_labels(strategy: Strategy, documents: Sequence[Document], where: str =
         raise_all(
             [f"document {i} {document.get('title')!r}" for i, document in without],
             f"{where}: " * bool(where) + f"strategy {strategy.name} reads labels, and these documents have none",
-            "take another strategy, or leave these documents out",
+            "use another strategy, or leave these documents out",
         )
 
 
@@ -204,17 +184,17 @@ def _checked(strategy: Strategy, document: Document, chosen: Sequence[int], k: i
     n = len(document["vertexSet"])
     chain = as_chain(chosen)
     if len(chain) > k or len(set(chain)) < len(chain) or not all(0 <= entity < n for entity in chain):
-        due = f"at most {k} different ones of its {n} entities are due"
-        raise SegDREError(f"strategy {strategy.name} chose {list(chain)} in {document.get('title')!r}; {due}")
+        expected = f"expected at most {k} different ones of its {n} entities, got {list(chain)}"
+        raise SegDREError(f"strategy {strategy.name}: {document.get('title')!r}: {expected}")
     return chain
 
 
-def by_counts(case: Case, k: int) -> list[int]:
+def by_counts(case: SelectionInput, k: int) -> list[int]:
     """Choose greedily by the counts of the strategy's head (section 3.3, after equation 7)."""
     return select_chain(case.counts, case.pairs, len(case.document["vertexSet"]), k)
 
 
-def _aggregation(case: Case, k: int) -> list[int]:
+def _aggregation(case: SelectionInput, k: int) -> list[int]:
     """Count the relations that the base model predicts."""
     assert case.base is not None
     predicted = case.base.take(case.base.margin > 0)
@@ -222,34 +202,34 @@ def _aggregation(case: Case, k: int) -> list[int]:
     return select_chain(np.ones(len(pairs)), pairs, len(case.document["vertexSet"]), k)
 
 
-def _max_mention(case: Case, k: int) -> list[int]:
+def _max_mention(case: SelectionInput, k: int) -> list[int]:
     """Take the entities with most mentions; ties go to the lower index."""
     entities = case.document["vertexSet"]
     return sorted(range(len(entities)), key=lambda e: -len(entities[e]))[:k]
 
 
-def _edit_distance(case: Case, k: int) -> list[int]:
+def _edit_distance(case: SelectionInput, k: int) -> list[int]:
     """Take the entities with a name nearest to the title; ties go to more mentions, then to the lower index."""
     entities, title = case.document["vertexSet"], case.document["title"].casefold()
     distance = [min(Levenshtein.distance(m["name"].casefold(), title) for m in mentions) for mentions in entities]
     return sorted(range(len(entities)), key=lambda e: (distance[e], -len(entities[e])))[:k]
 
 
-def _random(case: Case, k: int) -> list[int]:
+def _random(case: SelectionInput, k: int) -> list[int]:
     """Take any; which ones depends on the seed and the document, and not on what was drawn before."""
     n = len(case.document["vertexSet"])
     generator = random.Random(f"{case.seed} {case.document['title']} {case.document['sents']}")
     return generator.sample(range(n), n)[:k]  # so that one more leaves those before it as they are
 
 
-def _gold(case: Case, k: int) -> list[int]:
+def _gold(case: SelectionInput, k: int) -> list[int]:
     """Take the gold ones: an oracle."""
     return gold_chain(case.document, k)
 
 
 for _strategy in (
-    Strategy("zip", by_counts, head=Head(CountHead, CountLoss)),
-    Strategy("linear", by_counts, head=Head(partial(CountHead, outputs=1), SquaredCountLoss)),
+    Strategy("zip", by_counts, head=CountHeadSpec(CountHead, CountLoss)),
+    Strategy("linear", by_counts, head=CountHeadSpec(partial(CountHead, outputs=1), SquaredCountLoss)),
     Strategy("aggregation", _aggregation, needs_base=True),
     Strategy("max-mention", _max_mention),
     Strategy("edit-distance", _edit_distance),

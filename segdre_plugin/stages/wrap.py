@@ -48,7 +48,7 @@ def wrap_model(
     fast: bool = True,
     bf16: bool = False,
 ) -> M:
-    """Make a backbone's model the model of one stage, in place.
+    """Return a backbone's model, made the model of one stage in place.
 
     In the stages base, dense and sparse the state_dict keeps the backbone's keys. In stage sparse the model takes
     batches from :func:`wrap_collate`.
@@ -61,18 +61,15 @@ def wrap_model(
         fast: compute the same numbers (to about 1e-6, not to the last bit) in less time and memory.
         bf16: compute in bfloat16 where that is safe (torch's autocast); not the same numbers.
 
-    Returns:
-        The same model.
-
     Raises:
-        SegDREError: if the stage is unknown, the model is wrapped already, or it lacks something that the stage
+        SegDREError: if the stage is unknown, the model is already wrapped, or it lacks something that the stage
             needs; the model is then as it was.
     """
     if stage not in STAGES:
         raise SegDREError(f"unknown stage {stage!r}", f"stages of a model: {', '.join(STAGES)}")
     if hasattr(model, STATE):
         raise SegDREError(
-            f"this {type(model).__name__} is wrapped already (stage {wrap_state(model).stage})",
+            f"this {type(model).__name__} is already wrapped (stage {wrap_state(model).stage})",
             "call unwrap_model(model) first",
         )
     backbone = find_backbone(model, adapter)
@@ -103,13 +100,7 @@ def wrap_model(
 
 
 def unwrap_model(model: M) -> M:
-    """Undo :func:`wrap_model`: the model is as it was, weights that were trained meanwhile excepted.
-
-    Args:
-        model: a wrapped model.
-
-    Returns:
-        The same model.
+    """Return a model as it was before :func:`wrap_model`, weights that were trained since excepted.
 
     Raises:
         SegDREError: if it is not wrapped.
@@ -120,15 +111,10 @@ def unwrap_model(model: M) -> M:
 
 
 def wrap_collate(collate_fn: Callable[[list[dict[str, Any]]], Any], *, adapter: str | Backbone) -> Collate:
-    """Wrap a backbone's collate function so that injections reach the model.
+    """Return a backbone's collate function, wrapped so that injections reach the model.
 
-    Args:
-        collate_fn: the backbone's collate function.
-        adapter: the backbone's name or spec.
-
-    Returns:
-        A collate function. A batch of features without injections comes out as the backbone made it. It raises
-        SegDREError if the batch has another layout than the backbone's, or only some of its documents are prepared.
+    A batch of features without injections comes out as the backbone made it. SegDREError is raised for a batch that has
+    another layout than the backbone's, or of which only some documents are prepared.
 
     Raises:
         SegDREError: if the adapter is unknown.
@@ -168,12 +154,12 @@ def _check_layout(batch: Any, backbone: Backbone) -> None:
     hint = f"wrap the collate function of {backbone.repository}, or pass the right adapter="
     if not isinstance(batch, Sequence) or len(batch) != len(backbone.batch):
         size = f"{len(batch)} parts" if isinstance(batch, Sequence) else type(batch).__name__
-        raise SegDREError(f"collate: a batch of {backbone.name} has {expected}, found {size}", hint)
+        raise SegDREError(f"collate: a batch of {backbone.name} has {expected}, got {size}", hint)
     ids, mask = batch[backbone.batch.index("input_ids")], batch[backbone.batch.index("attention_mask")]
     if not (isinstance(ids, Tensor) and isinstance(mask, Tensor) and ids.dim() == 2 and ids.shape == mask.shape):
         raise SegDREError(
             f"collate: a batch of {backbone.name} has {expected}, the first two [documents, tokens]; "
-            f"found {_describe(ids)} and {_describe(mask)}",
+            f"got {_describe(ids)} and {_describe(mask)}",
             hint,
         )
 

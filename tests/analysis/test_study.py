@@ -198,7 +198,9 @@ def test_selection_has_a_line_for_every_strategy(monkeypatch):
     assert set(STRATEGIES) == set(strategies.strategy_names())
     monkeypatch.setattr(strategies, "_strategies", dict(strategies._strategies))
     strategies.register(strategies.Strategy("mine", lambda case, k: [0]))
-    strategies.register(strategies.Strategy("with a head", lambda case, k: [0], head=strategies.Head(None, None)))
+    strategies.register(
+        strategies.Strategy("with a head", lambda case, k: [0], head=strategies.CountHeadSpec(None, None))
+    )
     assert {line.title for line in selection_lines()} == lines | {"mine"}
 
 

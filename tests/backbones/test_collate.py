@@ -49,13 +49,13 @@ def test_partly_prepared_batch_is_refused():
 
 IDS, MASK = torch.zeros(2, 5, dtype=torch.long), torch.ones(2, 5)
 BAD = {
-    "too few parts": ((IDS, MASK, [], []), "has 5 parts .*, found 4 parts"),
-    "too many parts": ((IDS, MASK, [], [], [], [], [], []), "found 8 parts"),
-    "a dict": ({"input_ids": IDS}, "found dict"),
-    "nothing": (None, "found NoneType"),
-    "ids that are no tensor": (([[1]], MASK, [], [], []), r"found list and \[2, 5\]"),
-    "a mask of another shape": ((IDS, MASK[:, :4], [], [], []), r"found \[2, 5\] and \[2, 4\]"),
-    "one document only": ((IDS[0], MASK[0], [], [], []), r"found \[5\] and \[5\]"),
+    "too few parts": ((IDS, MASK, [], []), "has 5 parts .*, got 4 parts"),
+    "too many parts": ((IDS, MASK, [], [], [], [], [], []), "got 8 parts"),
+    "a dict": ({"input_ids": IDS}, "got dict"),
+    "nothing": (None, "got NoneType"),
+    "ids that are no tensor": (([[1]], MASK, [], [], []), r"got list and \[2, 5\]"),
+    "a mask of another shape": ((IDS, MASK[:, :4], [], [], []), r"got \[2, 5\] and \[2, 4\]"),
+    "one document only": ((IDS[0], MASK[0], [], [], []), r"got \[5\] and \[5\]"),
 }
 
 

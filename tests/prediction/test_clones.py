@@ -9,7 +9,7 @@ import pytest
 
 from segdre_plugin import SegDREError
 from segdre_plugin.backbones.clones.patching import blob_hash
-from segdre_plugin.prediction.clone_code import load_parts
+from segdre_plugin.prediction.clone_code import load_backbone_code
 
 REL2ID = {"Na": 0, "P1": 1, "P2": 2}
 FILES = {
@@ -47,13 +47,13 @@ def untouched():
 def test_parts_come_out_and_nothing_stays(clone, untouched, monkeypatch):
     mine = ModuleType("utils")
     monkeypatch.setitem(sys.modules, "utils", mine)
-    parts = load_parts("atlop", clone, REL2ID)
+    code = load_backbone_code("atlop", clone, REL2ID)
     assert sys.modules["utils"] is mine
     assert "prepro" not in sys.modules
-    assert parts.model.value == 7
-    assert parts.read("", None) == REL2ID
-    assert parts.collate([1]) == [1]
-    assert parts.backbone.name == "atlop"
+    assert code.model.value == 7
+    assert code.read("", None) == REL2ID
+    assert code.collate([1]) == [1]
+    assert code.backbone.name == "atlop"
     assert sorted(path.name for path in clone.iterdir()) == sorted(FILES)  # no __pycache__
 
 
@@ -61,7 +61,7 @@ def test_two_clones_do_not_meet(clone, tmp_path_factory, untouched):
     other = tmp_path_factory.mktemp("other")
     for name, text in FILES.items():
         (other / name).write_text(text.replace("7", "8"))
-    first, second = load_parts("atlop", clone, REL2ID), load_parts("dreeam", other, {"Na": 0})
+    first, second = load_backbone_code("atlop", clone, REL2ID), load_backbone_code("dreeam", other, {"Na": 0})
     assert (first.model.value, second.model.value) == (7, 8)
     assert (first.read("", None), second.read("", None)) == (REL2ID, {"Na": 0})
 
@@ -69,18 +69,18 @@ def test_two_clones_do_not_meet(clone, tmp_path_factory, untouched):
 def test_reference_needs_no_clone():
     from segdre_plugin.backbones.reference import ReferenceModel
 
-    assert load_parts("reference", None, REL2ID).model is ReferenceModel
+    assert load_backbone_code("reference", None, REL2ID).model is ReferenceModel
 
 
 def test_what_is_missing_is_named(clone, untouched):
     with pytest.raises(SegDREError, match=r"model of atlop(.|\n)*git clone https://github.com/wzhouad/ATLOP.*--clone"):
-        load_parts("atlop", None, REL2ID)
+        load_backbone_code("atlop", None, REL2ID)
     with pytest.raises(SegDREError, match="known adapters: atlop, dreeam"):
-        load_parts("docunet", clone, REL2ID)
+        load_backbone_code("docunet", clone, REL2ID)
     (clone / "utils.py").unlink()
     (clone / "prepro.py").unlink()
     with pytest.raises(SegDREError, match=r"prepro.py, which has read_docred\n.*utils.py, which has collate_fn"):
-        load_parts("atlop", clone, REL2ID)
+        load_backbone_code("atlop", clone, REL2ID)
 
 
 BROKEN = {
@@ -96,17 +96,17 @@ def test_broken_clones_leave_nothing_behind(clone, untouched, case):
     name, text, message = BROKEN[case]
     (clone / name).write_text(text)
     with pytest.raises(SegDREError) as caught:
-        load_parts("atlop", clone, REL2ID)
+        load_backbone_code("atlop", clone, REL2ID)
     assert message in str(caught.value)
 
 
 def test_other_modules_than_those_of_the_training_are_refused(clone, untouched):
     known = {name: blob_hash(text.encode()) for name, text in FILES.items()}
     known["evaluation.py"] = "0" * 40  # nothing that prediction imports
-    load_parts("atlop", clone, REL2ID, known)
+    load_backbone_code("atlop", clone, REL2ID, known)
     (clone / "losses.py").write_text("VALUE = 9\n")
     with pytest.raises(SegDREError, match=r"modules that the model was not trained with:\n  - losses.py: git blob"):
-        load_parts("atlop", clone, REL2ID, known)
+        load_backbone_code("atlop", clone, REL2ID, known)
 
 
 @pytest.mark.upstream
@@ -114,7 +114,7 @@ def test_other_modules_than_those_of_the_training_are_refused(clone, untouched):
 def test_real_clones(name, request, untouched):
     folder = request.getfixturevalue(name)
     before = sorted(path.name for path in folder.iterdir())
-    parts = load_parts(name, folder, REL2ID)
-    assert parts.model.__name__ == "DocREModel"
-    assert parts.read.__globals__["docred_rel2id"] == REL2ID
+    code = load_backbone_code(name, folder, REL2ID)
+    assert code.model.__name__ == "DocREModel"
+    assert code.read.__globals__["docred_rel2id"] == REL2ID
     assert sorted(path.name for path in folder.iterdir()) == before

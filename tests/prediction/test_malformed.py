@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from segdre_plugin import SegPipeline
 from segdre_plugin.data.documents import find_problems
-from segdre_plugin.prediction.features import Rejected
+from segdre_plugin.prediction.features import Rejection
 
 GOOD = malformed.TOWN | {
     "vertexSet": [*malformed.TOWN["vertexSet"], [{"name": "old", "sent_id": 0, "pos": [2, 3], "type": "MISC"}]]
@@ -96,7 +96,7 @@ def test_what_has_no_problems_can_be_predicted(pipeline, value):
     result = pipeline.answer([value])[0]
     plain = {k: v for k, v in value.items() if k != "labels"}
     if find_problems(plain, 0):
-        assert isinstance(result, Rejected)
+        assert isinstance(result, Rejection)
         return
     assert isinstance(result, dict), result
     json.dumps(result, ensure_ascii=False, allow_nan=False).encode()

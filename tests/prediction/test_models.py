@@ -10,7 +10,7 @@ from seg_objects import tokenizer
 from segdre_plugin import SegConfig, SegDREError, wrap_collate, wrap_model
 from segdre_plugin.backbones.reference import collate_fn
 from segdre_plugin.data.synthetic.corpus import rel2id
-from segdre_plugin.prediction.clone_code import load_parts
+from segdre_plugin.prediction.clone_code import load_backbone_code
 from segdre_plugin.prediction.models import build_model, load_encoder
 from segdre_plugin.seg.checkpoints import ENCODER, keep_model, read_model
 
@@ -29,7 +29,7 @@ def kept(tmp_path):
 def build(folder, stage, state, config=CONFIG):
     description = SimpleNamespace(arguments=read_model(folder)["arguments"], config=config)
     encoder, words = load_encoder(folder / ENCODER)
-    return build_model(load_parts("reference", None, rel2id()), encoder, words, description, stage, state)
+    return build_model(load_backbone_code("reference", None, rel2id()), encoder, words, description, stage, state)
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -14,7 +14,7 @@ from segdre_plugin.backbones.batching import batches
 from segdre_plugin.data.files import read_weights
 from segdre_plugin.prediction import pipeline as module
 from segdre_plugin.prediction.answers import official_rows
-from segdre_plugin.prediction.features import Rejected
+from segdre_plugin.prediction.features import Rejection
 from segdre_plugin.stages import scoring
 from segdre_plugin.stages.margins import Margins
 
@@ -110,7 +110,7 @@ def test_batches_hold_every_pair_once_and_stay_within_bounds(pipeline):
         {"input_ids": [0] * n, "hts": [[0, k] for k in range(pairs)], "labels": [[k] for k in range(pairs)]}
         for n, pairs in ((9, 4), (3, 11), (5, 1), (3, 2), (9, 30))
     ]
-    made = list(batches(features, pipeline.parts.backbone, 2, 8))
+    made = list(batches(features, pipeline.code.backbone, 2, 8))
     assert all(len(batch) <= 2 and sum(len(f["hts"]) for f in batch) <= 8 for batch, _ in made)
     found = {place: [] for place in range(5)}
     for batch, places in made:
@@ -171,14 +171,14 @@ def test_bad_documents_are_all_named(pipeline, documents):
         assert words in str(caught.value)
     first, second, third = pipeline.answer(bad, first=100)
     assert first["title"] == documents[0]["title"]
-    assert isinstance(second, Rejected)
+    assert isinstance(second, Rejection)
     assert third.reasons[0].startswith("document 102 ")
     with pytest.raises(SegDREError, match="batch_size"):
         pipeline(documents, batch_size=0)
 
 
 def test_a_document_that_breaks_the_reader_or_the_model_is_rejected_alone(pipeline, documents, monkeypatch):
-    read, predict = pipeline.parts.read, pipeline._predict
+    read, predict = pipeline.code.read, pipeline._predict
 
     def fragile(path, tokenizer, **arguments):
         if '"breaks"' in Path(path).read_text():
@@ -190,12 +190,12 @@ def test_a_document_that_breaks_the_reader_or_the_model_is_rejected_alone(pipeli
             raise SegDREError("not this one", "leave it out")
         return predict(split, batch_size)
 
-    monkeypatch.setattr(pipeline, "parts", module.Parts(**(vars(pipeline.parts) | {"read": fragile})))
+    monkeypatch.setattr(pipeline, "code", module.BackboneCode(**(vars(pipeline.code) | {"read": fragile})))
     monkeypatch.setattr(pipeline, "_predict", touchy)
     breaking = copy.deepcopy(documents[1])
     breaking["sents"][0][0] = "breaks"
     results = pipeline.answer([documents[0], breaking, documents[2] | {"title": "touchy"}, documents[3]])
-    assert [isinstance(result, Rejected) for result in results] == [False, True, True, False]
+    assert [isinstance(result, Rejection) for result in results] == [False, True, True, False]
     assert results[1].reasons == [
         f"document 1 {breaking['title']!r}: the backbone's reader stopped: AssertionError: too much"
     ]
@@ -204,9 +204,11 @@ def test_a_document_that_breaks_the_reader_or_the_model_is_rejected_alone(pipeli
 
 
 def test_too_many_sentences_for_a_model_with_evidence(pipeline, documents, monkeypatch):
-    script = vars(pipeline.parts.script) | {"max_sentences": "max_sent_num"}
+    script = vars(pipeline.code.script) | {"max_sentences": "max_sent_num"}
     monkeypatch.setattr(
-        pipeline, "parts", module.Parts(**(vars(pipeline.parts) | {"script": type(pipeline.parts.script)(**script)}))
+        pipeline,
+        "code",
+        module.BackboneCode(**(vars(pipeline.code) | {"script": type(pipeline.code.script)(**script)})),
     )
     monkeypatch.setitem(pipeline.description.arguments, "max_sent_num", len(documents[0]["sents"]))
     longer = documents[0] | {"sents": [*documents[0]["sents"], ["More", "."]]}

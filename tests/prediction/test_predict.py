@@ -213,7 +213,7 @@ def test_outputs_of_something_else_are_not_touched(bundle, whole, source, tmp_pa
     path = leave(whole, tmp_path, 2000)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     cases = [
-        ((), "is there"),
+        ((), "already exists"),
         (("--resume", "--batch-size", "3"), "batch_size: 2 there, 3 now"),
         (("--resume", "--format", "official"), "format: 'jsonl' there, 'official' now"),
     ]

@@ -50,7 +50,7 @@ def test_awkward_documents(place, bundle):
     assert results[1]["triples"] == []
     assert [t["r"] for t in results[2]["triples"]] == [t["r"] for t in results[0]["triples"]]
     if place.name == "dreeam":  # it takes fewer than 1,024 tokens, ATLOP reads the first ones
-        assert "tokens, fewer than 1024 are due" in results[3].reasons[0]
+        assert "tokens, expected fewer than --max_seq_length 1024" in results[3].reasons[0]
         many = first | {"sents": [*first["sents"], *[["More", "."]] * 30]}
         (rejected,) = pipeline.answer([many])
         assert "the model has evidence for 25" in rejected.reasons[0]

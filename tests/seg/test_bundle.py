@@ -83,7 +83,7 @@ def test_writing_fails_whole(bundle, tmp_path):  # noqa: F811
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
-    with pytest.raises(SegDREError, match="is there and is no bundle"):
+    with pytest.raises(SegDREError, match="already exists and is not a bundle"):
         write_bundle(tmp_path / "mine", description, weights, lambda folder: None)
 
 
@@ -140,9 +140,9 @@ def test_unfinished_copies_and_strangers_are_named(copied, tmp_path):
         SegPipeline.from_pretrained(copied)
     for words in ("damaged bundle", "rel_info.json: missing", f"dense.safetensors: {len(whole) - 1} bytes, expected"):
         assert words in str(caught.value)
-    with pytest.raises(SegDREError, match=r"no bundle(.|\n)*segdre bundle SEG_DIR"):
+    with pytest.raises(SegDREError, match=r"not a bundle(.|\n)*segdre bundle SEG_DIR"):
         SegPipeline.from_pretrained(tmp_path)
-    with pytest.raises(SegDREError, match="no bundle"):
+    with pytest.raises(SegDREError, match="not a bundle"):
         SegPipeline.from_pretrained(tmp_path / "nowhere")
 
 
@@ -204,5 +204,5 @@ def test_option_of_a_run(run_folder, bundle, tmp_path, capsys):  # noqa: F811
     assert "bundle for segdre predict" in repeat(run_folder, capsys, "--seg-bundle", str(tmp_path / "made"))
     assert bundle_fingerprint(tmp_path / "made") == bundle_fingerprint(bundle)
     (tmp_path / "mine").mkdir()
-    with pytest.raises(SegDREError, match="is there and is no bundle"):
+    with pytest.raises(SegDREError, match="already exists and is not a bundle"):
         repeat(run_folder, capsys, "--seg-bundle", str(tmp_path / "mine"))

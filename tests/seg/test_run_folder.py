@@ -112,7 +112,7 @@ FIELDS = {  # file, change, words of the message
     "alpha in words": ("sparse/settings.json", lambda x: x | {"options": {"alpha": "all"}}, "options.alpha: expected"),
     "alpha of 2": ("sparse/settings.json", lambda x: x | {"options": {"alpha": 2}}, "alpha is 2"),
     "link of 1": ("sparse/settings.json", lambda x: x | {"options": {"link": 1}}, "options.link: expected bool, got 1"),
-    "a salient entity": ("identify/salient.json", lambda x: x | {"dev": [3]}, "dev[0]: expected a list of entities"),
+    "a salient entity": ("identify/salient.json", lambda x: x | {"dev": [3]}, "dev[0]: expected list, got 3"),
     "no split": ("identify/salient.json", lambda x: {}, "dev missing"),
     "a score": ("identify/metrics.json", lambda x: x | {"dev": {"accuracy": "1"}}, "dev.accuracy: expected int or"),
     "half a triple": (
@@ -136,7 +136,8 @@ ARRAYS = {
     "no margin": ("base/margins_dev.npz", "margin", None, "margin missing"),
     "one less": ("base/margins_dev.npz", "head", lambda x: x[1:], "expected arrays of one length"),
     "integers": ("base/margins_dev.npz", "margin", lambda x: x.astype(int), "margin: expected finite"),
-    "not finite": ("base/margins_dev.npz", "margin", lambda x: x * np.inf, "margin: expected finite"),
+    "infinite": ("base/margins_dev.npz", "margin", lambda x: abs(x) * np.inf, "margin: expected finite"),
+    "not a number": ("base/margins_dev.npz", "margin", lambda x: x * np.nan, "margin: expected finite"),
     "negative": ("base/margins_dev.npz", "tail", lambda x: x - 99, "tail: expected indices from 0"),
     "two columns": ("base/margins_dev.npz", "document", lambda x: np.stack([x, x], 1), "document: expected indices"),
     "evidence": ("base/margins_dev.npz", "evidence", lambda x: np.zeros((2, 3), bool), "evidence: expected bool"),

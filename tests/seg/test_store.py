@@ -63,7 +63,7 @@ class TestBuilding:
         (tmp_path / "base" / "notes.txt").write_text("mine")
         entered = []
         building = Store(tmp_path).building("base", SETTINGS)
-        with pytest.raises(SegDREError, match="base is there, but is no finished stage"), building:
+        with pytest.raises(SegDREError, match="base exists, but is not a finished stage"), building:
             entered.append(True)
         assert not entered
         assert (tmp_path / "base" / "notes.txt").read_text() == "mine"

@@ -82,7 +82,7 @@ class TestChain:
 
     @pytest.mark.parametrize("k", [0, -1])
     def test_refuses(self, k):
-        with pytest.raises(SegDREError, match=f"found k={k}"):
+        with pytest.raises(SegDREError, match=f"got k={k}"):
             select_chain([1.0], [(0, 1)], 2, k)
 
 

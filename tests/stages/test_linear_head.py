@@ -60,5 +60,5 @@ def test_refuses(logits, labels):
 
 
 def test_refuses_the_logits_of_another_head():
-    with pytest.raises(SegDREError, match=r"logits \[N, 1\] are due, found \[3, 2\]"):
+    with pytest.raises(SegDREError, match=r"expected logits \[N, 1\], got \[3, 2\]"):
         SquaredCountLoss().get_label(torch.zeros(3, 2))

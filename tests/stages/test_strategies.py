@@ -116,7 +116,7 @@ class TestGold:
             choose(
                 "gold", DOCUMENTS[0], document("a", "b", title="A"), document("a", "b", title="B") | {"labels": None}
             )
-        for words in ("strategy gold reads labels", "document 1 'A'", "document 2 'B'", "-> take another strategy"):
+        for words in ("strategy gold reads labels", "document 1 'A'", "document 2 'B'", "-> use another strategy"):
             assert words in str(caught.value)
         assert "document 0" not in str(caught.value)
 
@@ -198,7 +198,7 @@ class TestRegistry:
     @pytest.mark.usefixtures("registry")
     @pytest.mark.parametrize("name", ["zip", "gold", ""])
     def test_names_are_given_once(self, name):
-        with pytest.raises(SegDREError, match="empty or taken"):
+        with pytest.raises(SegDREError, match="empty or already exists"):
             register(Strategy(name, lambda case, k: [0]))
 
     @pytest.mark.usefixtures("registry")
@@ -220,7 +220,7 @@ class TestRegistry:
     def test_what_a_strategy_gives_is_checked(self, chosen):
         bad = Strategy("bad", lambda case, k: chosen)
         with pytest.raises(
-            SegDREError, match=r"strategy bad chose \[.*\] in 'Title'; at most 2 different ones of its 3"
+            SegDREError, match=r"strategy bad: 'Title': expected at most 2 different ones of its 3 entities, got \["
         ):
             choose_salient(bad, [document("a", "b", "c")], k=2)
 

@@ -205,7 +205,7 @@ class TestRefuses:
     def test_wrapping_twice(self, stage):
         model = wrap_model(tiny.model(), stage=stage)
         before = snapshot(model)
-        with pytest.raises(SegDREError, match=rf"ReferenceModel is wrapped already \(stage {stage}\)"):
+        with pytest.raises(SegDREError, match=rf"ReferenceModel is already wrapped \(stage {stage}\)"):
             wrap_model(model)
         assert snapshot(model) == before
 

@@ -16,7 +16,8 @@ from segdre_plugin.errors import SegDREError
 from segdre_plugin.injection import BoolArray, Group, Span
 from segdre_plugin.metrics import has_gold
 from segdre_plugin.salient import Chain
-from segdre_plugin.seg.run_folder import RETRAIN, RunFolder
+from segdre_plugin.seg.run_folder import RunFolder
+from segdre_plugin.stages.artifacts import RETRAIN
 from segdre_plugin.stages.branches import branch_text, entity_name, owner
 
 SHOWN = 8  # triples of each kind of change; the others are counted

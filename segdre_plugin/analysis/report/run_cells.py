@@ -8,7 +8,8 @@ import numpy as np
 
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.fusion import GRIDS, Grid, count_grid
-from segdre_plugin.seg.run_folder import AGAIN, TAUS, RunFolder
+from segdre_plugin.seg.run_folder import TAUS, RunFolder
+from segdre_plugin.stages.artifacts import AGAIN
 from segdre_plugin.stages.candidates import Candidates, gold_flags
 from segdre_plugin.stages.margins import CELL, Margins
 from segdre_plugin.stages.scored import ScoredSplit
