@@ -48,11 +48,7 @@ _STYLE: dict[Any, Any] = {
 
 @contextmanager
 def figure_style() -> Iterator[None]:
-    """Draw in one style, whatever the user's own configuration is.
-
-    Yields:
-        Nothing; figures that are made and saved inside have the style.
-    """
+    """Draw in one style, whatever the user's own configuration is: it holds for figures made and saved inside."""
     import matplotlib
 
     with matplotlib.rc_context():
@@ -62,16 +58,7 @@ def figure_style() -> Iterator[None]:
 
 
 def write_figure(folder: Path, name: str, figure: Figure) -> list[str]:
-    """Write a figure as PNG and SVG.
-
-    Args:
-        folder: where it goes; must exist.
-        name: of the files, without suffix.
-        figure: the figure, drawn in :func:`figure_style`, which must still hold.
-
-    Returns:
-        Names of the files.
-    """
+    """Write a figure to an existing folder as PNG and SVG, inside :func:`figure_style`; return the files' names."""
     files = {f"{name}.{form}": form for form in FORMS}
     for file, form in files.items():
         write(folder / file, partial(figure.savefig, format=form, dpi=DPI, metadata=FORMS[form]))

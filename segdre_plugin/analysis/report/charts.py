@@ -27,14 +27,11 @@ if TYPE_CHECKING:
 
 
 def scores(groups: Sequence[tuple[str, Sequence[tuple[str, float, float]]]], stage: str) -> str:
-    """Draw pairs of scores: the base model's and a stage's.
+    """Return an SVG of pairs of scores: the base model's and a stage's.
 
     Args:
         groups: a title (what the stage is and on which pairs) and its rows (score's name, base, stage; in percent).
         stage: the title of the picture.
-
-    Returns:
-        SVG.
     """
     n_rows = sum(len(rows) + 1.2 for _, rows in groups)
     with _picture(stage, height=0.6 + 0.23 * n_rows) as (ax, out):
@@ -61,15 +58,12 @@ def scores(groups: Sequence[tuple[str, Sequence[tuple[str, float, float]]]], sta
 
 
 def thresholds(low: float, high: float, found: Sequence[tuple[str, float, float]]) -> str:
-    """Draw where the search moved the thresholds.
+    """Return an SVG of where the search moved the thresholds.
 
     Args:
         low: smallest offset of the grid.
         high: largest offset of the grid.
         found: stage, anchor and found threshold (logits).
-
-    Returns:
-        SVG.
     """
     with _picture("", height=1.6) as (ax, out):
         for y, (stage, anchor, tau) in enumerate(found):
@@ -87,7 +81,7 @@ def thresholds(low: float, high: float, found: Sequence[tuple[str, float, float]
 
 
 def grid_slice(stage: str, taus: FloatArray, values: FloatArray, best: int, objective: str) -> str:
-    """Draw the objective along one threshold.
+    """Return an SVG of the objective along one threshold.
 
     Args:
         stage: whose threshold.
@@ -95,9 +89,6 @@ def grid_slice(stage: str, taus: FloatArray, values: FloatArray, best: int, obje
         values: the objective at them, in percent, [n].
         best: index of the found threshold.
         objective: its name.
-
-    Returns:
-        SVG.
     """
     colour = STAGE_COLOURS[stage]
     with _picture(f"threshold of {stage}") as (ax, out):
@@ -111,7 +102,7 @@ def grid_slice(stage: str, taus: FloatArray, values: FloatArray, best: int, obje
 
 
 def heat_map(dense: FloatArray, sparse: FloatArray, values: FloatArray, best: tuple[int, int], objective: str) -> str:
-    """Draw the objective over the thresholds of dense and sparse.
+    """Return an SVG of the objective over the thresholds of dense and sparse.
 
     Args:
         dense: thresholds of dense, [n].
@@ -119,9 +110,6 @@ def heat_map(dense: FloatArray, sparse: FloatArray, values: FloatArray, best: tu
         values: the objective in percent, [n, n]: dense, then sparse.
         best: indices of the found thresholds.
         objective: its name.
-
-    Returns:
-        SVG.
     """
     with _picture("both stage thresholds", height=3.0) as (ax, out):
         half = (dense[1] - dense[0]) / 2
@@ -139,15 +127,12 @@ def heat_map(dense: FloatArray, sparse: FloatArray, values: FloatArray, best: tu
 
 
 def counts(gold: FloatArray, expected: FloatArray, right: BoolArray) -> str:
-    """Draw expected against gold relation counts.
+    """Return an SVG of expected against gold relation counts.
 
     Args:
         gold: gold count of each document's predicted salient entity, [documents].
         expected: the model's count of it, [documents].
         right: whether it is the gold salient entity, [documents].
-
-    Returns:
-        SVG.
     """
     with _picture("count of the predicted salient entity", height=3.0) as (ax, out):
         top = float(max([1.0, *gold, *expected]))
@@ -161,16 +146,13 @@ def counts(gold: FloatArray, expected: FloatArray, right: BoolArray) -> str:
 
 
 def margins(stage: str, margin: FloatArray, gold: BoolArray, tau: float) -> str:
-    """Draw the distributions of the margins of gold and of other cells.
+    """Return an SVG of the distributions of the margins of gold and of other cells.
 
     Args:
         stage: base, dense or sparse.
         margin: finite margins, [cells].
         gold: whether the cell is a gold triple, [cells].
         tau: the found threshold.
-
-    Returns:
-        SVG.
     """
     with _picture(f"{stage}: {len(margin):,} cells") as (ax, out):
         if len(margin):

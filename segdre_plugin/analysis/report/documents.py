@@ -118,16 +118,7 @@ class DocumentView:
 
 
 def view_document(run: RunFolder, found: JudgedCandidates, choice: Choice, gold_salient: int | None) -> DocumentView:
-    """Gather the view of a document.
-
-    Args:
-        run: the run.
-        found: the cells of its split.
-        choice: the document.
-        gold_salient: its gold salient entity, None without gold.
-
-    Returns:
-        The view.
+    """Return the view of a document; ``gold_salient`` is its gold salient entity, None without gold.
 
     Raises:
         SegDREError: if an injected triple is none of the cells.

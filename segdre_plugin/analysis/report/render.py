@@ -49,15 +49,7 @@ def write_report(
 
 
 def build(run: RunFolder, titles: Sequence[str] = ()) -> dict[str, Any]:
-    """Gather what the template shows.
-
-    Args:
-        run: the run.
-        titles: titles of the documents to show; none shows three typical ones of dev.
-
-    Returns:
-        The template's variables.
-    """
+    """Gather the template's variables; without titles, three typical documents of dev are shown."""
     dev = load_candidates(run, "dev")
     choices = find_titles(run, titles) if titles else choose_typical(run, dev)
     splits: dict[str, JudgedCandidates] = {"dev": dev}

@@ -22,12 +22,7 @@ Found = Mapping[str, LabelStatistics]  # file -> statistics of its labels
 
 
 def write_figures(folder: Path, found: Found, names: Mapping[str, str]) -> None:
-    """Draw and write all figures, each as PNG and SVG.
-
-    Args:
-        folder: where they go; made if missing.
-        found: file -> statistics of its labels; one file or more.
-        names: relation id -> name; empty for ids only.
+    """Write all figures of one file or more to a folder, made if missing; without ``names``, relations go by ids.
 
     Raises:
         SegDREError: if matplotlib is missing.

@@ -23,11 +23,7 @@ def log_frequency(count: int) -> float | None:
 
 
 def as_json(statistics: Statistics, names: Mapping[str, str]) -> dict[str, Any]:
-    """Return statistics as JSON writes them: shares are fractions.
-
-    Args:
-        statistics: of one file.
-        names: relation id -> name; empty for ids only.
+    """Return a file's statistics as JSON writes them, shares as fractions; without ``names`` (id -> name), ids only.
 
     Returns:
         The attributes of :class:`Statistics`, with the logarithms of Figures 1b and 6; ``labels`` is None without gold.
@@ -49,15 +45,7 @@ def as_json(statistics: Statistics, names: Mapping[str, str]) -> dict[str, Any]:
 
 
 def format_table(found: Mapping[str, Statistics], names: Mapping[str, str]) -> str:
-    """Lay statistics out, one column a file.
-
-    Args:
-        found: file -> statistics.
-        names: relation id -> name; empty for ids only.
-
-    Returns:
-        The table's lines.
-    """
+    """Lay statistics out, one column a file; relations go by their ids where ``names`` (id -> name) is empty."""
     rows = [("", list(found)), *_rows(list(found.values()), names)]
     first = max(len(title) for title, cells in rows if cells)
     widths = [max(len(cells[k]) for _, cells in rows if cells) + GAP for k in range(len(found))]

@@ -19,16 +19,7 @@ SPREAD = 0.16  # half the height over which the seeds of one threshold are sprea
 
 
 def draw(folder: Path, name: str, results: Results) -> list[str]:
-    """Draw and write a study's figure.
-
-    Args:
-        folder: where it goes.
-        name: of the study.
-        results: its results.
-
-    Returns:
-        Names of the files; none for a study whose table says it all, or without any numbers to draw.
-    """
+    """Write a study's figure and return its files' names: none if the table says it all, or without numbers to draw."""
     if name not in FIGURES:
         return []
     with figure_style():

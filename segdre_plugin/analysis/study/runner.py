@@ -22,14 +22,7 @@ KEPT = 4  # finished runs with their documents in memory
 
 
 class StudyRunner:
-    """A study under way.
-
-    Args:
-        study: the study.
-        runs: where its runs are, and how they are started.
-        seeds: the seeds.
-        trains: whether runs that are not there are trained; their rows fail otherwise.
-    """
+    """A study under way; without ``trains``, rows fail whose runs are not there."""
 
     def __init__(self, study: Study, runs: Runs, seeds: Sequence[int], trains: bool = True) -> None:
         self.study, self.runs, self.seeds, self.trains = study, runs, tuple(seeds), trains
@@ -39,11 +32,7 @@ class StudyRunner:
         self.finished = lru_cache(maxsize=KEPT)(self._open)
 
     def run(self) -> Results:
-        """Train, read and score whatever is not finished.
-
-        Returns:
-            The scores, and the errors of rows that failed.
-        """
+        """Train, read and score whatever is not finished; return scores, and errors of rows that failed."""
         for seed in self.seeds:
             self._train(seed)
         for row, seed in self._open_rows():

@@ -64,11 +64,7 @@ class Runs:
         return whole and mark.is_file() and read_json(mark, "finished run") == self._command(name, seed)
 
     def train(self, name: str, seed: int) -> None:
-        """Train a run; finished stages are skipped.
-
-        Args:
-            name: which one (of ``TRAININGS``).
-            seed: its seed.
+        """Train a run (of ``TRAININGS``); finished stages are skipped.
 
         Raises:
             SegDREError: if a stage that it shares is missing, or its process failed.
@@ -80,16 +76,7 @@ class Runs:
         write_json(path.with_suffix(".json"), command)
 
     def read(self, name: str, seed: int, requests: Mapping[str, Request]) -> dict[str, str]:
-        """Let a finished run's models read, unless they did.
-
-        Args:
-            name: which one.
-            seed: its seed.
-            requests: name of the reading -> request.
-
-        Returns:
-            Name of the reading -> what went wrong, for those that failed.
-        """
+        """Let a finished run's models do named readings, unless they did; return name -> why, for those that failed."""
         path = self.path(name, seed)
         unread = {key: request for key, request in requests.items() if not is_read(path / READINGS / key, request)}
         if not unread:
@@ -140,16 +127,7 @@ class Runs:
 
 
 def launch(arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> int:
-    """Run a worker in a process of its own.
-
-    Args:
-        arguments: its command line.
-        log: where its output goes.
-        environment: its environment.
-
-    Returns:
-        Its exit status; minus the signal that ended it.
-    """
+    """Run a worker, its output in ``log``; return its exit status, or minus the signal that ended it."""
     with log.open("wb") as file:
         command = [sys.executable, "-m", "segdre_plugin.analysis.study.worker", *arguments]
         nothing = subprocess.DEVNULL

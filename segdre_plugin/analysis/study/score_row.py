@@ -36,16 +36,13 @@ class Scores:
 
 
 def score(row: Row, found: FinishedRun, partner: Callable[[str], Margins], splits: tuple[str, ...]) -> Scores:
-    """Fuse and score a row.
+    """Return the scores of a row, its margins fused.
 
     Args:
         row: the row.
         found: the run that it takes, its readings done.
         partner: split -> margins of the second base model (rows with an ensemble).
         splits: dev, and perhaps test.
-
-    Returns:
-        Its scores.
 
     Raises:
         SegDREError: if there is no gold on the pairs that the row is about.

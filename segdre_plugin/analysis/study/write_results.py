@@ -43,16 +43,7 @@ class Provenance:
 
 
 def find_provenance(command: str, seeds: Sequence[int], run: FinishedRun | None) -> Provenance:
-    """Return where numbers come from.
-
-    Args:
-        command: the command line.
-        seeds: the seeds.
-        run: a finished run; None if there is none.
-
-    Returns:
-        What is known; without a run, nothing of data and search.
-    """
+    """Return where numbers come from; without a finished run, nothing of data and search."""
     versions = {
         "segdre-plugin": __version__,
         "torch": torch.__version__,
@@ -116,17 +107,7 @@ def comparison_table(results: Results, comparisons: Sequence[Mapping[str, Any]])
 
 
 def write_results(folder: Path, name: str, results: Results, provenance: Provenance) -> str:
-    """Write tables, numbers and figures.
-
-    Args:
-        folder: must exist.
-        name: name of the study, and of the files.
-        results: its results.
-        provenance: where the numbers come from.
-
-    Returns:
-        The tables, for the terminal.
-    """
+    """Write tables, numbers and figures to an existing folder, named after the study; return the tables as text."""
     comparisons = results.comparisons()
     table = main_table(results)
     tables = [table, *filter(None, (shift_table(results), comparison_table(results, comparisons)))]
