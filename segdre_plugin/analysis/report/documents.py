@@ -66,14 +66,7 @@ class TripleRow:
 
 @dataclass(frozen=True)
 class Change:
-    """Triples that a stage added to, or lost from, the base model's predictions.
-
-    Attributes:
-        what: ``added`` or ``lost``.
-        verdict: of all of them.
-        rows: the first of them.
-        more: number of the others.
-    """
+    """Triples of one verdict that a stage ``added`` to base's or ``lost`` from them: the first, and how many more."""
 
     what: str
     verdict: str
@@ -233,30 +226,17 @@ def _sentences(document: Document, salient: Chain, named: set[int]) -> list[list
             owners[sentence][first:last] = [entity] * (last - first)
             starts[sentence].add(first)
     types = [str(entity[0].get("type", "")) for entity in document["vertexSet"]]
-    return [
-        _pieces(words, owner, first, types, salient, named)
-        for words, owner, first in zip(document["sents"], owners, starts, strict=True)
-    ]
-
-
-def _pieces(
-    words: Sequence[str],
-    owners: Sequence[int | None],
-    starts: set[int],
-    types: Sequence[str],
-    salient: Chain,
-    named: set[int],
-) -> list[Piece]:
-    found: list[Piece] = []
-    cuts = [i for i in range(len(words)) if i == 0 or i in starts or owners[i] != owners[i - 1]]
-    for first, last in zip(cuts, [*cuts[1:], len(words)], strict=True):
-        entity = owners[first]
-        text = words[first]
-        for before, word in zip(words[first:], words[first + 1 : last], strict=False):
-            text += word if _tight(before, word) else f" {word}"
-        kind = "text" if entity is None else "salient" if entity in salient else "named" if entity in named else "other"
-        glue = first == 0 or _tight(words[first - 1], words[first])
-        found.append(Piece(text, entity, kind, "" if entity is None else types[entity], glue))
+    found: list[list[Piece]] = []
+    for words, of, begun in zip(document["sents"], owners, starts, strict=True):
+        found.append([])
+        cuts = [i for i in range(len(words)) if i == 0 or i in begun or of[i] != of[i - 1]]
+        for first, last in zip(cuts, [*cuts[1:], len(words)], strict=True):
+            text, e = words[first], of[first]
+            for before, word in zip(words[first:], words[first + 1 : last], strict=False):
+                text += word if _tight(before, word) else f" {word}"
+            kind = "text" if e is None else "salient" if e in salient else "named" if e in named else "other"
+            glue = first == 0 or _tight(words[first - 1], words[first])
+            found[-1].append(Piece(text, e, kind, "" if e is None else types[e], glue))
     return found
 
 

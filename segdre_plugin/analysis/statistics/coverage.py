@@ -19,12 +19,7 @@ from segdre_plugin.vocabulary import Document, entities
 
 @dataclass(frozen=True)
 class Coverage:
-    """Share of triples, in [0, 1].
-
-    Attributes:
-        hop_1: within one hop.
-        hop_2: within two hops.
-    """
+    """Shares of triples within one hop and within two hops, in [0, 1]."""
 
     hop_1: float
     hop_2: float

@@ -29,7 +29,7 @@ class StudyRunner:
         self.scores: dict[str, dict[int, Scores]] = {name: {} for name in study.rows}
         self.errors: dict[str, dict[int, str]] = {}
         self._failed: dict[tuple[str, int], str] = {}  # run and its seed -> why
-        self.finished = lru_cache(maxsize=KEPT)(self._open)
+        self.finished = lru_cache(maxsize=KEPT)(lambda name, seed: FinishedRun(runs.path(name, seed)))
 
     def run(self) -> Results:
         """Train, read and score whatever is not finished; return scores, and errors of rows that failed."""
@@ -58,9 +58,6 @@ class StudyRunner:
             except SegDREError:  # its data have moved or changed
                 continue
         return None
-
-    def _open(self, name: str, seed: int) -> FinishedRun:
-        return FinishedRun(self.runs.path(name, seed))
 
     def _train(self, seed: int) -> None:
         names = dict.fromkeys(name for row in self.study.rows.values() for name in row.trainings)
