@@ -69,7 +69,9 @@ def grid_slice(stage: str, taus: FloatArray, values: FloatArray, best: int, obje
         ax.plot(taus, values, color=colour, linewidth=1.6)
         ax.plot(taus[best], values[best], "D", color=colour, markersize=5)
         ax.axvline(0, color=QUIET, linewidth=0.8, linestyle=(0, (3, 3)))
-        _give_height(ax, values)
+        low, high = float(values.min()), float(values.max())
+        if high - low < 1:  # keep a flat curve from looking like noise
+            ax.set_ylim(max(low - 0.5, -0.1), high + 0.5)
         ax.set_xlabel(f"τ {stage} (logits)")
         ax.set_ylabel(f"dev {objective} (%)")
     return out[0]
@@ -146,10 +148,3 @@ def _inline(svg: str) -> str:
     named = set(re.findall(r"#([\w-]+)", svg))
     svg = re.sub(r' id="([\w-]+)"', lambda m: m[0] if m[1] in named else "", svg)
     return re.sub(r"\n\s*", "\n", svg).replace("xlink:href", "href")
-
-
-def _give_height(ax: Axes, values: FloatArray) -> None:
-    """Keep a flat curve from looking like noise."""
-    low, high = float(values.min()), float(values.max())
-    if high - low < 1:
-        ax.set_ylim(max(low - 0.5, -0.1), high + 0.5)

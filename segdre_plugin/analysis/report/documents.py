@@ -142,6 +142,12 @@ def view_document(run: RunFolder, found: JudgedCandidates, choice: Choice, gold_
         triple = tuple(triples[cells.index(None)])
         raise SegDREError(f"{run.path}: {triple} injected into {document['title']!r} has no margins", RETRAIN)
     branches = [branch_text(document, chain, triple, run.relation_names, run.config) for triple in triples]
+    # the branches that hang on each salient entity, in words in place of tokens
+    groups = []
+    for entity in chain:
+        own = [branch for branch, triple in zip(branches, triples, strict=True) if owner(chain, triple) == entity]
+        linked = [_spans(document, other) if run.config.link else [] for _, other in own]
+        groups.append(Group(_spans(document, entity), [range(len(text.split())) for text, _ in own], linked))
     return DocumentView(
         title=document["title"],
         split=choice.split,
@@ -153,18 +159,7 @@ def view_document(run: RunFolder, found: JudgedCandidates, choice: Choice, gold_
         sentences=_sentences(document, chain, {other for _, other in branches}),
         branches=[(text, rows[k]) for (text, _), k in zip(branches, cells, strict=True) if k is not None],
         changes={name: _changes(rows, *masks) for name, masks in comparisons.items()},
-        matrix=draw_matrix(
-            sum(len(sentence) for sentence in document["sents"]),
-            [
-                _group(
-                    document,
-                    entity,
-                    [b for b, triple in zip(branches, triples, strict=True) if owner(chain, triple) == entity],
-                    run.config.link,
-                )
-                for entity in chain
-            ],
-        ),
+        matrix=draw_matrix(sum(len(sentence) for sentence in document["sents"]), groups),
     )
 
 
@@ -198,12 +193,6 @@ def _changes(rows: Sequence[TripleRow], before: BoolArray, after: BoolArray) -> 
             if kind:
                 found.append(Change(what, verdict, kind[:SHOWN], len(kind[SHOWN:])))
     return found
-
-
-def _group(document: Document, entity: int, branches: Sequence[tuple[str, int]], link: bool) -> Group:
-    """Return the branches that hang on a salient entity, in words in place of tokens."""
-    linked = [_spans(document, other) if link else [] for _, other in branches]
-    return Group(_spans(document, entity), [range(len(text.split())) for text, _ in branches], linked)
 
 
 def _spans(document: Document, entity: int) -> list[Span]:

@@ -37,7 +37,10 @@ def run(
     """
     _check(paths, output, figures)
     alike = len({path.name for path in paths}) < len(paths)
-    found = {str(path) if alike else path.name: _describe(path) for path in paths}
+    found = {}
+    for path in paths:
+        shown = tqdm(read_gold(path), desc=path.name, unit=" documents", leave=False, dynamic_ncols=True)
+        found[str(path) if alike else path.name] = describe(shown, str(path))
     labelled = {column: s.labels for column, s in found.items() if s.labels is not None}
     names = {} if rel_info is None else read_relation_names(rel_info, sort_relations(labelled.values()))
     if figures is not None and not labelled:
@@ -70,8 +73,3 @@ def _check(paths: Sequence[Path], output: Path | None, figures: Path | None) -> 
         check_output("--json", output, paths)
     if figures is not None:
         check_output("--figures", figures, paths, folder=True)
-
-
-def _describe(path: Path) -> Statistics:
-    shown = tqdm(read_gold(path), desc=path.name, unit=" documents", leave=False, dynamic_ncols=True)
-    return describe(shown, str(path))

@@ -82,11 +82,7 @@ class Statistics:
 
 
 def describe(documents: Iterable[Document], what: str = "documents") -> Statistics:
-    """Return the statistics of some documents, computed in one pass.
-
-    Args:
-        documents: well-formed DocRED documents; ``labels`` may be missing.
-        what: what they are, for messages.
+    """Return the statistics of well-formed documents, their ``labels`` perhaps missing, computed in one pass.
 
     Raises:
         SegDREError: if ``documents`` is empty.

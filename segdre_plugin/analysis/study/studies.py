@@ -126,7 +126,6 @@ SELECTION = Study(
 )
 
 NOTHING = Row("alpha 0", reading=Reading(alpha=0.0), thresholds="run")
-ALPHAS = tuple(k / 10 for k in range(11))
 
 
 def _alpha(alpha: float) -> Line:
@@ -142,7 +141,7 @@ def _alpha(alpha: float) -> Line:
 
 ALPHA = Study(
     "Share of the injected triples (the paper's Figures 4 and 7)",
-    tuple(_alpha(alpha) for alpha in ALPHAS),
+    tuple(_alpha(k / 10) for k in range(11)),
     (
         Column("dense: F1"),
         Column("dense: gain", over=NOTHING.name),
