@@ -94,13 +94,9 @@ def comparison_table(results: Results, comparisons: Sequence[Mapping[str, Any]])
     lines = []
     for c in comparisons:
         by_seed = [100 * value for value in c["by_seed"].values()]
-        numbers = [100 * c["difference"], 100 * c["low"], 100 * c["high"]]
+        numbers = [100 * c["difference"], 100 * c["low"], 100 * c["high"], min(by_seed), max(by_seed)]
         cells = [Cell([number], signed=True) for number in numbers]
-        cells += [
-            Cell([c["p_value"]], decimals=4),
-            Cell([min(by_seed)], signed=True),
-            Cell([max(by_seed)], signed=True),
-        ]
+        cells.insert(3, Cell([c["p_value"]], decimals=4))
         lines.append((f"{c['split']}: {titles[c['first']]} - {titles[c['second']]}", cells))
     low = f"{100 * comparisons[0]['confidence']:.0f} % from"
     return Table("F1 (points)", ["difference", low, "to", "p", "lowest seed", "highest seed"], lines)
