@@ -34,8 +34,8 @@ def write_report(
         The file.
 
     Raises:
-        SegDREError: if the run is not finished, files are missing or changed, a title is unknown, a library is missing
-            or the file cannot be written.
+        SegDREError: if the run is not finished, files are missing or changed, a title is unknown, or the file cannot be
+            written.
     """
     template = _template()
     run = RunFolder(folder, data_dir)

@@ -31,11 +31,7 @@ Found = Mapping[str, LabelStatistics]  # file -> statistics of its labels
 
 
 def write_figures(folder: Path, found: Found, names: Mapping[str, str]) -> None:
-    """Write all figures of one file or more to a folder, made if missing; without ``names``, relations go by ids.
-
-    Raises:
-        SegDREError: if matplotlib is missing.
-    """
+    """Write all figures of one file or more to a folder, made if missing; without ``names``, relations go by ids."""
     with figure_style():
         pictures = {
             "salient_share": draw_salient_share(found),
