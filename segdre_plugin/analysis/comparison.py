@@ -77,15 +77,11 @@ def count(predictions: Sequence[Mapping[str, Any]], documents: Sequence[Document
 
 
 def mistakes(predictions: Sequence[Mapping[str, Any]], documents: Sequence[Document]) -> dict[str, float]:
-    """Sort wrong predictions and missed triples by kind.
+    """Sort wrong predictions and missed triples by kind; the arguments are those of :func:`count`.
 
     A wrong prediction (h, r, t) has gold in the other direction: (t, r, h); or else on its pair, with another relation;
     or none on its pair. A triple is missed although another relation is predicted on its pair, or with no prediction
     on its pair.
-
-    Args:
-        predictions: in the official format, well-formed.
-        documents: with gold.
 
     Returns:
         Shares of all distinct predictions: ``wrong_direction``, ``wrong_relation`` and ``wrong_pair``, which add up

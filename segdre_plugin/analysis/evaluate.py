@@ -16,13 +16,10 @@ from segdre_plugin.metrics import evaluate, has_gold
 
 
 def load_predictions(path: Path) -> list[dict[str, Any]]:
-    """Read predictions in the official format, or the lines that ``segdre predict`` writes.
+    """Return predictions in the official format, or those of the lines that ``segdre predict`` writes.
 
     Args:
         path: a JSON list of triples, or JSONL of triples or of documents with their ``triples``.
-
-    Returns:
-        The triples.
 
     Raises:
         SegDREError: if it cannot be read, or a line is broken.

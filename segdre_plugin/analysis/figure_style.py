@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from segdre_plugin.data.files import write
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 INK, QUIET, LINE = "#1f2933", "#616e7c", "#cbd2d9"
 BLUE, ORANGE = "#0067a5", "#c2500a"  # told apart with every kind of colour vision; shapes differ as well
@@ -48,11 +50,7 @@ _STYLE: dict[Any, Any] = {
 
 @contextmanager
 def figure_style() -> Iterator[None]:
-    """Draw in one style, whatever the user's own configuration is.
-
-    Yields:
-        Nothing; figures that are made and saved inside have the style.
-    """
+    """Draw in one style, whatever the user's own configuration is: it holds for figures made and saved inside."""
     import matplotlib
 
     with matplotlib.rc_context():
@@ -61,17 +59,33 @@ def figure_style() -> Iterator[None]:
         yield
 
 
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure, its size in inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def draw_pairs(ax: Axes, groups: Sequence[tuple[str, str, Sequence[tuple[str, float, float]]]]) -> list[Line2D]:
+    """Draw pairs of numbers by group (title, colour, rows of name, ring, diamond); return the last two marks."""
+    y, ticks, marks = 0.0, {}, []
+    for k, (title, colour, rows) in enumerate(groups):
+        y += 1.2 if k else 0
+        ax.text(0.01, y, title, transform=ax.get_yaxis_transform(), va="center", size=8)
+        for name, ring, diamond in rows:
+            y += 1
+            ax.plot([ring, diamond], [y, y], color=colour, linewidth=2, alpha=0.5, zorder=2)
+            marks = ax.plot([ring], [y], "o", mfc="white", mec=QUIET, markersize=6, zorder=3)
+            marks += ax.plot([diamond], [y], "D", color=colour, markersize=5, zorder=4)
+            ticks[y] = name
+    ax.set_yticks(list(ticks), list(ticks.values()))
+    ax.set_ylim(y + 0.6, -0.6)
+    ax.grid(axis="y", visible=False)
+    return marks
+
+
 def write_figure(folder: Path, name: str, figure: Figure) -> list[str]:
-    """Write a figure as PNG and SVG.
-
-    Args:
-        folder: where it goes; must exist.
-        name: of the files, without suffix.
-        figure: the figure, drawn in :func:`figure_style`, which must still hold.
-
-    Returns:
-        Names of the files.
-    """
+    """Write a figure to an existing folder as PNG and SVG, inside :func:`figure_style`; return the files' names."""
     files = {f"{name}.{form}": form for form in FORMS}
     for file, form in files.items():
         write(folder / file, partial(figure.savefig, format=form, dpi=DPI, metadata=FORMS[form]))

@@ -18,7 +18,9 @@ from segdre_plugin.analysis.figure_style import (
     QUIET,
     STAGE_COLOURS,
     SVG_METADATA,
+    draw_pairs,
     figure_style,
+    new_figure,
 )
 from segdre_plugin.vocabulary import BoolArray, FloatArray
 
@@ -27,50 +29,24 @@ if TYPE_CHECKING:
 
 
 def scores(groups: Sequence[tuple[str, Sequence[tuple[str, float, float]]]], stage: str) -> str:
-    """Draw pairs of scores: the base model's and a stage's.
+    """Return an SVG of pairs of scores: the base model's and a stage's.
 
     Args:
         groups: a title (what the stage is and on which pairs) and its rows (score's name, base, stage; in percent).
         stage: the title of the picture.
-
-    Returns:
-        SVG.
     """
     n_rows = sum(len(rows) + 1.2 for _, rows in groups)
     with _picture(stage, height=0.6 + 0.23 * n_rows) as (ax, out):
-        y, ticks, labels = 0.0, [], []
-        for k, (title, rows) in enumerate(groups):
-            colour = STAGE_COLOURS[title.split(",")[0]]
-            ax.text(0.01, y, title, transform=ax.get_yaxis_transform(), va="center", size=8)
-            for name, base, found in rows:
-                y += 1
-                ax.plot([base, found], [y, y], color=colour, linewidth=2, alpha=0.5, zorder=2)
-                ax.plot([base], [y], "o", markerfacecolor="white", markeredgecolor=QUIET, markersize=6, zorder=3)
-                ax.plot([found], [y], "D", color=colour, markersize=5, zorder=4)
-                ticks.append(y)
-                labels.append(name)
-            y += 1.2 if k < len(groups) - 1 else 0
-        ax.set_yticks(ticks, labels)
-        ax.set_ylim(y + 0.6, -0.6)
+        draw_pairs(ax, [(title, STAGE_COLOURS[title.split(",")[0]], rows) for title, rows in groups])
         ax.margins(x=0.05)
         low, high = ax.get_xlim()
         ax.set_xlim(low, max(high, low + 5))  # scores that hardly differ stand close together
-        ax.grid(axis="y", visible=False)
         ax.set_xlabel("score (%)")
     return out[0]
 
 
 def thresholds(low: float, high: float, found: Sequence[tuple[str, float, float]]) -> str:
-    """Draw where the search moved the thresholds.
-
-    Args:
-        low: smallest offset of the grid.
-        high: largest offset of the grid.
-        found: stage, anchor and found threshold (logits).
-
-    Returns:
-        SVG.
-    """
+    """Return an SVG of the grid's ends (offsets), and each stage's anchor and found threshold in it (logits)."""
     with _picture("", height=1.6) as (ax, out):
         for y, (stage, anchor, tau) in enumerate(found):
             colour = STAGE_COLOURS[stage]
@@ -87,42 +63,22 @@ def thresholds(low: float, high: float, found: Sequence[tuple[str, float, float]
 
 
 def grid_slice(stage: str, taus: FloatArray, values: FloatArray, best: int, objective: str) -> str:
-    """Draw the objective along one threshold.
-
-    Args:
-        stage: whose threshold.
-        taus: its values, [n].
-        values: the objective at them, in percent, [n].
-        best: index of the found threshold.
-        objective: its name.
-
-    Returns:
-        SVG.
-    """
+    """Return an SVG of the objective, percent, [n], at a stage's thresholds, [n]; ``best``: the found one's index."""
     colour = STAGE_COLOURS[stage]
     with _picture(f"threshold of {stage}") as (ax, out):
         ax.plot(taus, values, color=colour, linewidth=1.6)
         ax.plot(taus[best], values[best], "D", color=colour, markersize=5)
         ax.axvline(0, color=QUIET, linewidth=0.8, linestyle=(0, (3, 3)))
-        _give_height(ax, values)
+        low, high = float(values.min()), float(values.max())
+        if high - low < 1:  # keep a flat curve from looking like noise
+            ax.set_ylim(max(low - 0.5, -0.1), high + 0.5)
         ax.set_xlabel(f"τ {stage} (logits)")
         ax.set_ylabel(f"dev {objective} (%)")
     return out[0]
 
 
 def heat_map(dense: FloatArray, sparse: FloatArray, values: FloatArray, best: tuple[int, int], objective: str) -> str:
-    """Draw the objective over the thresholds of dense and sparse.
-
-    Args:
-        dense: thresholds of dense, [n].
-        sparse: thresholds of sparse, [n].
-        values: the objective in percent, [n, n]: dense, then sparse.
-        best: indices of the found thresholds.
-        objective: its name.
-
-    Returns:
-        SVG.
-    """
+    """Return an SVG of the objective, percent, [dense, sparse], over both thresholds; ``best``: found ones' indices."""
     with _picture("both stage thresholds", height=3.0) as (ax, out):
         half = (dense[1] - dense[0]) / 2
         extent = (sparse[0] - half, sparse[-1] + half, dense[0] - half, dense[-1] + half)
@@ -139,16 +95,7 @@ def heat_map(dense: FloatArray, sparse: FloatArray, values: FloatArray, best: tu
 
 
 def counts(gold: FloatArray, expected: FloatArray, right: BoolArray) -> str:
-    """Draw expected against gold relation counts.
-
-    Args:
-        gold: gold count of each document's predicted salient entity, [documents].
-        expected: the model's count of it, [documents].
-        right: whether it is the gold salient entity, [documents].
-
-    Returns:
-        SVG.
-    """
+    """Return an SVG of gold against expected counts of the predicted entities, the gold ones ``right``, [documents]."""
     with _picture("count of the predicted salient entity", height=3.0) as (ax, out):
         top = float(max([1.0, *gold, *expected]))
         ax.plot([0, top], [0, top], color=LINE, linewidth=1)
@@ -161,17 +108,7 @@ def counts(gold: FloatArray, expected: FloatArray, right: BoolArray) -> str:
 
 
 def margins(stage: str, margin: FloatArray, gold: BoolArray, tau: float) -> str:
-    """Draw the distributions of the margins of gold and of other cells.
-
-    Args:
-        stage: base, dense or sparse.
-        margin: finite margins, [cells].
-        gold: whether the cell is a gold triple, [cells].
-        tau: the found threshold.
-
-    Returns:
-        SVG.
-    """
+    """Return an SVG of a stage's finite margins, [cells]: how those of gold and other cells lie about its threshold."""
     with _picture(f"{stage}: {len(margin):,} cells") as (ax, out):
         if len(margin):
             edges = np.linspace(margin.min(), max(margin.max(), margin.min() + 1e-6), 50).tolist()
@@ -193,9 +130,7 @@ def margins(stage: str, margin: FloatArray, gold: BoolArray, tau: float) -> str:
 def _picture(title: str, *, height: float = 2.2) -> Iterator[tuple[Axes, list[str]]]:
     """Return axes to draw on, and a list that holds their SVG afterwards."""
     with figure_style():
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(3.6, height), layout="constrained")
+        figure = new_figure(3.6, height)
         ax = figure.add_subplot()
         ax.set_title(title)
         out: list[str] = []
@@ -213,10 +148,3 @@ def _inline(svg: str) -> str:
     named = set(re.findall(r"#([\w-]+)", svg))
     svg = re.sub(r' id="([\w-]+)"', lambda m: m[0] if m[1] in named else "", svg)
     return re.sub(r"\n\s*", "\n", svg).replace("xlink:href", "href")
-
-
-def _give_height(ax: Axes, values: FloatArray) -> None:
-    """Keep a flat curve from looking like noise."""
-    low, high = float(values.min()), float(values.max())
-    if high - low < 1:
-        ax.set_ylim(max(low - 0.5, -0.1), high + 0.5)

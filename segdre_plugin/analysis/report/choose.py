@@ -49,10 +49,6 @@ def document_scores(document: IntArray, predicted: BoolArray, gold: BoolArray, n
 def choose_typical(run: RunFolder, dev: JudgedCandidates) -> list[Choice]:
     """Choose the dev documents whose F1 fusion changed most for the better and for the worse, and a typical one.
 
-    Args:
-        run: the run.
-        dev: the cells of dev.
-
     Returns:
         Up to three documents, those with gold triples first; ties go to more gold triples, then to the first.
     """
@@ -79,14 +75,7 @@ def choose_typical(run: RunFolder, dev: JudgedCandidates) -> list[Choice]:
 
 
 def find_titles(run: RunFolder, titles: Sequence[str]) -> list[Choice]:
-    """Look documents up by their titles, in dev first.
-
-    Args:
-        run: the run.
-        titles: the titles.
-
-    Returns:
-        One choice a title.
+    """Return one choice a title, looked up in dev first.
 
     Raises:
         SegDREError: if a title is unknown, with titles that exist.

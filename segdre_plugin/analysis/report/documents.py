@@ -67,14 +67,7 @@ class TripleRow:
 
 @dataclass(frozen=True)
 class Change:
-    """Triples that a stage added to, or lost from, the base model's predictions.
-
-    Attributes:
-        what: ``added`` or ``lost``.
-        verdict: of all of them.
-        rows: the first of them.
-        more: number of the others.
-    """
+    """Triples of one verdict that a stage ``added`` to base's or ``lost`` from them: the first, and how many more."""
 
     what: str
     verdict: str
@@ -119,16 +112,7 @@ class DocumentView:
 
 
 def view_document(run: RunFolder, found: JudgedCandidates, choice: Choice, gold_salient: int | None) -> DocumentView:
-    """Gather the view of a document.
-
-    Args:
-        run: the run.
-        found: the cells of its split.
-        choice: the document.
-        gold_salient: its gold salient entity, None without gold.
-
-    Returns:
-        The view.
+    """Return the view of a document; ``gold_salient`` is its gold salient entity, None without gold.
 
     Raises:
         SegDREError: if an injected triple is none of the cells.
@@ -159,6 +143,12 @@ def view_document(run: RunFolder, found: JudgedCandidates, choice: Choice, gold_
         triple = tuple(triples[cells.index(None)])
         raise SegDREError(f"{run.path}: {triple} injected into {document['title']!r} has no margins", RETRAIN)
     branches = [branch_text(document, chain, triple, run.relation_names, run.config) for triple in triples]
+    # the branches that hang on each salient entity, in words in place of tokens
+    groups = []
+    for entity in chain:
+        own = [branch for branch, triple in zip(branches, triples, strict=True) if owner(chain, triple) == entity]
+        linked = [_spans(document, other) if run.config.link else [] for _, other in own]
+        groups.append(Group(_spans(document, entity), [range(len(text.split())) for text, _ in own], linked))
     return DocumentView(
         title=document["title"],
         split=choice.split,
@@ -170,18 +160,7 @@ def view_document(run: RunFolder, found: JudgedCandidates, choice: Choice, gold_
         sentences=_sentences(document, chain, {other for _, other in branches}),
         branches=[(text, rows[k]) for (text, _), k in zip(branches, cells, strict=True) if k is not None],
         changes={name: _changes(rows, *masks) for name, masks in comparisons.items()},
-        matrix=draw_matrix(
-            sum(len(sentence) for sentence in document["sents"]),
-            [
-                _group(
-                    document,
-                    entity,
-                    [b for b, triple in zip(branches, triples, strict=True) if owner(chain, triple) == entity],
-                    run.config.link,
-                )
-                for entity in chain
-            ],
-        ),
+        matrix=draw_matrix(sum(len(sentence) for sentence in document["sents"]), groups),
     )
 
 
@@ -217,12 +196,6 @@ def _changes(rows: Sequence[TripleRow], before: BoolArray, after: BoolArray) -> 
     return found
 
 
-def _group(document: Document, entity: int, branches: Sequence[tuple[str, int]], link: bool) -> Group:
-    """Return the branches that hang on a salient entity, in words in place of tokens."""
-    linked = [_spans(document, other) if link else [] for _, other in branches]
-    return Group(_spans(document, entity), [range(len(text.split())) for text, _ in branches], linked)
-
-
 def _spans(document: Document, entity: int) -> list[Span]:
     """Return an entity's mentions as spans of words of the whole document, in order."""
     starts = np.cumsum([0, *(len(sentence) for sentence in document["sents"])]).tolist()
@@ -243,30 +216,17 @@ def _sentences(document: Document, salient: Chain, named: set[int]) -> list[list
             owners[sentence][first:last] = [entity] * (last - first)
             starts[sentence].add(first)
     types = [str(entity[0].get("type", "")) for entity in document["vertexSet"]]
-    return [
-        _pieces(words, owner, first, types, salient, named)
-        for words, owner, first in zip(document["sents"], owners, starts, strict=True)
-    ]
-
-
-def _pieces(
-    words: Sequence[str],
-    owners: Sequence[int | None],
-    starts: set[int],
-    types: Sequence[str],
-    salient: Chain,
-    named: set[int],
-) -> list[Piece]:
-    found: list[Piece] = []
-    cuts = [i for i in range(len(words)) if i == 0 or i in starts or owners[i] != owners[i - 1]]
-    for first, last in zip(cuts, [*cuts[1:], len(words)], strict=True):
-        entity = owners[first]
-        text = words[first]
-        for before, word in zip(words[first:], words[first + 1 : last], strict=False):
-            text += word if _tight(before, word) else f" {word}"
-        kind = "text" if entity is None else "salient" if entity in salient else "named" if entity in named else "other"
-        glue = first == 0 or _tight(words[first - 1], words[first])
-        found.append(Piece(text, entity, kind, "" if entity is None else types[entity], glue))
+    found: list[list[Piece]] = []
+    for words, of, begun in zip(document["sents"], owners, starts, strict=True):
+        found.append([])
+        cuts = [i for i in range(len(words)) if i == 0 or i in begun or of[i] != of[i - 1]]
+        for first, last in zip(cuts, [*cuts[1:], len(words)], strict=True):
+            text, e = words[first], of[first]
+            for before, word in zip(words[first:], words[first + 1 : last], strict=False):
+                text += word if _tight(before, word) else f" {word}"
+            kind = "text" if e is None else "salient" if e in salient else "named" if e in named else "other"
+            glue = first == 0 or _tight(words[first - 1], words[first])
+            found[-1].append(Piece(text, e, kind, "" if e is None else types[e], glue))
     return found
 
 

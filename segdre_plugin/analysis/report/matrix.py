@@ -50,15 +50,12 @@ class MatrixPicture:
 
 
 def draw_matrix(n_words: int, groups: Sequence[Group]) -> MatrixPicture:
-    """Draw the visible matrix that injection gives a document.
+    """Return the visible matrix that injection gives a document, as rectangles.
 
     Args:
         n_words: words of the document.
         groups: for each salient entity the word spans of its mentions, and branches of as many tokens as they have
             words.
-
-    Returns:
-        The picture.
     """
     injected = inject_groups(range(n_words), groups)  # of positions nothing is drawn
     matrix = visible_matrix(injected.node_ids, injected.visibility)

@@ -27,12 +27,7 @@ CHARTED = {"F1": "f1", "intra": "intra_f1", "inter": "inter_f1"}
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture and its caption.
-
-    Attributes:
-        svg: the picture.
-        caption: one sentence.
-    """
+    """A picture (SVG) and its caption, one sentence."""
 
     svg: str
     caption: str
@@ -141,15 +136,7 @@ def threshold_section(metrics: Mapping[str, Any]) -> tuple[Table, list[Figure], 
 
 
 def grid_figures(grid: Grid, best: tuple[int, int, int]) -> list[Figure]:
-    """Draw the objective over the grid: along each threshold, and over those of the two stages.
-
-    Args:
-        grid: the counts on dev.
-        best: indices of the found thresholds of base, dense and sparse.
-
-    Returns:
-        The figures.
-    """
+    """Draw dev's objective along each threshold, and over both stages'; ``best``: indices of base, dense, sparse."""
     objective = OBJECTIVES[grid.objective]
     b, d, s = best
     plane = 100 * grid.scores(b)
@@ -201,15 +188,7 @@ def saliency_section(run: RunFolder) -> tuple[Table, list[Figure]]:
 
 
 def margin_figures(found: JudgedCandidates, thresholds: Mapping[str, Any]) -> list[Figure]:
-    """Draw the margins of gold and other cells for each stage.
-
-    Args:
-        found: the cells of dev.
-        thresholds: those of the run.
-
-    Returns:
-        One figure a stage.
-    """
+    """Draw the margins of gold and other cells of dev, one figure a stage."""
     sources = {
         "base": (found.cells.margin, np.isfinite(found.cells.margin)),
         "dense": (found.stage, found.is_dense & np.isfinite(found.stage)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache, partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ from typing import Any
 from segdre_plugin import __version__
 from segdre_plugin.analysis.report import page
 from segdre_plugin.analysis.report.choose import choose_typical, find_titles
-from segdre_plugin.analysis.report.documents import DocumentView, view_document
-from segdre_plugin.analysis.report.run_cells import JudgedCandidates, dev_grid, load_candidates
+from segdre_plugin.analysis.report.documents import view_document
+from segdre_plugin.analysis.report.run_cells import dev_grid, load_candidates
 from segdre_plugin.data.files import write
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.salient import gold_salient
@@ -33,8 +34,8 @@ def write_report(
         The file.
 
     Raises:
-        SegDREError: if the run is not finished, files are missing or changed, a title is unknown, a library is missing
-            or the file cannot be written.
+        SegDREError: if the run is not finished, files are missing or changed, a title is unknown, or the file cannot be
+            written.
     """
     template = _template()
     run = RunFolder(folder, data_dir)
@@ -49,24 +50,12 @@ def write_report(
 
 
 def build(run: RunFolder, titles: Sequence[str] = ()) -> dict[str, Any]:
-    """Gather what the template shows.
-
-    Args:
-        run: the run.
-        titles: titles of the documents to show; none shows three typical ones of dev.
-
-    Returns:
-        The template's variables.
-    """
-    dev = load_candidates(run, "dev")
+    """Gather the template's variables; without titles, three typical documents of dev are shown."""
+    load = cache(partial(load_candidates, run))
+    dev = load("dev")
     choices = find_titles(run, titles) if titles else choose_typical(run, dev)
-    splits: dict[str, JudgedCandidates] = {"dev": dev}
-    documents: list[DocumentView] = []
-    for choice in choices:
-        if choice.split not in splits:
-            splits[choice.split] = load_candidates(run, choice.split)
-        gold = gold_salient(run.documents[choice.split][choice.index])
-        documents.append(view_document(run, splits[choice.split], choice, gold))
+    gold = [gold_salient(run.documents[choice.split][choice.index]) for choice in choices]
+    documents = [view_document(run, load(choice.split), choice, g) for choice, g in zip(choices, gold, strict=True)]
     grid, best = dev_grid(run, dev)
     threshold_table, threshold_figures, at_end = page.threshold_section(run.metrics)
     saliency_table, saliency_figures = page.saliency_section(run)

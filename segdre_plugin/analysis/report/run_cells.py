@@ -34,14 +34,7 @@ class JudgedCandidates(Candidates):
 
 
 def load_candidates(run: RunFolder, name: str) -> JudgedCandidates:
-    """Read the margins of a split and put them beside its gold and the fused result.
-
-    Args:
-        run: a finished run.
-        name: dev or test.
-
-    Returns:
-        Its candidates.
+    """Return the candidates of dev or test: the margins of a finished run beside the gold and the fused result.
 
     Raises:
         SegDREError: if a file is missing or broken, or does not belong to the split.
@@ -59,11 +52,7 @@ def load_candidates(run: RunFolder, name: str) -> JudgedCandidates:
 
 
 def dev_grid(run: RunFolder, found: JudgedCandidates) -> tuple[Grid, tuple[int, int, int]]:
-    """Count the threshold grid on dev again, with the code of the search.
-
-    Args:
-        run: a finished run.
-        found: the candidates of dev.
+    """Count a finished run's threshold grid on dev again, with the code of the search.
 
     Returns:
         The grid, and the indices of the run's thresholds (base, dense, sparse) in it.
@@ -98,10 +87,6 @@ def dev_grid(run: RunFolder, found: JudgedCandidates) -> tuple[Grid, tuple[int, 
 
 def expected_counts(run: RunFolder, name: str) -> FloatArray | None:
     """Return the relation count that stage identify expects of each document's (first) predicted salient entity.
-
-    Args:
-        run: a finished run.
-        name: dev or test.
 
     Returns:
         Sum of the expected counts of its pairs, [documents]; NaN where no entity was predicted. None if the run's

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from segdre_plugin.analysis.statistics.measure import LabelStatistics, Statistics, describe, sort_relations
+from segdre_plugin.analysis.statistics.measure import Statistics, describe, sort_relations
 from segdre_plugin.analysis.statistics.table import as_json, format_table
 from segdre_plugin.data.documents import read_gold
 from segdre_plugin.data.files import check_output, write_json
@@ -37,12 +37,23 @@ def run(
     """
     _check(paths, output, figures)
     alike = len({path.name for path in paths}) < len(paths)
-    found = {str(path) if alike else path.name: _describe(path) for path in paths}
+    found = {}
+    for path in paths:
+        shown = tqdm(read_gold(path), desc=path.name, unit=" documents", leave=False, dynamic_ncols=True)
+        found[str(path) if alike else path.name] = describe(shown, str(path))
     labelled = {column: s.labels for column, s in found.items() if s.labels is not None}
     names = {} if rel_info is None else read_relation_names(rel_info, sort_relations(labelled.values()))
     if figures is not None and not labelled:
         raise SegDREError("--figures: no document has a triple, so there is nothing to draw", "leave --figures out")
-    _write(found, labelled, names, output, figures)
+    try:
+        if figures is not None:
+            from segdre_plugin.analysis.statistics.figures import write_figures  # which loads matplotlib
+
+            write_figures(figures, labelled, names)
+        if output is not None:
+            write_json(output, {column: as_json(s, names) for column, s in found.items()})
+    except OSError as error:
+        raise SegDREError(f"cannot write: {error}", "pass another path") from None
     notes = [
         f"{column}: no labels: no document has a triple, so there are no statistics of relations and salient entities"
         for column in found
@@ -62,26 +73,3 @@ def _check(paths: Sequence[Path], output: Path | None, figures: Path | None) -> 
         check_output("--json", output, paths)
     if figures is not None:
         check_output("--figures", figures, paths, folder=True)
-
-
-def _describe(path: Path) -> Statistics:
-    shown = tqdm(read_gold(path), desc=path.name, unit=" documents", leave=False, dynamic_ncols=True)
-    return describe(shown, str(path))
-
-
-def _write(
-    found: Mapping[str, Statistics],
-    labelled: Mapping[str, LabelStatistics],
-    names: Mapping[str, str],
-    output: Path | None,
-    figures: Path | None,
-) -> None:
-    try:
-        if figures is not None:
-            from segdre_plugin.analysis.statistics.figures import write_figures  # which loads matplotlib
-
-            write_figures(figures, labelled, names)
-        if output is not None:
-            write_json(output, {column: as_json(s, names) for column, s in found.items()})
-    except OSError as error:
-        raise SegDREError(f"cannot write: {error}", "pass another path") from None

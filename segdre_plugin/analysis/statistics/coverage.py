@@ -19,38 +19,19 @@ from segdre_plugin.vocabulary import Document, entities
 
 @dataclass(frozen=True)
 class Coverage:
-    """Share of triples, in [0, 1].
-
-    Attributes:
-        hop_1: within one hop.
-        hop_2: within two hops.
-    """
+    """Shares of triples within one hop and within two hops, in [0, 1]."""
 
     hop_1: float
     hop_2: float
 
 
 def max_relation(doc: Document) -> int:
-    """Entity involved in the most triples: the gold salient entity if there is a triple (section 3.3).
-
-    Args:
-        doc: a DocRED document with one entity or more.
-
-    Returns:
-        The entity's index; ties as for ``gold_salient``, so without a triple the entity with the most mentions.
-    """
+    """Return the entity in the most triples: the gold salient one if there is a triple (section 3.3)."""
     return largest(doc, relation_counts(doc))
 
 
 def max_intra_relation(doc: Document) -> int:
-    """Entity involved in the most intra triples, those whose head and tail some sentence mentions (appendix A.1).
-
-    Args:
-        doc: a DocRED document with one entity or more.
-
-    Returns:
-        The entity's index; ties as for ``gold_salient``, so without an intra triple the entity with the most mentions.
-    """
+    """Return the entity in the most intra triples, whose head and tail some sentence mentions (appendix A.1)."""
     counts = np.zeros(len(entities(doc)), dtype=np.int64)
     for h, _, t in gold_triples(doc):
         if is_intra(doc, h, t):
@@ -59,17 +40,12 @@ def max_intra_relation(doc: Document) -> int:
 
 
 def max_mention(doc: Document) -> int:
-    """Entity with the most mentions (appendix A.1).
-
-    Args:
-        doc: a DocRED document with one entity or more.
-
-    Returns:
-        The entity's index; ties go to the lower index.
-    """
+    """Return the entity with the most mentions (appendix A.1)."""
     return largest(doc, [0] * len(entities(doc)))
 
 
+# each takes a document with one entity or more and gives an index; ties, and a document without such triples, go to the
+# entity with more mentions, then to the lower index, as in gold_salient
 CRITERIA: dict[str, Callable[[Document], int]] = {
     "Max Relation": max_relation,
     "Max Intra-relation": max_intra_relation,
@@ -78,15 +54,7 @@ CRITERIA: dict[str, Callable[[Document], int]] = {
 
 
 def coverage(doc: Document, entity: int) -> Coverage:
-    """Share of a document's triples near an entity (Table 6).
-
-    Args:
-        doc: a DocRED document with one triple or more.
-        entity: index of the entity where hops start.
-
-    Returns:
-        The shares within one and two hops.
-    """
+    """Return the shares of a document's triples (one or more) within one and two hops of an entity (Table 6)."""
     triples = gold_triples(doc)
     near = {entity}.union(*({h, t} for h, _, t in triples if entity in (h, t)))
     hop_1 = sum(entity in (h, t) for h, _, t in triples)
@@ -96,9 +64,6 @@ def coverage(doc: Document, entity: int) -> Coverage:
 
 def chain_coverage(doc: Document) -> list[int]:
     """Count the triples that each entity of the greedy chain covers (Figure 6).
-
-    Args:
-        doc: a DocRED document.
 
     Returns:
         For each entity of ``gold_chain`` the triples that involve it and none before it, in the chain's order. They

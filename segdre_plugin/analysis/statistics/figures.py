@@ -8,7 +8,16 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from segdre_plugin.analysis.figure_style import BLUE, LINE, ORANGE, QUIET, STAGE_COLOURS, figure_style, write_figure
+from segdre_plugin.analysis.figure_style import (
+    BLUE,
+    LINE,
+    ORANGE,
+    STAGE_COLOURS,
+    draw_pairs,
+    figure_style,
+    new_figure,
+    write_figure,
+)
 from segdre_plugin.analysis.statistics.coverage import CRITERIA
 from segdre_plugin.analysis.statistics.measure import LabelStatistics, sort_relations
 
@@ -22,16 +31,7 @@ Found = Mapping[str, LabelStatistics]  # file -> statistics of its labels
 
 
 def write_figures(folder: Path, found: Found, names: Mapping[str, str]) -> None:
-    """Draw and write all figures, each as PNG and SVG.
-
-    Args:
-        folder: where they go; made if missing.
-        found: file -> statistics of its labels; one file or more.
-        names: relation id -> name; empty for ids only.
-
-    Raises:
-        SegDREError: if matplotlib is missing.
-    """
+    """Write all figures of one file or more to a folder, made if missing; without ``names``, relations go by ids."""
     with figure_style():
         pictures = {
             "salient_share": draw_salient_share(found),
@@ -46,7 +46,7 @@ def write_figures(folder: Path, found: Found, names: Mapping[str, str]) -> None:
 
 def draw_salient_share(found: Found) -> Figure:
     """Draw the share of triples that involve the salient entity (Figure 1a)."""
-    figure = _figure(_beside(found), 0.75 + 0.3 * len(found))
+    figure = new_figure(_beside(found), 0.75 + 0.3 * len(found))
     ax = figure.add_subplot()
     ax.set_title("triples that involve the salient entity")
     for y, labels in enumerate(found.values()):
@@ -68,7 +68,7 @@ def draw_classes(found: Found, names: Mapping[str, str]) -> Figure:
     """Draw how many dense and sparse triples each relation has, on a log scale (Figure 1b)."""
     relations = sort_relations(found.values())
     place = {relation: y for y, relation in enumerate(relations)}
-    figure = _figure(2.2 + 1.8 * len(found), 1.1 + 0.135 * len(relations))
+    figure = new_figure(2.2 + 1.8 * len(found), 1.1 + 0.135 * len(relations))
     axes = figure.subplots(1, len(found), sharey=True, sharex=True, squeeze=False)[0]
     for ax, (title, labels) in zip(axes, found.items(), strict=True):
         rows = [place[c.relation] for c in labels.classes]
@@ -91,27 +91,17 @@ def draw_classes(found: Found, names: Mapping[str, str]) -> Figure:
 
 def draw_coverage(found: Found) -> Figure:
     """Draw how many triples lie within one and two hops of one entity (Table 6)."""
-    figure = _figure(_beside(found), 1.1 + 0.23 * len(CRITERIA) * (len(found) + 1.2))
+    figure = new_figure(_beside(found), 1.1 + 0.23 * len(CRITERIA) * (len(found) + 1.2))
     ax = figure.add_subplot()
     ax.set_title("triples near one entity")
-    y, ticks = 0.0, []
+    groups = []
     for name in CRITERIA:
-        ax.text(0.01, y, name, transform=ax.get_yaxis_transform(), va="center", size=8)
-        for labels in found.values():
-            y += 1
-            near = labels.coverage[name]
-            one, two = 100 * near.hop_1, 100 * near.hop_2
-            ax.plot([one, two], [y, y], color=BLUE, linewidth=2, alpha=0.5, zorder=2)
-            (first,) = ax.plot(one, y, "o", mfc="white", mec=QUIET, markersize=6, zorder=3)
-            (second,) = ax.plot(two, y, "D", color=BLUE, markersize=5, zorder=4)
-            ticks.append(y)
-        y += 1.2
-    ax.set_yticks(ticks, len(CRITERIA) * list(found))
-    ax.set_ylim(y - 0.6, -0.6)
+        near = {title: labels.coverage[name] for title, labels in found.items()}
+        groups.append((name, BLUE, [(title, 100 * c.hop_1, 100 * c.hop_2) for title, c in near.items()]))
+    marks = draw_pairs(ax, groups)
     ax.set_xlim(0, 100)
-    ax.grid(axis="y", visible=False)
     ax.set_xlabel("mean share of a document's triples (%)")
-    figure.legend([first, second], ["within 1 hop", "within 2 hops"], loc="outside lower right", ncols=2)
+    figure.legend(marks, ["within 1 hop", "within 2 hops"], loc="outside lower right", ncols=2)
     return figure
 
 
@@ -121,7 +111,7 @@ def draw_chain(found: Found) -> Figure:
 
     columns = min(PANELS, len(found))
     rows = -(-len(found) // columns)
-    figure = _figure(3.6 * columns, 2.4 * rows)
+    figure = new_figure(3.6 * columns, 2.4 * rows)
     for place, (title, labels) in enumerate(found.items(), start=1):
         ax = figure.add_subplot(rows, columns, place)
         order = range(1, len(labels.chain) + 1)
@@ -146,9 +136,3 @@ def _beside(found: Found) -> float:
 
 def _format_number(value: float, _: object) -> str:
     return f"{value:,.0f}"
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")

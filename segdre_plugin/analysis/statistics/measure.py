@@ -82,14 +82,7 @@ class Statistics:
 
 
 def describe(documents: Iterable[Document], what: str = "documents") -> Statistics:
-    """Compute the statistics of some documents in one pass.
-
-    Args:
-        documents: well-formed DocRED documents; ``labels`` may be missing.
-        what: what they are, for messages.
-
-    Returns:
-        The statistics.
+    """Return the statistics of well-formed documents, their ``labels`` perhaps missing, computed in one pass.
 
     Raises:
         SegDREError: if ``documents`` is empty.
@@ -129,14 +122,7 @@ def describe(documents: Iterable[Document], what: str = "documents") -> Statisti
 
 
 def sort_relations(found: Iterable[LabelStatistics]) -> list[str]:
-    """List the relations that occur in some file.
-
-    Args:
-        found: the files' statistics.
-
-    Returns:
-        Relation ids, the most frequent in all files together first; ties in alphabetical order.
-    """
+    """List the ids of relations in any file, the most frequent in all together first; ties in alphabetical order."""
     total: Counter[str] = Counter()
     for labels in found:
         total.update({c.relation: c.dense + c.sparse for c in labels.classes})

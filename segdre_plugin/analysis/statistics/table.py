@@ -23,11 +23,7 @@ def log_frequency(count: int) -> float | None:
 
 
 def as_json(statistics: Statistics, names: Mapping[str, str]) -> dict[str, Any]:
-    """Return statistics as JSON writes them: shares are fractions.
-
-    Args:
-        statistics: of one file.
-        names: relation id -> name; empty for ids only.
+    """Return a file's statistics as JSON writes them, shares as fractions; without ``names`` (id -> name), ids only.
 
     Returns:
         The attributes of :class:`Statistics`, with the logarithms of Figures 1b and 6; ``labels`` is None without gold.
@@ -49,15 +45,7 @@ def as_json(statistics: Statistics, names: Mapping[str, str]) -> dict[str, Any]:
 
 
 def format_table(found: Mapping[str, Statistics], names: Mapping[str, str]) -> str:
-    """Lay statistics out, one column a file.
-
-    Args:
-        found: file -> statistics.
-        names: relation id -> name; empty for ids only.
-
-    Returns:
-        The table's lines.
-    """
+    """Lay statistics out, one column a file; relations go by their ids where ``names`` (id -> name) is empty."""
     rows = [("", list(found)), *_rows(list(found.values()), names)]
     first = max(len(title) for title, cells in rows if cells)
     widths = [max(len(cells[k]) for _, cells in rows if cells) + GAP for k in range(len(found))]
@@ -94,28 +82,20 @@ def _rows(columns: Sequence[Statistics], names: Mapping[str, str]) -> Iterator[R
     yield "with the salient entity", cells(lambda s: f"{100 * s.salient_share:.2f}")
     yield "share of triples within 1 and 2 hops of one entity (%), mean over documents", []
     for name in CRITERIA:
-        yield name, cells(_coverage(name))
+        near = [None if s is None else s.coverage[name] for s in labels]
+        yield name, [NOTHING if c is None else f"{100 * c.hop_1:.2f}{100 * c.hop_2:8.2f}" for c in near]
     yield "triples covered by the greedy chain's first, second, ... entity, and ln of their ratio to the first", []
     longest = max(len(s.chain) for s in labelled)
     for order in range(min(SHOWN, longest)):
-        yield str(order + 1), cells(_link(order))
+        reached = [s if s and order < len(s.chain) else None for s in labels]
+        texts = [NOTHING if s is None else f"{s.chain[order]:,}{s.chain_log_ratios[order]:8.2f}" for s in reached]
+        yield str(order + 1), texts
     relations = sort_relations(labelled)
     yield f"dense and sparse triples of the most frequent of {len(relations)} relations", []
     for relation in relations[:SHOWN]:
-        yield names.get(relation, relation), cells(_counts(relation))
+        yield names.get(relation, relation), [NOTHING if s is None else _counts(s, relation) for s in labels]
 
 
-def _coverage(name: str) -> Callable[[LabelStatistics], str]:
-    return lambda s: f"{100 * s.coverage[name].hop_1:.2f}{100 * s.coverage[name].hop_2:8.2f}"
-
-
-def _link(order: int) -> Callable[[LabelStatistics], str]:
-    return lambda s: f"{s.chain[order]:,}{s.chain_log_ratios[order]:8.2f}" if order < len(s.chain) else NOTHING
-
-
-def _counts(relation: str) -> Callable[[LabelStatistics], str]:
-    def show(s: LabelStatistics) -> str:
-        dense, sparse = next(((c.dense, c.sparse) for c in s.classes if c.relation == relation), (0, 0))
-        return f"{dense:,}{sparse:8,}"
-
-    return show
+def _counts(s: LabelStatistics, relation: str) -> str:
+    dense, sparse = next(((c.dense, c.sparse) for c in s.classes if c.relation == relation), (0, 0))
+    return f"{dense:,}{sparse:8,}"

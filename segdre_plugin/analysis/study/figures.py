@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segdre_plugin.analysis.figure_style import INK, QUIET, STAGE_COLOURS, figure_style, write_figure
+from segdre_plugin.analysis.figure_style import INK, QUIET, STAGE_COLOURS, figure_style, new_figure, write_figure
 from segdre_plugin.analysis.study.results import Results
 
 if TYPE_CHECKING:
@@ -19,16 +19,7 @@ SPREAD = 0.16  # half the height over which the seeds of one threshold are sprea
 
 
 def draw(folder: Path, name: str, results: Results) -> list[str]:
-    """Draw and write a study's figure.
-
-    Args:
-        folder: where it goes.
-        name: of the study.
-        results: its results.
-
-    Returns:
-        Names of the files; none for a study whose table says it all, or without any numbers to draw.
-    """
+    """Write a study's figure and return its files' names: none if the table says it all, or without numbers to draw."""
     if name not in FIGURES:
         return []
     with figure_style():
@@ -38,11 +29,9 @@ def draw(folder: Path, name: str, results: Results) -> list[str]:
 
 def draw_alpha(results: Results) -> Figure | None:
     """Draw the gains of fused dev F1 over alpha = 0 (Figures 4 and 7)."""
-    from matplotlib.figure import Figure
-
     study = results.study
     gains = {column.title.split(":")[0]: column for column in study.columns if column.over}
-    figure = Figure(figsize=(6.4, 2.5), layout="constrained")
+    figure = new_figure(6.4, 2.5)
     axes = figure.subplots(1, len(gains), sharey=True)
     drawn = False
     for ax, (source, column) in zip(axes, gains.items(), strict=True):
@@ -67,12 +56,10 @@ def draw_alpha(results: Results) -> Figure | None:
 
 def draw_shifts(results: Results) -> Figure | None:
     """Draw how far each seed's search moved each threshold from its anchor (Figure 5)."""
-    from matplotlib.figure import Figure
-
     shifts = results.shifts()
     if not all(shifts.values()):
         return None
-    figure = Figure(figsize=(4.2, 2.1), layout="constrained")
+    figure = new_figure(4.2, 2.1)
     ax = figure.add_subplot()
     ax.axvline(0, color=QUIET, linewidth=0.8, linestyle=(0, (3, 3)))
     for y, (stage, values) in enumerate(shifts.items()):

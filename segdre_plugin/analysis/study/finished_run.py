@@ -54,15 +54,7 @@ class FinishedRun(RunFolder):
             raise SegDREError(f"{path}: expected {name} -> triples, left_out", REREAD) from None
 
     def request(self, reading: Reading, head: Path) -> Request:
-        """Spell a reading out.
-
-        Args:
-            reading: what is to be read.
-            head: folder of the run whose stage identify counts relations for the reading's strategy, if it needs that.
-
-        Returns:
-            The request.
-        """
+        """Spell a reading out, with counts of stage identify of the run ``head`` if its strategy needs them."""
         salient = self.choose(reading.salient, head)
         triples = self._triples(reading, salient)
         return Request(

@@ -59,14 +59,7 @@ class RereadRun(TrainingRun):
     """A finished run whose models read again."""
 
     def answer(self, requests: Mapping[str, Request]) -> dict[str, str]:
-        """Answer requests; the answer to each is a folder in the run's ``readings``, which appears whole.
-
-        Args:
-            requests: name -> request.
-
-        Returns:
-            Name -> what went wrong, for those that could not be answered.
-        """
+        """Answer named requests, each in a folder of ``readings`` that appears whole; return name -> what failed."""
         problems: dict[str, str] = {}
 
         def read(args: Namespace, model: Any, *_: Any) -> None:

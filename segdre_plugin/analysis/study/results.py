@@ -16,14 +16,7 @@ ANCHOR = 0.0  # of the run's own thresholds
 
 @dataclass(frozen=True)
 class Results:
-    """The results of a study.
-
-    Attributes:
-        study: the study.
-        seeds: the seeds.
-        scores: row -> seed -> scores; seeds that failed are missing.
-        errors: row -> seed -> why it failed.
-    """
+    """The results of a study: row -> seed -> its scores, or why it failed; seeds that failed have no scores."""
 
     study: Study
     seeds: tuple[int, ...]

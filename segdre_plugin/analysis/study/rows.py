@@ -82,13 +82,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a study's table.
-
-    Attributes:
-        title: what it is called.
-        rows: the rows that its columns show.
-        note: what it is, below the table.
-    """
+    """A line of a study's table: the rows that its columns show, and a note on it below the table."""
 
     title: str
     rows: tuple[Row, ...]

@@ -22,28 +22,17 @@ KEPT = 4  # finished runs with their documents in memory
 
 
 class StudyRunner:
-    """A study under way.
-
-    Args:
-        study: the study.
-        runs: where its runs are, and how they are started.
-        seeds: the seeds.
-        trains: whether runs that are not there are trained; their rows fail otherwise.
-    """
+    """A study under way; without ``trains``, rows fail whose runs are not there."""
 
     def __init__(self, study: Study, runs: Runs, seeds: Sequence[int], trains: bool = True) -> None:
         self.study, self.runs, self.seeds, self.trains = study, runs, tuple(seeds), trains
         self.scores: dict[str, dict[int, Scores]] = {name: {} for name in study.rows}
         self.errors: dict[str, dict[int, str]] = {}
         self._failed: dict[tuple[str, int], str] = {}  # run and its seed -> why
-        self.finished = lru_cache(maxsize=KEPT)(self._open)
+        self.finished = lru_cache(maxsize=KEPT)(lambda name, seed: FinishedRun(runs.path(name, seed)))
 
     def run(self) -> Results:
-        """Train, read and score whatever is not finished.
-
-        Returns:
-            The scores, and the errors of rows that failed.
-        """
+        """Train, read and score whatever is not finished; return scores, and errors of rows that failed."""
         for seed in self.seeds:
             self._train(seed)
         for row, seed in self._open_rows():
@@ -69,9 +58,6 @@ class StudyRunner:
             except SegDREError:  # its data have moved or changed
                 continue
         return None
-
-    def _open(self, name: str, seed: int) -> FinishedRun:
-        return FinishedRun(self.runs.path(name, seed))
 
     def _train(self, seed: int) -> None:
         names = dict.fromkeys(name for row in self.study.rows.values() for name in row.trainings)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from segdre_plugin.analysis.study.repredict import READINGS, Request, is_read
-from segdre_plugin.analysis.study.rows import Training
 from segdre_plugin.analysis.study.studies import TRAININGS
 from segdre_plugin.data.files import read_json, write_json
 from segdre_plugin.errors import SegDREError
@@ -59,37 +58,29 @@ class Runs:
 
     def is_finished(self, name: str, seed: int) -> bool:
         """Return whether a run is finished, with the command line that it would get now."""
-        mark = self.path(name, seed).with_suffix(".json")
-        whole = _is_whole(self.path(name, seed), TRAININGS[name])
+        path, stage = self.path(name, seed), TRAININGS[name].stage
+        mark = path.with_suffix(".json")
+        whole = all(map(Store(path).is_done, STAGES if stage == "all" else (stage,)))
+        whole = whole and (stage != "all" or (path / "metrics.json").is_file())
         return whole and mark.is_file() and read_json(mark, "finished run") == self._command(name, seed)
 
     def train(self, name: str, seed: int) -> None:
-        """Train a run; finished stages are skipped.
-
-        Args:
-            name: which one (of ``TRAININGS``).
-            seed: its seed.
+        """Train a run (of ``TRAININGS``); finished stages are skipped.
 
         Raises:
             SegDREError: if a stage that it shares is missing, or its process failed.
         """
         path, command = self.path(name, seed), self._command(name, seed)
-        for stage in TRAININGS[name].shares:
-            self._share(stage, name, seed)
+        target, source = Store(path), Store(self.path(SHARED, seed))
+        for stage in (shared for shared in TRAININGS[name].shares if not target.is_done(shared)):
+            if not source.is_done(stage):
+                raise SegDREError(f"needs stage {stage} of {source.root.name}, which is not finished")
+            target.adopt(stage, source)
         self._start(path, [*command["arguments"], *self._reuse(name, seed)])
         write_json(path.with_suffix(".json"), command)
 
     def read(self, name: str, seed: int, requests: Mapping[str, Request]) -> dict[str, str]:
-        """Let a finished run's models read, unless they did.
-
-        Args:
-            name: which one.
-            seed: its seed.
-            requests: name of the reading -> request.
-
-        Returns:
-            Name of the reading -> what went wrong, for those that failed.
-        """
+        """Let a finished run's models do named readings, unless they did; return name -> why, for those that failed."""
         path = self.path(name, seed)
         unread = {key: request for key, request in requests.items() if not is_read(path / READINGS / key, request)}
         if not unread:
@@ -118,15 +109,6 @@ class Runs:
         )
         return [part for path in places if path.is_dir() for part in ("--seg-reuse", str(path))]
 
-    def _share(self, stage: str, name: str, seed: int) -> None:
-        """Give a run a stage of the run that it shares it with."""
-        target, source = Store(self.path(name, seed)), Store(self.path(SHARED, seed))
-        if target.is_done(stage):
-            return
-        if not source.is_done(stage):
-            raise SegDREError(f"needs stage {stage} of {source.root.name}, which is not finished")
-        target.adopt(stage, source)
-
     def _start(self, path: Path, arguments: Sequence[str], requests: Path | None = None) -> None:
         """Start a process for a run, and wait for it."""
         command = ["--script", str(self.script)] if self.script else []
@@ -140,16 +122,7 @@ class Runs:
 
 
 def launch(arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> int:
-    """Run a worker in a process of its own.
-
-    Args:
-        arguments: its command line.
-        log: where its output goes.
-        environment: its environment.
-
-    Returns:
-        Its exit status; minus the signal that ended it.
-    """
+    """Run a worker, its output in ``log``; return its exit status, or minus the signal that ended it."""
     with log.open("wb") as file:
         command = [sys.executable, "-m", "segdre_plugin.analysis.study.worker", *arguments]
         nothing = subprocess.DEVNULL
@@ -165,11 +138,3 @@ def last_words(log: Path) -> str:
     if errors:
         return " ".join(lines[errors[-1] :]).removeprefix("segdre: error: ")
     return lines[-1] if lines else "it printed nothing"
-
-
-def _is_whole(path: Path, training: Training) -> bool:
-    """Return whether a training has left all that it should."""
-    store = Store(path)
-    if training.stage == "all":
-        return all(map(store.is_done, STAGES)) and (path / "metrics.json").is_file()
-    return store.is_done(training.stage)

@@ -36,16 +36,7 @@ class Scores:
 
 
 def score(row: Row, found: FinishedRun, partner: Callable[[str], Margins], splits: tuple[str, ...]) -> Scores:
-    """Fuse and score a row.
-
-    Args:
-        row: the row.
-        found: the run that it takes, its readings done.
-        partner: split -> margins of the second base model (rows with an ensemble).
-        splits: dev, and perhaps test.
-
-    Returns:
-        Its scores.
+    """Return a row's scores on dev, and perhaps test; ``partner`` gives a split's margins of the second base model.
 
     Raises:
         SegDREError: if there is no gold on the pairs that the row is about.

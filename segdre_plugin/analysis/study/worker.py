@@ -28,11 +28,7 @@ Opened = tuple[MutableMapping[str, Any], Callable[[], Any], Backbone, Script]
 
 
 def main(given: Sequence[str]) -> None:
-    """Train or read; end with a message and exit status 2 on an error.
-
-    Args:
-        given: the command line.
-    """
+    """Train or read, by a command line; end with a message and exit status 2 on an error."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--script", type=Path)
     parser.add_argument("--requests", type=Path)
@@ -68,11 +64,7 @@ def work(script: Path | None, requests: Path | None, arguments: list[str]) -> No
 
 
 def open_script(script: Path | None, arguments: list[str]) -> Opened:
-    """Import a script; ``sys.argv`` is its command line afterwards.
-
-    Args:
-        script: the backbone's train script; None takes the reference model's.
-        arguments: its command line, options of ours included.
+    """Import a script, given as for :func:`work`; ``sys.argv`` is its command line afterwards.
 
     Returns:
         Its globals, its ``main``, and the descriptions of its model and of itself.

@@ -43,16 +43,7 @@ class Provenance:
 
 
 def find_provenance(command: str, seeds: Sequence[int], run: FinishedRun | None) -> Provenance:
-    """Return where numbers come from.
-
-    Args:
-        command: the command line.
-        seeds: the seeds.
-        run: a finished run; None if there is none.
-
-    Returns:
-        What is known; without a run, nothing of data and search.
-    """
+    """Return where numbers come from; without a finished run, nothing of data and search."""
     versions = {
         "segdre-plugin": __version__,
         "torch": torch.__version__,
@@ -103,30 +94,16 @@ def comparison_table(results: Results, comparisons: Sequence[Mapping[str, Any]])
     lines = []
     for c in comparisons:
         by_seed = [100 * value for value in c["by_seed"].values()]
-        numbers = [100 * c["difference"], 100 * c["low"], 100 * c["high"]]
+        numbers = [100 * c["difference"], 100 * c["low"], 100 * c["high"], min(by_seed), max(by_seed)]
         cells = [Cell([number], signed=True) for number in numbers]
-        cells += [
-            Cell([c["p_value"]], decimals=4),
-            Cell([min(by_seed)], signed=True),
-            Cell([max(by_seed)], signed=True),
-        ]
+        cells.insert(3, Cell([c["p_value"]], decimals=4))
         lines.append((f"{c['split']}: {titles[c['first']]} - {titles[c['second']]}", cells))
     low = f"{100 * comparisons[0]['confidence']:.0f} % from"
     return Table("F1 (points)", ["difference", low, "to", "p", "lowest seed", "highest seed"], lines)
 
 
 def write_results(folder: Path, name: str, results: Results, provenance: Provenance) -> str:
-    """Write tables, numbers and figures.
-
-    Args:
-        folder: must exist.
-        name: name of the study, and of the files.
-        results: its results.
-        provenance: where the numbers come from.
-
-    Returns:
-        The tables, for the terminal.
-    """
+    """Write tables, numbers and figures to an existing folder, named after the study; return the tables as text."""
     comparisons = results.comparisons()
     table = main_table(results)
     tables = [table, *filter(None, (shift_table(results), comparison_table(results, comparisons)))]
