@@ -209,7 +209,7 @@ def _predict_arguments(command: ArgumentParser) -> None:
     command.add_argument("--output", type=Path, required=True, metavar="FILE", help="one answer a line")
     command.add_argument("--clone", type=Path, metavar="DIR", help="the backbone's clone (the reference needs none)")
     command.add_argument("--batch-size", type=int, default=8, help="documents at once (%(default)s)")
-    command.add_argument("--resume", action="store_true", help="go on with what a killed run left, if there is any")
+    command.add_argument("--resume", action="store_true", help="continue what an interrupted run left, if anything")
     command.add_argument(
         "--on-error",
         choices=("stop", "skip"),

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from segdre_plugin.errors import SegDREError
+from segdre_plugin.metrics import ign_f1
 from segdre_plugin.vocabulary import BoolArray, FloatArray, IntArray
 
 # Offsets (low, high) from the anchors in section 3.6; the step is 0.1.
@@ -89,7 +90,7 @@ class Grid:
         # P[i, j, k] = P_dense[i, j] + P_sparse[i, k]
         predicted, correct, known = self.dense[:, i, :, None] + self.sparse[:, i, None, :]
         if self.objective == "ign_f1":
-            return _ign_f1(predicted, correct, known, self.n_gold)
+            return ign_f1(predicted, correct, known, self.n_gold)
         return 2 * correct / (predicted + self.n_gold)
 
 
@@ -236,14 +237,6 @@ def _count_reached(
     return missed[:, -1:, -1:] - missed[:, :n, :n]
 
 
-def _ign_f1(predicted: IntArray, correct: IntArray, known: IntArray, n_gold: int) -> FloatArray:
-    """Return the official Ign-F1: known facts leave the precision, not the recall; 1e-5 is its guard against 0 / 0."""
-    precision = (correct - known) / (predicted - known + 1e-5)
-    recall = correct / n_gold
-    total = precision + recall
-    return np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
-
-
 def _cells(base: ArrayLike, stage: ArrayLike, is_dense: ArrayLike) -> tuple[FloatArray, FloatArray, BoolArray]:
     margins = []
     for name, values in (("base", base), ("stage", stage)):
@@ -252,7 +245,7 @@ def _cells(base: ArrayLike, stage: ArrayLike, is_dense: ArrayLike) -> tuple[Floa
             raise SegDREError(f"{name} must be [N], got {list(array.shape)}", "flatten the cells")
         if len(array) and not array.max() < np.inf:  # the maximum of anything and NaN is NaN
             where = int(np.flatnonzero(np.isnan(array) | np.isposinf(array))[0])
-            raise SegDREError(f"{name}[{where}] is {array[where]}", "margins are finite, or -inf where there is none")
+            raise SegDREError(f"{name}[{where}] is {array[where]}", "pass finite margins, and -inf where there is none")
         margins.append(array)
     if len(margins[0]) != len(margins[1]):
         raise SegDREError(f"lengths differ: base has {len(margins[0])} cells, stage {len(margins[1])}")

@@ -179,7 +179,7 @@ def _check(n: int, group: Group, max_positions: int) -> None:
         if not 0 <= start < end <= n:
             raise SegDREError(
                 f"inject: the span ({start}, {end}) is empty or outside the document of {n} tokens",
-                "spans are (start, end) in tokens of input_ids, end exclusive",
+                "pass spans (start, end) in tokens of input_ids, end exclusive",
             )
     for k, branch in enumerate(group.branches):
         if len(branch) == 0:

@@ -11,15 +11,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from segdre_plugin.errors import SegDREError, raise_all
-from segdre_plugin.vocabulary import Document, Triple, entities, is_index, labelled_triples, labels, named
+from segdre_plugin.vocabulary import Document, FloatArray, Triple, entities, is_index, label_triples, labels, named
 
 Fact = tuple[str, str, str]  # head name, relation, tail name
 Located = tuple[str, Triple]  # title of a document, a triple in it
 
-_FORMAT = (
-    "a prediction is {'title': str, 'h_idx': int, 't_idx': int, 'r': str} and, optionally, 'evidence': list of int"
-)
+_FORMAT = "pass {'title': str, 'h_idx': int, 't_idx': int, 'r': str} and, optionally, 'evidence': list of int, for each"
 
 
 def evaluate(
@@ -54,8 +55,6 @@ def evaluate(
 
     facts = train_facts(train_documents or ())
     known = sum(in_train(by_title[title], triple, facts) for title, triple in correct)
-    recall = len(correct) / len(gold)
-    ign_precision = (len(correct) - known) / (len(predicted) - known + 1e-5)
 
     unknown = {found for found in predicted if found[0] not in by_title}
     intra = {
@@ -67,9 +66,9 @@ def evaluate(
     predicted_evidence = sum(len(evidence) for found, evidence in predicted.items() if found not in unknown)
     return {
         "precision": len(correct) / len(predicted) if predicted else 0.0,
-        "recall": recall,
+        "recall": len(correct) / len(gold),
         "f1": _f1(len(correct), len(predicted), len(gold)),
-        "ign_f1": 2 * ign_precision * recall / (ign_precision + recall) if ign_precision + recall else 0.0,
+        "ign_f1": float(ign_f1(len(predicted), len(correct), known, len(gold))),
         "intra_f1": _f1(len(correct & intra), len(predicted.keys() & intra), len(gold.keys() & intra)),
         "inter_f1": _f1(len(correct - intra), len(predicted.keys() - intra - unknown), len(gold.keys() - intra)),
         "evidence_f1": _f1(found_evidence, predicted_evidence, n_evidence),
@@ -85,11 +84,11 @@ def train_facts(documents: Iterable[Document]) -> set[Fact]:
     Raises:
         SegDREError: if a document or a label is malformed.
     """
-    return {fact for doc in documents for triple, _ in labelled_triples(doc) for fact in _facts(doc, triple)}
+    return {fact for doc in documents for triple, _ in label_triples(doc) for fact in _facts(doc, triple)}
 
 
 def in_train(doc: Document, triple: Triple, facts: set[Fact]) -> bool:
-    """Return whether ``train_facts`` holds a triple of the document under any pair of mention names.
+    """Return whether ``facts`` (of ``train_facts``) hold a triple of the document under any pair of mention names.
 
     Raises:
         SegDREError: if the document has no such entity, or a mention has no name.
@@ -111,6 +110,14 @@ def has_gold(documents: Iterable[Document]) -> bool:
     return any(labels(doc) for doc in documents)
 
 
+def ign_f1(predicted: ArrayLike, correct: ArrayLike, known: ArrayLike, n_gold: int) -> FloatArray:
+    """Return the official Ign-F1: known facts leave the precision, not the recall; 1e-5 is its guard against 0 / 0."""
+    precision = np.subtract(correct, known) / (np.subtract(predicted, known) + 1e-5)
+    recall = np.divide(correct, n_gold)
+    total = precision + recall
+    return np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
+
+
 def _f1(correct: int, predicted: int, gold: int) -> float:
     return 2 * correct / (predicted + gold) if correct else 0.0
 
@@ -120,7 +127,7 @@ def _gold(documents: Sequence[Document]) -> tuple[dict[Located, set[int]], int]:
     gold: dict[Located, set[int]] = {}
     n_evidence = 0
     for doc in documents:
-        for triple, evidence in labelled_triples(doc):
+        for triple, evidence in label_triples(doc):
             gold[doc["title"], triple] = set(evidence)
             n_evidence += len(evidence)
     return gold, n_evidence
@@ -179,7 +186,7 @@ def _by_title(documents: Sequence[Document]) -> dict[str, Document]:
             raise SegDREError(f"document {i}: 'title' must be str, got {title!r}", "pass DocRED documents")
         if title in by_title:
             raise SegDREError(
-                f"two documents have the title {title!r}", "predictions name documents by title: make titles unique"
+                f"two documents have the title {title!r}", "make titles unique: predictions name documents by title"
             )
         by_title[title] = doc
     return by_title

@@ -14,16 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.vocabulary import (
-    BoolArray,
-    Document,
-    FloatArray,
-    IntArray,
-    Triple,
-    entities,
-    labelled_triples,
-    named,
-)
+from segdre_plugin.vocabulary import BoolArray, Document, FloatArray, IntArray, Triple, entities, label_triples, named
 
 Chain = tuple[int, ...]  # the salient entities of a document, the most salient one first; may be empty
 Salient = int | None | Sequence[int]  # accepted in place of a chain
@@ -35,7 +26,8 @@ def gold_triples(doc: Document) -> set[Triple]:
     Raises:
         SegDREError: if ``vertexSet`` is missing, or a label lacks a field or names an entity that does not exist.
     """
-    return {triple for triple, _ in labelled_triples(doc)}
+    entities(doc)  # also where nothing is labelled
+    return {triple for triple, _ in label_triples(doc)}
 
 
 def relation_counts(doc: Document) -> IntArray:
@@ -46,7 +38,7 @@ def relation_counts(doc: Document) -> IntArray:
 def gold_salient(doc: Document) -> int | None:
     """Return the gold salient entity: the largest relation count; ties go to more mentions, then to the lower index.
 
-    None stands for a document without a triple; errors are those of ``gold_triples``.
+    Returns None for a document without a triple. Errors are those of ``gold_triples``.
     """
     counts = relation_counts(doc)
     return largest(doc, counts) if counts.any() else None
@@ -67,7 +59,7 @@ def gold_chain(doc: Document, k: int | None = None) -> list[int]:
 
 
 def largest(doc: Document, counts: Sequence[int] | IntArray) -> int:
-    """Return the entity of the largest count, [n_entities]; ties go to more mentions, then to the lower index."""
+    """Return the entity of the largest of ``counts``, [n_entities]; ties: more mentions, then the lower index."""
     mentions = entities(doc)
     return max(range(len(mentions)), key=lambda e: (counts[e], len(mentions[e]), -e))
 

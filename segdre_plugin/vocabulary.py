@@ -47,7 +47,7 @@ def labels(document: Document) -> Sequence[Mapping[str, Any]]:
     return found
 
 
-def labelled_triples(document: Document) -> list[tuple[Triple, Sequence[int]]]:
+def label_triples(document: Document) -> list[tuple[Triple, Sequence[int]]]:
     """Return the triple of each label and its evidence, sentence indices; empty where there is none.
 
     Raises:

@@ -56,7 +56,7 @@ def load_splits(paths: Mapping[str, Path], rel2id: Mapping[str, int], skip_unusa
                 "remove them, or leave them out with --seg-skip-unusable (their gold triples still count)",
             )
         if split.name != "test" and not split.has_gold:
-            raise SegDREError(f"{split.path}: no document has labels", f"{split.name} needs gold triples")
+            raise SegDREError(f"{split.path}: no document has labels", f"pass gold triples: {split.name} needs them")
     return splits
 
 
@@ -96,7 +96,7 @@ def load_rel2id(path: Path, num_class: int) -> dict[str, int]:
         raise SegDREError(f"{path} has {len(rel2id)} classes, the model {num_class}", f"pass --num_class {len(rel2id)}")
     na = next(name for name, i in rel2id.items() if i == 0)
     if na.lower() not in ("na", "n/a"):
-        raise SegDREError(f"{path}: class 0 is {na!r}", "class 0 must be NA: it is the threshold class")
+        raise SegDREError(f"{path}: class 0 is {na!r}", "make class 0 NA: it is the threshold class")
     return rel2id
 
 
@@ -113,7 +113,7 @@ def load_relation_names(candidates: Sequence[Path], rel2id: Mapping[str, int]) -
     if path is None:
         raise SegDREError(
             f"no file of relation names: looked for {', '.join(map(str, candidates))}",
-            "branches need names: pass --seg-rel-info FILE (DocRED's rel_info.json: relation id -> name)",
+            "pass --seg-rel-info FILE (DocRED's rel_info.json: relation id -> name): branches need names",
         )
     return path, read_relation_names(path, [name for name, i in rel2id.items() if i != 0])
 

@@ -66,17 +66,14 @@ def generate(
     return documents
 
 
-def write_corpus(
-    folder: str | Path, *, train: int = 300, dev: int = 80, test: int = 80, seed: int = 0, **sizes: tuple[int, int]
-) -> None:
+def write_corpus(folder: Path, *, train: int = 300, dev: int = 80, test: int = 80, seed: int = 0) -> None:
     """Write a corpus in DocRED's layout: train_annotated.json, dev.json, test.json, rel2id.json, rel_info.json.
 
     The folder is created if it does not exist, and files of these names are replaced. ``train``, ``dev`` and ``test``
-    are numbers of documents; ``seed``, ``sentences`` and ``entities`` are those of :func:`generate`.
+    are numbers of documents; ``seed`` is that of :func:`generate`.
     """
-    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    documents = generate(train + dev + test, seed, **sizes)  # all at once: no title occurs in two splits
+    documents = generate(train + dev + test, seed)  # all at once: no title occurs in two splits
     contents: dict[str, Any] = {
         "train_annotated.json": documents[:train],
         "dev.json": documents[train : train + dev],
