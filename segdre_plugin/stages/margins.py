@@ -89,10 +89,7 @@ class Margins:
 def check_arrays(path: Path, arrays: Mapping[str, np.ndarray], kinds: Mapping[str, str]) -> None:
     """Refuse a file whose columns are not parallel arrays of the expected kind.
 
-    Args:
-        path: the file, for messages.
-        arrays: name -> array.
-        kinds: name -> ``i`` for indices from 0, ``ii`` for pairs of them [n, 2], ``f`` for finite numbers or -inf.
+    The ``kinds`` of columns are keys of :data:`KINDS`; pairs are [n, 2].
 
     Raises:
         SegDREError: if a column is missing, or has another length or kind.
