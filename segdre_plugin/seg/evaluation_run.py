@@ -55,8 +55,7 @@ class EvaluationRun(ScriptRun):
         if self.options.stage != "all":
             raise SegDREError(f"--seg-stage {self.options.stage} needs --{self.script.trains}", "add it")
         self.folder = RunFolder(self.store.root)
-        hint = f"train it to the end first, with --{self.script.trains}"
-        raise_all(self.folder.missing, f"{self.folder.path}: not a finished run; missing", hint)
+        self.folder.require_finished(f"train it to the end first, with --{self.script.trains}")
         self._take_settings()
         path = Path(self.args.data_dir) / self.args.test_file
         base = self.folder.settings("base")

@@ -136,13 +136,13 @@ class RunFolder:
         """Return whether all stages are finished and fused."""
         return not self.missing
 
-    def require_finished(self) -> None:
+    def require_finished(self, hint: str = AGAIN) -> None:
         """Refuse a run that is not finished.
 
         Raises:
             SegDREError: with all that is missing.
         """
-        raise_all(self.missing, f"{self.path}: not a finished run; missing", AGAIN)
+        raise_all(self.missing, f"{self.path}: not a finished run; missing", hint)
 
     def settings(self, stage: str) -> dict[str, Any]:
         """Return the settings of a stage.
