@@ -98,11 +98,8 @@ def write_bundle(
 ) -> None:
     """Write a bundle, whole or not at all; a bundle that already exists is replaced.
 
-    Args:
-        folder: where it goes.
-        description: what it says.
-        weights: stage -> state dict; asked for one after the other.
-        encoder: writes the encoder's configuration and the tokenizer into a folder.
+    The ``weights`` of stages are asked for one after the other; ``encoder`` writes the encoder's configuration and the
+    tokenizer into a folder.
 
     Raises:
         SegDREError: if the folder holds something else.

@@ -17,11 +17,11 @@ from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.fusion import FusionResult
 from segdre_plugin.salient import saliency
 from segdre_plugin.seg.bundle import offer
-from segdre_plugin.seg.options import parse
+from segdre_plugin.seg.options import flag, parse
 from segdre_plugin.seg.run_folder import RESULT, RunFolder
 from segdre_plugin.seg.score_table import print_scores
 from segdre_plugin.seg.script_run import ScriptRun
-from segdre_plugin.seg.store import digest
+from segdre_plugin.seg.store import differences, digest
 from segdre_plugin.stages.artifacts import METRICS
 from segdre_plugin.stages.branches import Verbaliser
 from segdre_plugin.stages.candidates import count_entities, fusible, gold_flags
@@ -55,8 +55,7 @@ class EvaluationRun(ScriptRun):
         if self.options.stage != "all":
             raise SegDREError(f"--seg-stage {self.options.stage} needs --{self.script.trains}", "add it")
         self.folder = RunFolder(self.store.root)
-        hint = f"train it to the end first, with --{self.script.trains}"
-        raise_all(self.folder.missing, f"{self.folder.path}: not a finished run; missing", hint)
+        self.folder.require_finished(f"train it to the end first, with --{self.script.trains}")
         self._take_settings()
         path = Path(self.args.data_dir) / self.args.test_file
         base = self.folder.settings("base")
@@ -73,21 +72,14 @@ class EvaluationRun(ScriptRun):
         """Take the run's arguments and settings; refuse those that were given and differ."""
         arguments = self.folder.settings("base")["arguments"]
         self.config = self.folder.config
-        paper, asked = SegConfig(), self.options.config
-        problems = [
-            f"--{name}: {arguments[name]!r} there, {getattr(self.args, name)!r} now"
-            for name in sorted(self.given & arguments.keys())
-            if getattr(self.args, name) != arguments[name]
-        ] + [
-            f"--seg-{name.replace('_', '-')}: {known!r} there, {getattr(asked, name)!r} now"
-            for name, known in vars(self.config).items()
-            if getattr(asked, name) not in (getattr(paper, name), known)
-        ]
-        problems += [
-            f"--seg-{name}: {known!r} there, {getattr(self.options, name)!r} now"
-            for name, known in self.folder.search.items()
-            if getattr(self.options, name) not in (getattr(parse([])[0], name), known)
-        ]
+        known, asked = vars(self.config) | self.folder.search, vars(self.options.config) | vars(self.options)
+        default = vars(SegConfig()) | vars(parse([])[0])
+        ours = [name for name in known if asked[name] != default[name]]
+        theirs = self.given & arguments.keys()
+        problems = differences(
+            {f"--{name}": arguments[name] for name in theirs}, {f"--{name}": vars(self.args)[name] for name in theirs}
+        )
+        problems += differences({flag(name): known[name] for name in ours}, {flag(name): asked[name] for name in ours})
         raise_all(problems, f"{self.store.root} was made with other settings", "leave these options out")
         self.arguments = arguments
         vars(self.args).update(arguments)

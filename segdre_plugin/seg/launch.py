@@ -49,10 +49,8 @@ def entry(names: MutableMapping[str, Any], adapter: str | Backbone, script: Scri
 
     Without ``--seg`` it is the script's own, on today's libraries; with it, all stages of SegDRE.
 
-    Args:
-        names: the script's globals, its own ``main`` among them.
-        adapter: the backbone's name, or the spec of one of your own.
-        script: what its script looks like; None takes the one of that name.
+    ``names`` are the script's globals. ``adapter`` may be the spec of a backbone of your own, and ``script`` that of
+    its script; None takes the script of the adapter's name.
     """
     from segdre_plugin.adapters import SCRIPTS
     from segdre_plugin.seg.evaluation_run import EvaluationRun

@@ -92,9 +92,7 @@ T = TypeVar("T")
 class RunFolder:
     """A ``--seg-dir``: the names of its files, and what they hold. JSON is read once and kept, arrays are not.
 
-    Args:
-        path: the folder.
-        data_dir: where the files of the data are now; None takes the paths that the run noted.
+    ``data_dir`` is where the files of the data are now; None takes the paths that the run noted.
     """
 
     def __init__(self, path: Path, data_dir: Path | None = None) -> None:
@@ -138,13 +136,13 @@ class RunFolder:
         """Return whether all stages are finished and fused."""
         return not self.missing
 
-    def require_finished(self) -> None:
+    def require_finished(self, hint: str = AGAIN) -> None:
         """Refuse a run that is not finished.
 
         Raises:
             SegDREError: with all that is missing.
         """
-        raise_all(self.missing, f"{self.path}: not a finished run; missing", AGAIN)
+        raise_all(self.missing, f"{self.path}: not a finished run; missing", hint)
 
     def settings(self, stage: str) -> dict[str, Any]:
         """Return the settings of a stage.
@@ -155,8 +153,7 @@ class RunFolder:
         Raises:
             SegDREError: if the file is missing or broken, or lacks one of these.
         """
-        found: dict[str, Any] = _read(self.settings_file(stage), f"settings of stage {stage}", SETTINGS_FORM)
-        return found
+        return _read(self.settings_file(stage), f"settings of stage {stage}", SETTINGS_FORM)
 
     @cached_property
     def config(self) -> SegConfig:
@@ -220,8 +217,7 @@ class RunFolder:
         """What inference-stage fusion tuned on dev; None if there is no such file."""
         if not self.isf_file.is_file():
             return None
-        found: dict[str, Any] = _read(self.isf_file, "inference-stage fusion", ISF_FORM)
-        return found
+        return _read(self.isf_file, "inference-stage fusion", ISF_FORM)
 
     @property
     def evaluations(self) -> dict[str, dict[str, Any]]:
@@ -234,15 +230,11 @@ class RunFolder:
 
     def stage_metrics(self, stage: str) -> dict[str, dict[str, float]]:
         """Return the scores of a stage alone, by split."""
-        found: dict[str, dict[str, float]] = _read(
-            self.stage(stage) / METRICS, f"metrics of stage {stage}", {EACH: {EACH: NUMBER}}
-        )
-        return found
+        return _read(self.stage(stage) / METRICS, f"metrics of stage {stage}", {EACH: {EACH: NUMBER}})
 
     def result(self, split: str) -> list[dict[str, Any]]:
         """Return the fused predictions on a split, in the official format: title, h_idx, t_idx and r of each."""
-        found: list[dict[str, Any]] = _read(self.result_file(split), "fused result", RESULT_FORM)
-        return found
+        return _read(self.result_file(split), "fused result", RESULT_FORM)
 
     def margins(
         self, stage: str, split: str, documents: Sequence[Document] | None = None, n_classes: int | None = None

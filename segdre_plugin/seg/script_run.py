@@ -69,9 +69,8 @@ class ScriptRun:
     def load(self, files: Mapping[str, str], skip_unusable: bool) -> None:
         """Read and check the data.
 
-        Args:
-            files: split -> file name in the script's data folder; empty: there is no such split.
-            skip_unusable: accept documents and entities without pairs or mentions.
+        ``files`` has each split's file name in the script's data folder; where it is empty, there is no such split.
+        ``skip_unusable`` accepts documents and entities without pairs or mentions.
 
         Raises:
             SegDREError: if something is wrong with the data.

@@ -68,8 +68,7 @@ class RunSettings:
 def clone_modules(script: str | None) -> dict[str, str]:
     """Return file -> git blob hash of the imported modules that lie beside a train script.
 
-    Args:
-        script: the script's file; None, or the file of a package, has no clone around it.
+    None, or the file of a package, has no clone around it.
     """
     if script is None:
         return {}

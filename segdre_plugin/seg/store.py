@@ -84,10 +84,7 @@ class Store:
 
     @contextmanager
     def building(self, stage: str, settings: Mapping[str, Any]) -> Iterator[Path]:
-        """Make a stage's folder: it appears whole when the context ends, and not at all if it fails.
-
-        Yields:
-            A folder to write into.
+        """Yield a folder to write a stage into: it appears whole when the context ends, and not at all if it fails.
 
         Raises:
             SegDREError: if a folder of that name already exists.

@@ -50,7 +50,8 @@ def pseudo_documents(feature: Feature, predictions: Iterable[Prediction]) -> lis
     mention joins. Predictions without evidence make none. ``entity_map`` says which of the document's
     entities those of a pseudo-document are.
     """
-    sentences = _sentences(feature)
+    n = len(feature["input_ids"]) - START_TOKENS - LAST_TOKENS
+    sentences = [(min(start, n), min(end, n)) for start, end in feature["sent_pos"]]  # cut where the document is
     starts = [start for start, _ in sentences]
     places = [[bisect_right(starts, start) - 1 for start, _ in mentions] for mentions in feature["entity_pos"]]
     groups: dict[tuple[int, ...], None] = {}  # an ordered set
@@ -97,12 +98,6 @@ def _restrict(feature: Feature, group: tuple[int, ...], sentences: list[Span], p
         "title": feature["title"],
         "entity_map": dict(enumerate(entities)),
     }
-
-
-def _sentences(feature: Feature) -> list[Span]:
-    """Return the sentences' token spans, cut where the document is."""
-    n = len(feature["input_ids"]) - START_TOKENS - LAST_TOKENS
-    return [(min(start, n), min(end, n)) for start, end in feature["sent_pos"]]
 
 
 def strongest(cells: Margins, n_entities: int) -> Margins:

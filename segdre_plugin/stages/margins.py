@@ -89,10 +89,7 @@ class Margins:
 def check_arrays(path: Path, arrays: Mapping[str, np.ndarray], kinds: Mapping[str, str]) -> None:
     """Refuse a file whose columns are not parallel arrays of the expected kind.
 
-    Args:
-        path: the file, for messages.
-        arrays: name -> array.
-        kinds: name -> ``i`` for indices from 0, ``ii`` for pairs of them [n, 2], ``f`` for finite numbers or -inf.
+    The ``kinds`` of columns are keys of :data:`KINDS`; pairs are [n, 2].
 
     Raises:
         SegDREError: if a column is missing, or has another length or kind.
@@ -130,16 +127,12 @@ def concatenate(tables: Sequence[Margins]) -> Margins:
 def top_margins(
     logits: torch.Tensor, num_labels: int, threshold_class: int = 0
 ) -> tuple[IntArray, IntArray, FloatArray]:
-    """Return the margins of the top classes of each pair.
+    """Return pair index, class and margin of each pair's top classes, by falling margin: int, int, float [cells].
 
     Args:
         logits: [pairs, classes].
         num_labels: how many classes a pair may have at most, the threshold class among them; not positive: all.
         threshold_class: the class whose logit is the threshold.
-
-    Returns:
-        Pair index, relation class and margin of each cell; int, int and float [cells], cells of a pair by falling
-        margin.
     """
     classes = logits.shape[1]
     k = min(num_labels, classes) if num_labels > 0 else classes
