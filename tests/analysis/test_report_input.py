@@ -1,7 +1,6 @@
 """``segdre report`` on runs and data that are broken, changed or not there: one message each, and no page."""
 
 import shutil
-import sys
 
 import pytest
 from finished import make_run, rewrite
@@ -90,10 +89,3 @@ def test_unknown_title_and_bad_output(out, tmp_path):
         write_report(out, titles=["unheard of"])
     with pytest.raises(SegDREError, match="--output"):
         write_report(out, tmp_path / "no" / "folder.html")
-
-
-@pytest.mark.parametrize("library", ["matplotlib", "jinja2"])
-def test_missing_library_is_named(out, tmp_path, monkeypatch, library):
-    monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(SegDREError, match=rf'{library}[\s\S]*pip install "segdre-plugin\[report\]"'):
-        write_report(out, tmp_path / "page.html")
