@@ -234,7 +234,7 @@ def test_outputs_of_something_else_are_not_touched(bundle, whole, source, tmp_pa
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
     (tmp_path / "out.jsonl.run.json").unlink()
     assert main(command(bundle, source, path, "--resume")) == 2
-    assert "no output of segdre predict" in capsys.readouterr().err
+    assert "not an output of segdre predict" in capsys.readouterr().err
     assert main(command(bundle, source, tmp_path / "nowhere" / "out.jsonl")) == 2
     assert "no folder" in capsys.readouterr().err
     assert main(command(bundle, source, source)) == 2
