@@ -177,7 +177,10 @@ def test_bad_input_ends_in_one_message_and_writes_nothing(place):
     saved = ["--data_dir", "data", "--seg", "--seg-dir", "out"]
     known |= {
         "nothing to do": (saved, ["--do_train", "--test_file"]),
-        "not finished": ([*saved[:-1], "new", "--test_file", "dev.json"], ["new: not a finished run", "stage base"]),
+        "not finished": (
+            [*saved[:-1], "new", "--test_file", "dev.json"],
+            ["new: not a finished run", "stage base", "--do_train"],
+        ),
         "no tau": ([*saved, "--test_file", "test.json", "--eval_mode", "fushion"], ["isf.json not found", "dev file"]),
         "other labels": ([*saved, "--test_file", "dev.json", "--num_labels", "3"], ["--num_labels: 4 there, 3 now"]),
         "other alpha": ([*saved, "--test_file", "dev.json", "--seg-alpha", "0.5"], ["--seg-alpha: 1.0 there"]),
