@@ -142,5 +142,5 @@ class TestClones:
         atlop_place.run("--seg-dir", "balanced", "--seg-stage", "base", "--seg-loss", "balanced-softmax")
         other = atlop_place.folder / "balanced"
         assert settings_of(other, "base")["loss"] == "balanced-softmax"
-        assert "loss" not in settings_of(out, "base")
+        assert settings_of(out, "base")["loss"] == "atl"
         assert not torch.equal(weights(other, "base"), weights(out, "base"))
