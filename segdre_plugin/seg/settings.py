@@ -73,7 +73,8 @@ def clone_modules(script: str | None) -> dict[str, str]:
     if script is None:
         return {}
     path = Path(script).resolve()
-    modules = [module for name, module in sys.modules.items() if name != "__main__"]  # it may be a user's own script
+    own = sys.modules["__main__"]  # it may be a user's own script; multiprocessing gives it a second name
+    modules = [module for module in list(sys.modules.values()) if module is not own]
     files = {Path(file).resolve() for module in modules if (file := _file(module))}
     beside = sorted(file for file in files if file.parent == path.parent and file != path and file.is_file())
     return {file.name: blob_hash(file.read_bytes()) for file in beside}
