@@ -80,7 +80,7 @@ def guard(model: nn.Module, state: WrapState) -> None:
 
 
 def use_bf16(model: nn.Module, state: WrapState) -> None:
-    """Let ``forward`` compute in bfloat16 where that is safe (``torch.autocast``), each hook with its undo step."""
+    """Make ``forward`` compute in bfloat16 where that is safe (``torch.autocast``), each hook with its undo step."""
     entry = AutocastEntry()
     state.undo.append(model.register_forward_pre_hook(entry, with_kwargs=True).remove)
     state.undo.append(model.register_forward_hook(AutocastExit(entry), always_call=True).remove)

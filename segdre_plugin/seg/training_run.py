@@ -188,10 +188,10 @@ class TrainingRun(ScriptRun):
         print(f"segdre: stage {name}: strategy {config.salient} trains nothing", flush=True)
         stage = Stage(name, config, self.rel2id, seed=self.args.seed)
         with self.store.building(name, settings) as folder:
-            scores = {}
+            scores, known = {}, self.known(name)
             for split in self.splits.values():
                 if split.name != "train":
-                    found = stage.read(None, split, self.known(name)[split.name])
+                    found = stage.read(None, split, known[split.name])
                     save_result(folder, stage, split.name, found)
                     scores[split.name] = judge(stage, split, found, self.splits["train"].documents)
             write_json(folder / METRICS, scores)

@@ -1,4 +1,4 @@
-"""Let the dense and the sparse model of a finished run read a split again: other salient entities, other triples.
+"""Re-read a split with the dense and the sparse model of a finished run: other salient entities, other triples.
 
 Nothing is trained. The models are built by the backbone's own ``main()``, up to where it would call ``train()``. With
 the run's own salient entities, triples and alpha the margins are the run's own, bit by bit.

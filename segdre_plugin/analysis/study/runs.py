@@ -80,7 +80,7 @@ class Runs:
         write_json(path.with_suffix(".json"), command)
 
     def read(self, name: str, seed: int, requests: Mapping[str, Request]) -> dict[str, str]:
-        """Let a finished run's models do named readings, unless they did; return name -> why, for those that failed."""
+        """Do the readings that a finished run lacks; return name -> why, for those that failed."""
         path = self.path(name, seed)
         unread = {key: request for key, request in requests.items() if not is_read(path / READINGS / key, request)}
         if not unread:

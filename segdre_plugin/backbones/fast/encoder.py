@@ -23,7 +23,7 @@ SAME = 1e-4  # most by which the two ways may differ on four tokens, relative an
 
 
 def pool_last_layers(encoder: nn.Module, layers: int) -> Callable[[], None] | None:
-    """Let an encoder with eager attention return the weights of its last layers only.
+    """Make an encoder with eager attention return the weights of its last layers only.
 
     Returns:
         A function that restores eager attention; None if this encoder (or version of transformers) does not take
