@@ -2,21 +2,27 @@
 
 A test that asks for something absent skips with the reason. Tests of a file run in one process, one after the other,
 and so do the tests of all files that share an expensive fixture.
+Hypothesis tries fewer examples where ``slow`` tests are left out. Nothing here imports torch: the process that hands
+tests to the others needs none.
 """
+
+from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # as many processes as cores: more threads would only wait for each other
 
+import hypothesis
 import locate
 import pytest
-import seg_runs
-import torch
 
-torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+if TYPE_CHECKING:
+    from seg_runs import Place
 
+EXAMPLES = {"all": 60, "quick": 15}  # of each test by hypothesis
 MOST_WORKERS = 8  # each imports torch and transformers; there are not many more files that take long
 # fixture that trains -> the group of the tests that use it: it is made once a process, and these tests are slow
 SHARED = {"atlop_place": "atlop", "dreeam_place": "dreeam", "run_folder": "run", "bundle": "run"}
@@ -38,20 +44,25 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return min(MOST_WORKERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
-@pytest.hookimpl(tryfirst=True)  # before -m "not slow" is applied
+def pytest_configure(config: pytest.Config) -> None:
+    profile = "quick" if "not slow" in config.option.markexpr else "all"
+    hypothesis.settings.register_profile(profile, max_examples=EXAMPLES[profile], deadline=None)
+    hypothesis.settings.load_profile(profile)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if _shared(item):
+        item.add_marker(pytest.mark.slow)
+    item.add_marker(pytest.mark.xdist_group(_group(item)))  # here: xdist's turn may be before ours in the hooks below
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for item in items:
-        if _shared(item):
-            item.add_marker(pytest.mark.slow)
+    """Put what takes longest first, so that no process is left alone with it at the end."""
     if not hasattr(config, "workerinput"):  # one process
         return
     groups: dict[str, list[pytest.Item]] = {}
     for item in items:
         groups.setdefault(_group(item), []).append(item)
-    for name, members in groups.items():
-        for item in members:
-            item.add_marker(pytest.mark.xdist_group(name))
-    # what takes longest comes first, so that no process is left alone with it at the end
     weights = {
         name: sum(20 * _is(item, "upstream") + 5 * _is(item, "slow") for item in g) for name, g in groups.items()
     }
@@ -106,18 +117,24 @@ def encoder_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
-def atlop_place(atlop: Path, tmp_path_factory: pytest.TempPathFactory) -> seg_runs.Place:
-    return seg_runs.Place("atlop", tmp_path_factory.mktemp("atlop") / "clone", atlop)
+def atlop_place(atlop: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    from seg_runs import Place
+
+    return Place("atlop", tmp_path_factory.mktemp("atlop") / "clone", atlop)
 
 
 @pytest.fixture(scope="session")
-def dreeam_place(dreeam: Path, tmp_path_factory: pytest.TempPathFactory) -> seg_runs.Place:
-    return seg_runs.Place("dreeam", tmp_path_factory.mktemp("dreeam") / "clone", dreeam)
+def dreeam_place(dreeam: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    from seg_runs import Place
+
+    return Place("dreeam", tmp_path_factory.mktemp("dreeam") / "clone", dreeam)
 
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Compute with one thread: tiny models are no slower, and sums come out the same bits."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

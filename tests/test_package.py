@@ -25,6 +25,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("*.whl"))
 
 
+@pytest.mark.slow
 def test_wheel_holds_the_package_and_nothing_beside_it(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"segdre_plugin"}
@@ -32,6 +33,7 @@ def test_wheel_holds_the_package_and_nothing_beside_it(wheel):
         assert f"segdre_plugin/{name}" in names
 
 
+@pytest.mark.slow
 def test_installed_wheel_finds_its_adapters_and_patches(wheel, tmp_path):
     target = tmp_path / "site"
     install = [sys.executable, "-m", "pip", "install", "--no-deps", "-q", "--target", str(target), str(wheel)]
@@ -48,6 +50,7 @@ def test_installed_wheel_finds_its_adapters_and_patches(wheel, tmp_path):
     subprocess.run([sys.executable, "-c", script, str(target)], cwd=tmp_path, check=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_installed_in_place_there_is_no_top_level_adapters(tmp_path):
     script = "import importlib.util, segdre_plugin.adapters; assert importlib.util.find_spec('adapters') is None"
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, timeout=120)

@@ -41,6 +41,7 @@ def words(text):
     return " ".join(html.unescape(re.sub(r"<[^>]+>", "", text)).split())
 
 
+@pytest.mark.slow
 def test_page_holds_every_score_and_section(out, text):
     metrics = json.loads((out / "metrics.json").read_text())
     for split in ("dev", "test"):
@@ -60,6 +61,7 @@ def test_page_holds_every_score_and_section(out, text):
     assert text.count("<article>") == 3
 
 
+@pytest.mark.slow
 def test_page_stands_alone(text):
     assert not re.search(r"<(script|link rel=\"stylesheet|img|iframe|object)", text)
     assert not re.search(r"(src|href)=\"(?!#|data:)", text)
@@ -81,6 +83,7 @@ def test_user_style_of_matplotlib_has_no_say(out, text, tmp_path):
         assert matplotlib.rcParams["font.size"] == 30
 
 
+@pytest.mark.slow
 def test_grid_is_the_one_that_was_searched(out):
     run = RunFolder(out)
     dev = load_candidates(run, "dev")
@@ -152,6 +155,7 @@ def test_matrix_rectangles_paint_the_visible_matrix():
     assert [(r.width, r.height, r.kind) for r in nothing.rectangles] == [(5, 5, "text")]
 
 
+@pytest.mark.slow
 def test_chosen_documents_of_dev_and_test(out, tmp_path):
     run = RunFolder(out)
     titles = [run.documents["test"][2]["title"], run.documents["dev"][0]["title"]]
@@ -241,6 +245,7 @@ def test_document_without_pairs(tmp_path):
     assert "No dense triple was predicted, so none was injected." in text
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(browser.find() is None, reason="no Chromium to load the page in")
 def test_page_in_a_browser(out, tmp_path):
     documents = make_documents()

@@ -49,6 +49,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BROKEN)
 def test_broken_run_ends_in_one_message(out, tmp_path, capsys, case):
     name, content, message = BROKEN[case]
@@ -71,6 +72,7 @@ def test_margins_of_another_run_are_noticed(out, tmp_path):
         write_report(broken)
 
 
+@pytest.mark.slow
 def test_data_that_moved_or_changed(out, tmp_path):
     broken, data = copied(out, tmp_path), tmp_path / "elsewhere"
     shutil.copytree(out.parent / "data", data)
@@ -84,6 +86,7 @@ def test_data_that_moved_or_changed(out, tmp_path):
         write_report(broken, data_dir=data)
 
 
+@pytest.mark.slow
 def test_unknown_title_and_bad_output(out, tmp_path):
     with pytest.raises(SegDREError, match="unheard of"):
         write_report(out, titles=["unheard of"])

@@ -5,7 +5,7 @@ import math
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from segdre_plugin.analysis.evaluate import load_gold
@@ -92,7 +92,6 @@ class TestCriteria:
     def test_without_intra_triple_mentions_decide(self):
         assert max_intra_relation(document([[0], [1], [2, 3]], [(0, 1, "p"), (1, 2, "p")])) == 2
 
-    @settings(max_examples=60, deadline=None)
     @given(documents())
     def test_brute_force(self, doc):
         n = len(doc["vertexSet"])
@@ -124,7 +123,6 @@ class TestCoverage:
     def test_an_entity_without_triples_covers_nothing(self):
         assert coverage(document([[0]] * 3, [(0, 1, "p")]), 2) == Coverage(0, 0)
 
-    @settings(max_examples=80, deadline=None)
     @given(documents(min_triples=1), st.integers(0, 5))
     def test_brute_force(self, doc, entity):
         entity %= len(doc["vertexSet"])
@@ -136,7 +134,6 @@ class TestCoverage:
 
 
 class TestChain:
-    @settings(max_examples=80, deadline=None)
     @given(documents())
     def test_covers_every_triple_exactly_once(self, doc):
         chain, counts = gold_chain(doc), chain_coverage(doc)
@@ -187,7 +184,6 @@ class TestDescribe:
         with pytest.raises(SegDREError, match=r"x\.json: expected documents, got none"):
             describe([], "x.json")
 
-    @settings(max_examples=40, deadline=None)
     @given(st.lists(documents(), min_size=1, max_size=5))
     def test_brute_force(self, docs):
         found = describe(iter(docs))
@@ -240,6 +236,7 @@ def found(redocred):
     return describe(load_gold(redocred / "train.json"))
 
 
+@pytest.mark.slow
 class TestRealDocuments:
     def test_table_1(self, found):
         labels = found.labels

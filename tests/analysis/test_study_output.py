@@ -57,6 +57,7 @@ def test_table_in_three_forms():
     assert rows[1] == ["w/o, it", "2.0", str(statistics.stdev([1, 3])), "2", "", "", "0"]
 
 
+@pytest.mark.slow
 def test_json_holds_every_row_and_seed_and_the_table_their_means(folder, written):
     metrics = [json.loads((folder / "runs" / f"full-{s}" / "metrics.json").read_text()) for s in SEEDS]
     for row, key in (("base", "base"), ("full", "fused"), ("base on sparse", "base_on_sparse")):
@@ -75,6 +76,7 @@ def test_json_holds_every_row_and_seed_and_the_table_their_means(folder, written
         assert word in page
 
 
+@pytest.mark.slow
 def test_comparisons_resample_documents_with_the_counts_of_all_seeds(written):
     found = {(c["first"], c["second"], c["split"]): c for c in written["comparisons"]}
     assert len(found) == 8
@@ -93,6 +95,7 @@ def test_comparisons_resample_documents_with_the_counts_of_all_seeds(written):
     assert one["low"] < one["difference"] < one["high"]
 
 
+@pytest.mark.slow
 def test_pooling_one_seed_changes_nothing(folder, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "launch", study_runs.make_up(folder.parent))
@@ -108,6 +111,7 @@ def test_pooling_one_seed_changes_nothing(folder, tmp_path):
     assert "±" not in (tmp_path / "one" / "seeds.md").read_text()
 
 
+@pytest.mark.slow
 def test_shifts_are_thresholds_minus_anchor(folder, written):
     for stage, shifts in written["shifts"].items():
         taus = [written["rows"]["full"]["seeds"][s]["thresholds"][f"tau_{stage}"] for s in SEEDS]
@@ -118,6 +122,7 @@ def test_shifts_are_thresholds_minus_anchor(folder, written):
     assert "![seeds.png](seeds.png)" in (folder / "seeds.md").read_text()
 
 
+@pytest.mark.slow
 def test_written_anew_the_files_are_the_same(folder, capsys):
     names = ("seeds.md", "seeds.csv", "seeds.json", "seeds.png", "seeds.svg")
     before = [(folder / name).read_bytes() for name in names]

@@ -113,6 +113,7 @@ class TestModel:
         torch.testing.assert_close(tiny.logits(model, collate(none)), due, rtol=0, atol=1e-6)
         assert (tiny.logits(model, collate(some)) - due).abs().max() > 1e-3
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("stage", STAGES)
     def test_the_fast_path_gives_the_same_logits_and_gradients(self, clone, model, features, stage):
         batch = tiny.two_windows(model, features)

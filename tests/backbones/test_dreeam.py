@@ -133,6 +133,7 @@ class TestForward:
         assert_same(found, due)
         assert not torch.equal(batch[-1], teacher)  # negative control: upstream's own forward does write
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("stage", STAGES)
     @pytest.mark.parametrize("tag", ["train", "dev", "infer"])
     def test_the_fast_path_gives_the_same(self, clone, model, features, stage, tag):

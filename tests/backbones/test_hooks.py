@@ -111,6 +111,7 @@ LONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LONG)
 @pytest.mark.parametrize("kind", tiny.KINDS)
 @torch.no_grad()

@@ -5,7 +5,7 @@ import math
 import pytest
 import tiny
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -135,7 +135,6 @@ def value(name, row, positive):
     return float(ALL[name]()(torch.tensor([row], dtype=torch.float64), torch.tensor([positive]).double()))
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.sampled_from(sorted(ALL)), rows, marks, st.floats(-50, 50), st.permutations(range(1, 5)))
 def test_what_holds_for_every_loss(name, row, positive, shift, order):
     loss = value(name, row, positive)
@@ -146,7 +145,6 @@ def test_what_holds_for_every_loss(name, row, positive, shift, order):
     assert value(name, row, [not positive[0], *positive[1:]]) == loss  # column 0 is not read
 
 
-@settings(max_examples=100, deadline=None)
 @given(rows, marks, st.integers(1, 4), st.floats(0, 10))
 def test_balanced_softmax_falls_with_positives_and_rises_with_negatives(row, positive, r, step):
     raised = [*row[:r], row[r] + step, *row[r + 1 :]]
@@ -154,7 +152,6 @@ def test_balanced_softmax_falls_with_positives_and_rises_with_negatives(row, pos
     assert (after <= before + 1e-9) if positive[r] else (after >= before - 1e-9)
 
 
-@settings(max_examples=100, deadline=None)
 @given(rows, st.integers(1, 4), st.floats(0, 10))
 def test_hinge_falls_with_the_only_positive(row, r, step):
     positive = [i == r for i in range(5)]

@@ -10,7 +10,7 @@ from torch import nn
 
 from segdre_plugin.backbones.reference import ReferenceModel, build_features, collate_fn, prepare_config
 
-pytestmark = pytest.mark.upstream
+pytestmark = [pytest.mark.upstream, pytest.mark.slow]
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from segdre_plugin.errors import SegDREError
@@ -51,7 +51,6 @@ def cells(draw):
     return base, stage, gold, dense, in_train, max(1, sum(gold) + draw(st.integers(0, 2)))
 
 
-@settings(max_examples=60, deadline=None)
 @given(cells(), st.sampled_from([0.0, (0.1, -0.1, 0.0)]), st.booleans())
 def test_equals_brute_force(case, anchor, ignore):
     base, stage, gold, dense, in_train, n_gold = case

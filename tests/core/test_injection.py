@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 import slow
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from segdre_plugin.errors import SegDREError
@@ -30,7 +30,6 @@ def cases(draw):
     }
 
 
-@settings(max_examples=150, deadline=None)
 @given(cases())
 def test_equals_the_rule_for_tokens(case):
     injection = inject(**case)
@@ -45,7 +44,6 @@ def test_equals_the_rule_for_tokens(case):
     assert visible.tolist() == slow.matrix(tokens, case["anchors"], case["branch_anchors"])
 
 
-@settings(max_examples=100, deadline=None)
 @given(cases())
 def test_equals_the_loop_over_tokens(case):
     injection = inject(**case)
@@ -75,7 +73,6 @@ def several(draw):
     ]
 
 
-@settings(max_examples=60, deadline=None)
 @given(several())
 def test_groups_equal_the_rule_for_tokens(drawn):
     case, groups = drawn
@@ -102,7 +99,6 @@ def test_groups_equal_the_rule_for_tokens(drawn):
     assert first == len(injection.input_ids)
 
 
-@settings(max_examples=50, deadline=None)
 @given(cases())
 def test_travels_as_few_integers(case):
     injection = inject(**case)

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from made_documents import document, documents, scored_pairs
 
 from segdre_plugin.errors import SegDREError
@@ -36,7 +36,6 @@ class TestGold:
         assert gold_salient(doc) is None
         assert relation_counts(doc).tolist() == [0, 0]
 
-    @settings(max_examples=80, deadline=None)
     @given(documents())
     def test_brute_force(self, doc):
         triples = {(x["h"], x["t"], x["r"]) for x in doc["labels"]}
@@ -64,7 +63,6 @@ class TestGold:
 
 
 class TestSelect:
-    @settings(max_examples=80, deadline=None)
     @given(scored_pairs())
     def test_brute_force(self, case):
         counts, pairs, n = case
@@ -163,6 +161,7 @@ def test_dense_mask():
         dense_mask([0, 1, 2], 0)
 
 
+@pytest.mark.slow
 def test_redocred(redocred):
     docs = json.loads((redocred / "train.json").read_text(encoding="utf-8"))
     gold = [gold_salient(doc) for doc in docs]

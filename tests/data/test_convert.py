@@ -5,7 +5,7 @@ import string
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from segdre_plugin.cli import main
@@ -64,7 +64,6 @@ def test_mentions_rule_over_sentences_and_words():
     assert (tally.documents, tally.cut_words, tally.joined_sentences) == (1, 1, 2)
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     data=st.data(),
     text=st.text(alphabet=string.ascii_letters + " .!?'\"-\n\r\t5é中\u00a0\u0301।", min_size=1, max_size=60),

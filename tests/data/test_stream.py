@@ -4,7 +4,7 @@ import json
 import tracemalloc
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from segdre_plugin import SegDREError
@@ -34,7 +34,6 @@ def write(folder, text):
     return path
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     values=st.lists(VALUES, max_size=6),
     indent=st.sampled_from([None, 0, 3]),
@@ -47,7 +46,6 @@ def test_list_equals_reading_it_at_once(tmp_path_factory, values, indent, ascii_
     assert list(read_values(path)) == values
 
 
-@settings(max_examples=40, deadline=None)
 @given(values=st.lists(st.dictionaries(st.text(max_size=5), VALUES, max_size=4), min_size=1, max_size=6))
 def test_lines_equal_reading_them_one_by_one(tmp_path_factory, values):
     path = write(tmp_path_factory.mktemp("lines"), "\n\n".join(json.dumps(value) for value in values))

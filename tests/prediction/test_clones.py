@@ -57,6 +57,7 @@ def test_parts_come_out_and_nothing_stays(clone, untouched, monkeypatch):
     assert sorted(path.name for path in clone.iterdir()) == sorted(FILES)  # no __pycache__
 
 
+@pytest.mark.slow
 def test_two_clones_do_not_meet(clone, tmp_path_factory, untouched):
     other = tmp_path_factory.mktemp("other")
     for name, text in FILES.items():
@@ -100,6 +101,7 @@ def test_broken_clones_leave_nothing_behind(clone, untouched, case):
     assert message in str(caught.value)
 
 
+@pytest.mark.slow
 def test_other_modules_than_those_of_the_training_are_refused(clone, untouched):
     known = {name: blob_hash(text.encode()) for name, text in FILES.items()}
     known["evaluation.py"] = "0" * 40  # nothing that prediction imports

@@ -82,7 +82,6 @@ def test_long_and_deep_values_are_cut_off():
         assert len(problem) < 300
 
 
-@settings(max_examples=300, deadline=None)
 @given(value=broken() | VALUES)
 def test_problems_are_lines_of_text(value):
     problems = find_problems(value, 3)
@@ -90,7 +89,7 @@ def test_problems_are_lines_of_text(value):
     "\n".join(problems).encode()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 @given(value=broken())
 def test_what_has_no_problems_can_be_predicted(pipeline, value):
     result = pipeline.answer([value])[0]

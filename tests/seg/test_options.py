@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from segdre_plugin import SegConfig, SegDREError
@@ -140,7 +140,6 @@ def test_runs_to_reuse_add_up():
     assert values([])["reuse"] == ()  # not what another line left behind
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_ours_may_stand_anywhere(data):
     groups = [["--seg"], ["--seg-dir", "out"], ["--seg-alpha=0.25"], ["--seg-link"]]

@@ -93,6 +93,7 @@ def test_learning_rate_of_new_layers(start, expected):
     assert [make(options).new_layer_lr(stage) for stage in STAGES] == expected
 
 
+@pytest.mark.slow
 def test_modules_of_a_clone_are_those_that_were_imported_beside_the_script(tmp_path, monkeypatch):
     for name in ("train", "segdre_imported", "segdre_not_imported"):
         (tmp_path / f"{name}.py").write_text(f"NAME = {name!r}\n")

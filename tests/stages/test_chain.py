@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from made_documents import document, documents, scored_pairs
 
@@ -30,7 +30,6 @@ class TestChain:
         assert gold_chain(doc, 2) == [0, 2]
         assert select_chain([2.0, 1.0, 1.0], [(0, 1), (1, 0), (2, 3)], 4, 2) == [0, 2]
 
-    @settings(max_examples=80, deadline=None)
     @given(documents(), st.integers(1, 5))
     def test_brute_force(self, doc, k):
         chain = gold_chain(doc, k)
@@ -45,7 +44,6 @@ class TestChain:
         assert chain[:1] == [e for e in [gold_salient(doc)] if e is not None]
         assert gold_chain(doc)[:k] == chain
 
-    @settings(max_examples=80, deadline=None)
     @given(documents(), st.integers(1, 5))
     def test_predicted_with_the_gold_counts_is_gold(self, doc, k):
         n = len(doc["vertexSet"])
@@ -58,7 +56,6 @@ class TestChain:
         assert chain == (gold_chain(doc, k) or [0])
         assert chain[0] == select_salient(counts, pairs, n)
 
-    @settings(max_examples=80, deadline=None)
     @given(scored_pairs(), st.integers(1, 6))
     def test_select_brute_force(self, case, k):
         counts, pairs, n = case

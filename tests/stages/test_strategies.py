@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from segdre_plugin import SegConfig, SegDREError
@@ -75,7 +75,6 @@ class TestEditDistance:
         assert choose("edit-distance", document(*entities, title=title), k=9) == [due]
         assert choose("edit-distance", document(*entities, title=title)) == [due[:1]]
 
-    @settings(max_examples=60, deadline=None)
     @given(
         st.text("abAß ", max_size=6),
         st.lists(st.lists(st.text("abAß ", max_size=6), min_size=1, max_size=3), min_size=2, max_size=4),
@@ -247,6 +246,7 @@ class TestConfig:
         assert SegConfig.of({}) == SegConfig()
 
 
+@pytest.mark.slow
 def test_redocred(redocred):
     documents = json.loads((redocred / "train.json").read_text(encoding="utf-8"))
     found = {name: saliency(documents, choose(name, *documents)) for name in FREE}
