@@ -2,6 +2,7 @@
 
 from segdre_plugin.backbones.backbone import Backbone, Pooling
 from segdre_plugin.backbones.script import Script
+from segdre_plugin.backbones.trainer import Recipe
 
 BACKBONE = Backbone(
     name="atlop",
@@ -19,5 +20,6 @@ SCRIPT = Script(
     checkpoint="{folder}/checkpoint.pt",
     save_path="{folder}/checkpoint.pt",
     report="report",
+    recipe=lambda args: Recipe.of(args, new_layer_lr=1e-4, before_last_step=True),
     scores=lambda score, metrics: (score, {f"dev_{name}": 100 * value for name, value in metrics.items()}),
 )

@@ -8,6 +8,7 @@ from typing import Any
 from segdre_plugin.adapters.dreeam.teacher import teacher_problems
 from segdre_plugin.backbones.backbone import Backbone, Pooling
 from segdre_plugin.backbones.script import Script
+from segdre_plugin.backbones.trainer import Recipe
 
 BACKBONE = Backbone(
     name="dreeam",
@@ -69,6 +70,17 @@ def _explain(files: Mapping[str, Path], documents: Sequence[Mapping[str, Any]]) 
     return [problem for path in files.values() for problem in teacher_problems(path, documents)]
 
 
+def _loss(args: Namespace, output: Mapping[str, Any]) -> Any:
+    """Add evidence and attention, where there is a loss of them, with their weights."""
+    weights = {"rel_loss": 1.0, "evi_loss": args.evi_lambda, "attn_loss": args.attn_lambda}
+    return sum(weights[name] * loss for name, loss in output["loss"].items())
+
+
+def _feed(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Leave gold evidence out where there is a teacher's."""
+    return inputs if inputs["teacher_attns"] is None else inputs | {"sent_labels": None}
+
+
 SCRIPT = Script(
     file="run.py",
     patch="dreeam.patch",
@@ -77,6 +89,10 @@ SCRIPT = Script(
     checkpoint="{folder}/best.ckpt",
     save_path="{folder}",
     scores=_scores,
+    recipe=lambda args: Recipe.of(args, learning_rate=args.lr_transformer, new_layer_lr=args.lr_added),
+    loss=_loss,
+    feed=_feed,
+    selects="F1_ign",
     required=("pandas",),
     silent=("dump_to_file", "create_directory"),
     leftovers=("last.ckpt",),

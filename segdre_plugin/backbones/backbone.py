@@ -97,10 +97,14 @@ class Backbone:
         missing = [name for name in self.batch if name not in inspect.signature(model.forward).parameters]
         return found + [f"{cls}.forward: no argument {name!r}" for name in missing]
 
+    def arguments(self, batch: Sequence[Any], device: Any) -> dict[str, Any]:
+        """Return the parts of a collated batch as arguments of ``forward``, on ``device``."""
+        named = zip(self.batch, batch, strict=True)
+        return {name: part.to(device) if hasattr(part, "to") else part for name, part in named}
+
     def inputs(self, batch: Sequence[Any], device: Any) -> dict[str, Any]:
         """Return ``forward``'s arguments for predicting a collated batch, on ``device``; labels only where needed."""
-        named = dict(zip(self.batch, batch, strict=True))
-        moved = {name: part.to(device) if hasattr(part, "to") else part for name, part in named.items()}
+        moved = self.arguments(batch, device)
         return {k: v for k, v in moved.items() if k not in self.not_for_prediction} | dict(self.constants)
 
 

@@ -12,7 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os.path import relpath
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from segdre_plugin.backbones.trainer import Recipe
 
 REL2ID = "meta/rel2id.json"  # where the published scripts read it, relative to the working directory
 
@@ -44,6 +49,10 @@ class Script:
         train_only: arguments of the reader that concern the train split only.
         explain: (further files, train documents) -> the problems of those files; called when the reader fails.
         max_sentences: the argument with the largest number of sentences of a document.
+        recipe: (arguments) -> how ``train()`` trains, for our own loop; None: it cannot take its place.
+        loss: (arguments, output of the training model's ``forward``) -> the loss that ``train()`` minimises.
+        feed: (batch as arguments of ``forward``) -> those that ``train()`` passes.
+        selects: the dev score by which ``train()`` keeps a checkpoint.
     """
 
     file: str
@@ -68,6 +77,10 @@ class Script:
     train_only: tuple[str, ...] = ()
     explain: Callable[[Mapping[str, Path], Sequence[Mapping[str, Any]]], list[str]] = lambda files, documents: []
     max_sentences: str | None = None
+    recipe: Callable[[Namespace], Recipe] | None = None
+    loss: Callable[[Namespace, Any], Tensor] = lambda args, output: output[0]
+    feed: Callable[[dict[str, Any]], dict[str, Any]] = lambda inputs: inputs
+    selects: str = "F1"
 
     def checkpoint_in(self, folder: Path) -> Path:
         """Return the checkpoint in a stage's folder."""

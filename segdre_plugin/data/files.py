@@ -104,17 +104,28 @@ def read_weights(path: Path, what: str) -> dict[str, torch.Tensor]:
     """
     import torch  # takes seconds to load, and most commands read no weights
 
+    state = read_state(path, what)
+    if not (isinstance(state, dict) and all(isinstance(value, torch.Tensor) for value in state.values())):
+        raise SegDREError(f"{what}: {path} is not a checkpoint of tensors", "pass a saved state_dict")
+    return state
+
+
+def read_state(path: Path, what: str) -> Any:
+    """Return what ``torch.save`` wrote, tensors and plain values, on the CPU; ``what`` names it in messages.
+
+    Raises:
+        SegDREError: if it is missing, or holds anything else.
+    """
+    import torch
+
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise SegDREError(f"{what}: cannot read {path}: {error.strerror}", "check the path") from None
     except Exception as error:  # torch.load raises half a dozen types for a broken or foreign file
         raise SegDREError(
             f"{what}: {path} is not a checkpoint of tensors: {_first_line(error)}", "train that stage again"
         ) from None
-    if not (isinstance(state, dict) and all(isinstance(value, torch.Tensor) for value in state.values())):
-        raise SegDREError(f"{what}: {path} is not a checkpoint of tensors", "pass a saved state_dict")
-    return state
 
 
 def _first_line(error: Exception) -> str:

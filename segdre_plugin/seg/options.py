@@ -20,6 +20,7 @@ from segdre_plugin.stages.config import STAGES, SegConfig, check_settings, is_sh
 
 ALL_STAGES = (*STAGES, "fuse")
 OBJECTIVES = ("f1", "ign_f1")
+TRAINERS = ("script", "own")
 FLAGS = {"directory": "--seg-dir"}  # where the flag is not the field's name
 
 
@@ -80,6 +81,20 @@ class Options:
         metavar="DIR",
     )
     bundle: Path | None = setting(None, "write a bundle for segdre predict when the run is finished", metavar="DIR")
+    trainer: str = setting(
+        "script",
+        "who trains: the script's own train(), or our loop, which goes on inside a stage that was cut off",
+        stages=STAGES,
+        training=True,
+        choices=lambda: TRAINERS,
+    )
+    checkpoint: float = setting(
+        10.0,
+        "minutes between two checkpoints of --seg-trainer own",
+        metavar="MINUTES",
+        legal=lambda value: 0 <= value < math.inf,
+        hint="pass minutes; 0 writes one after every step",
+    )
     fast: bool = setting(True, "the same numbers in less time and memory (on)", stages=STAGES)
     bf16: bool = setting(False, "compute in bfloat16 where that is safe", stages=STAGES)
     buckets: bool = setting(False, "train on batches of documents of like length", stages=STAGES)

@@ -1,15 +1,17 @@
-"""One stage's training, inside the backbone's own ``main()`` and by its own ``train()``."""
+"""One stage's training, inside the backbone's own ``main()``, by its own ``train()`` or by ours."""
 
 from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from segdre_plugin.backbones.clones.stand_ins import no_report
+from segdre_plugin.backbones.trainer import Resume, train
 from segdre_plugin.data.files import write_json
 from segdre_plugin.data.splits import Split
 from segdre_plugin.errors import SegDREError
@@ -38,6 +40,9 @@ class StageTraining:
         folder: the stage's folder.
         upstream_train: the script's own ``train``.
         collate_fn: the script's collate function, wrapped.
+        loader: makes a data loader.
+        resume: where our own loop keeps unfinished training.
+        new_layer_lr: of our own loop; None: the script's.
         base: checkpoint of the trained base; None in stage base.
         given: weights that ``--load_path`` names for the base; None without.
         finished: whether the script has called :meth:`train`, and it came to its end.
@@ -48,6 +53,9 @@ class StageTraining:
     folder: Path
     upstream_train: Callable[..., Any]
     collate_fn: Any
+    loader: Callable[..., Any]
+    resume: Resume
+    new_layer_lr: float | None = None
     base: Path | None = None
     given: Path | None = None
     finished: bool = False
@@ -92,7 +100,11 @@ class StageTraining:
                     f"batch of {args.train_batch_size}",
                     "pass a smaller --train_batch_size, or more documents",
                 )
-            self.upstream_train(args, model, features, splits["dev"].features, *(splits["test"].features for _ in rest))
+            if options.trainer == "own":
+                self._train_ourselves(args, model, features)
+            else:
+                more = (splits["test"].features for _ in rest)
+                self.upstream_train(args, model, features, splits["dev"].features, *more)
             if not checkpoint.exists():  # some scripts never evaluate an epoch of a single step
                 torch.save(model.state_dict(), checkpoint)
             for name in run.script.leftovers:
@@ -118,14 +130,43 @@ class StageTraining:
 
     def evaluate(self, args: Namespace, model: Any, features: Any, tag: str = "dev") -> Any:
         """Judge the stage on dev, in the form that the script expects."""
+        scores = self._look(args, model)
+        return self.run.script.scores(next(iter(scores.values())), scores)
+
+    def _look(self, args: Namespace, model: Any) -> dict[str, float]:
         dev = self.run.splits["dev"]
         metrics = self._judge(dev, self._read(args, model, dev))
         if self.stage.finds_salient:
             shown = IDENTIFY_SCORES
         else:
             shown = SCORES | (EVIDENCE_SCORES if self.run.backbone.evidence else {})
-        scores = {title: metrics.get(name, 0.0) for title, name in shown.items()}
-        return self.run.script.scores(next(iter(scores.values())), scores)
+        return {title: metrics.get(name, 0.0) for title, name in shown.items()}
+
+    def _train_ourselves(self, args: Namespace, model: Any, features: Any) -> None:
+        """Train with our own loop, by the script's recipe."""
+        run, script = self.run, self.run.script
+        assert script.recipe is not None
+        recipe = script.recipe(args)
+        if self.new_layer_lr:
+            recipe = replace(recipe, new_layer_lr=self.new_layer_lr)
+        loader = self.loader(
+            features, batch_size=args.train_batch_size, shuffle=True, drop_last=True, collate_fn=self.collate_fn
+        )
+
+        def loss(batch: Any) -> Any:
+            return script.loss(args, model(**script.feed(run.backbone.arguments(batch, args.device))))
+
+        def look() -> float:
+            scores = self._look(args, model)
+            print(", ".join(f"dev {name} {100 * value:.2f}" for name, value in scores.items()), flush=True)
+            return scores.get(script.selects, next(iter(scores.values())))
+
+        def keep() -> None:
+            torch.save(model.state_dict(), script.checkpoint_in(self.folder))
+            if script.report:
+                no_report()  # the script would predict test now
+
+        train(model, loader, recipe, loss=loss, evaluate=look, keep=keep, resume=self.resume)
 
     def _prepare(self, split: Split, model: Any) -> StageFeatures:
         """Make the stage's features of a split; once, though dev is judged every epoch."""

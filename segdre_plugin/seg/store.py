@@ -86,21 +86,31 @@ class Store:
     def building(self, stage: str, settings: Mapping[str, Any]) -> Iterator[Path]:
         """Yield a folder to write a stage into: it appears whole when the context ends, and not at all if it fails.
 
+        An unfinished one stays, out of the way, if it holds the :meth:`resume` file of the same settings.
+
         Raises:
             SegDREError: if a folder of that name already exists.
         """
         if self.folder(stage).exists():
             raise SegDREError(f"{self.folder(stage)} exists, but is not a finished stage", "remove or rename it")
         partial = self.root / f".{stage}.partial"
-        shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-        partial.mkdir()
+        resume = self.resume(partial, settings)
+        if not resume.is_file():
+            shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+            partial.mkdir()
         try:
             yield partial
             write_json(partial / SETTINGS, settings)
             partial.rename(self.folder(stage))
         except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
+            if not resume.is_file():
+                shutil.rmtree(partial, ignore_errors=True)
             raise
+
+    @staticmethod
+    def resume(folder: Path, settings: Mapping[str, Any]) -> Path:
+        """Return where the unfinished training of a stage with these settings is kept."""
+        return folder / f"unfinished-{digest(settings)}.pt"
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from segdre_plugin.backbones.clones.stand_ins import no_report, open_outside, progress_loader, with_new_layer_lr
+from segdre_plugin.backbones.trainer import Resume
 from segdre_plugin.data.files import fingerprint, write_json
 from segdre_plugin.data.splits import fingerprints
 from segdre_plugin.errors import SegDREError
@@ -72,6 +73,8 @@ class TrainingRun(ScriptRun):
 
     def run(self) -> None:
         """Run the stages that were asked for and are not done, then fuse."""
+        if self.options.trainer == "own" and self.script.recipe is None:
+            raise SegDREError(f"--seg-trainer own: no recipe for {self.script.file}", "give its Script a recipe")
         asked = STAGES if self.options.stage == "all" else (self.options.stage,)
         if self.options.bundle:
             check_target(self.options.bundle)
@@ -150,12 +153,17 @@ class TrainingRun(ScriptRun):
         print(f"segdre: stage {name}", flush=True)
         with self.store.building(name, settings) as folder:
             collate_fn = self.collate()
+            loader = progress_loader(f"{name}: train", self.options.buckets)
+            rate = self.settings.new_layer_lr(name)
             training = StageTraining(
                 self,
                 partial(self.prepare, name),
                 folder,
                 self.names["train"],
                 collate_fn,
+                loader,
+                Resume(self.store.resume(folder, settings), 60 * self.options.checkpoint),
+                rate,
                 base=None if is_base else self.checkpoint("base"),
                 given=self.given_weights() if is_base and self.args.load_path else None,
             )
@@ -163,10 +171,9 @@ class TrainingRun(ScriptRun):
                 "train": training.train,
                 "evaluate": training.evaluate,
                 "collate_fn": collate_fn,
-                "DataLoader": progress_loader(f"{name}: train", self.options.buckets),
+                "DataLoader": loader,
                 "open": open_outside(folder),
             }
-            rate = self.settings.new_layer_lr(name)
             if rate:
                 names["AdamW"] = with_new_layer_lr(self.names["AdamW"], rate)
             if self.script.report:

@@ -45,6 +45,7 @@ OPTIONS = {
     "--seg-dense-epochs": ("3", "dense_epochs", 3.0),
     "--seg-sparse-epochs": ("4.5", "sparse_epochs", 4.5),
     "--seg-new-layer-lr": ("1e-3", "new_layer_lr", 1e-3),
+    "--seg-checkpoint": ("0.5", "checkpoint", 0.5),
     "--seg-fast": (None, "fast", True),
     "--no-seg-fast": (None, "fast", False),
     "--seg-bf16": (None, "bf16", True),
@@ -66,6 +67,7 @@ CHOICES = {
     "--seg-grid": ("grid", ["docred", "redocred"]),
     "--seg-objective": ("objective", ["f1", "ign_f1"]),
     "--seg-fusion": ("fusion", ["union", "average"]),
+    "--seg-trainer": ("trainer", ["script", "own"]),
     "--seg-start": ("start", ["encoder", "base"]),
     "--seg-train-salient": ("train_salient", ["gold", "same"]),
 }

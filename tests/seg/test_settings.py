@@ -29,6 +29,7 @@ OTHER = {
     "dense_epochs": 4.0,
     "sparse_epochs": 5.0,
     "new_layer_lr": 1e-3,
+    "trainer": "own",
     "fast": False,
     "bf16": True,
     "buckets": True,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from segdre_plugin.adapters import atlop
+from segdre_plugin.backbones.trainer import Recipe
 
 BACKBONE = replace(atlop.BACKBONE, name="reference", repository="segdre_plugin.backbones.reference")
 
@@ -16,6 +17,7 @@ SCRIPT = replace(
     file="segdre_plugin.backbones.reference.train",
     patch="",
     versions={},
+    recipe=lambda args: Recipe.of(args, new_layer_lr=args.new_layer_lr),
     report=None,  # the script predicts no test split
     rel2id="{data_dir}/rel2id.json",
 )

@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
 from transformers import AutoConfig
 
 from segdre_plugin.backbones.clones.compat import AutoModel, AutoTokenizer
@@ -22,12 +19,10 @@ from segdre_plugin.backbones.clones.stand_ins import progress_loader
 from segdre_plugin.backbones.reference.features import build_features, collate_fn
 from segdre_plugin.backbones.reference.model import ReferenceModel as DocREModel
 from segdre_plugin.backbones.reference.tokenizer import build_encoder, build_tokenizer, prepare_config
+from segdre_plugin.backbones.trainer import Recipe, set_seed
+from segdre_plugin.backbones.trainer import train as run
 from segdre_plugin.data.documents import load_documents
-from segdre_plugin.errors import SegDREError
 from segdre_plugin.metrics import evaluate as official_scores
-
-NEW_LAYERS = ("extractor", "bilinear")  # parameters with these in their name are not the encoder's
-EPSILON = 1e-6  # of Adam, as in the backbones' scripts
 
 DataLoader = progress_loader("documents")
 
@@ -41,63 +36,31 @@ def read_docred(path: str, tokenizer: Any, rel2id: dict[str, int]) -> list[dict[
 
 
 def train(args: argparse.Namespace, model: Any, train_features: Any, dev_features: Any, test_features: Any) -> None:
-    """Train with the backbones' recipe, and keep the checkpoint with the best dev score at ``args.save_path``.
+    """Train by :mod:`segdre_plugin.backbones.trainer`, and keep the best checkpoint at ``args.save_path``.
 
-    The recipe: one learning rate for the encoder and one for the new layers on top of it, linear warm-up and decay,
-    clipped gradients (``args.max_grad_norm`` 0 leaves them as they are). A smaller last batch is dropped. The model is
-    on ``args.device``; ``test_features`` are not read; the backbones' scripts predict them here.
-
-    Raises:
-        SegDREError: if there are fewer documents than one batch has, or no epoch or batch to train.
+    A smaller last batch is dropped. The model is on ``args.device``; ``test_features`` are not read; the backbones'
+    scripts predict them here.
     """
-    epochs = int(args.num_train_epochs)
-    if epochs < 1 or args.train_batch_size < 1:
-        raise SegDREError(
-            f"--num_train_epochs is {args.num_train_epochs}, --train_batch_size {args.train_batch_size}",
-            "pass 1 or more for each",
-        )
-    set_seed(args.seed)  # again, after the model's weights were drawn
+    recipe = Recipe.of(args, new_layer_lr=args.new_layer_lr)
     loader = DataLoader(
         train_features, batch_size=args.train_batch_size, shuffle=True, drop_last=True, collate_fn=collate_fn
     )
-    if len(loader) == 0:
-        raise SegDREError(
-            f"{len(train_features)} documents make no batch of {args.train_batch_size}",
-            "pass a smaller --train_batch_size, or more documents",
-        )
-    # the recipe of the backbones' scripts
-    named = list(model.named_parameters())
-    new = [parameter for name, parameter in named if any(layer in name for layer in NEW_LAYERS)]
-    old = [parameter for name, parameter in named if not any(layer in name for layer in NEW_LAYERS)]
-    groups = [{"params": old}, {"params": new, "lr": args.new_layer_lr}]
-    optimizer = AdamW(groups, lr=args.learning_rate, eps=EPSILON, weight_decay=0.0)
-    total = len(loader) * epochs
-    warmup = int(total * args.warmup_ratio)
-    schedule = LambdaLR(optimizer, lambda step: warmup_linear(step, warmup, total))
-    best = -1.0
-    for _ in range(epochs):
-        model.train()
-        for ids, mask, labels, entity_pos, hts in loader:
-            loss = model(ids.to(args.device), mask.to(args.device), labels, entity_pos, hts)[0]
-            loss.backward()
-            if args.max_grad_norm > 0:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), args.max_grad_norm)
-            optimizer.step()
-            schedule.step()
-            model.zero_grad(set_to_none=True)
+
+    def loss(batch: Any) -> torch.Tensor:
+        ids, mask, labels, entity_pos, hts = batch
+        found: torch.Tensor = model(ids.to(args.device), mask.to(args.device), labels, entity_pos, hts)[0]
+        return found
+
+    def look() -> float:
         score, scores = evaluate(args, model, dev_features, tag="dev")
         print(", ".join(f"{name} {value:.2f}" for name, value in scores.items()), flush=True)
-        if score > best:
-            best = score
-            if args.save_path:
-                torch.save(model.state_dict(), args.save_path)
+        return score
 
+    def keep() -> None:
+        if args.save_path:
+            torch.save(model.state_dict(), args.save_path)
 
-def warmup_linear(step: int, warmup: int, total: int) -> float:
-    """Return the share of the learning rate: up from 0 to 1 in ``warmup`` steps, then down to 0 at ``total``."""
-    if step < warmup:
-        return step / max(1, warmup)
-    return max(0.0, (total - step) / max(1, total - warmup))
+    run(model, loader, recipe, loss=loss, evaluate=look, keep=keep, adamw=AdamW)
 
 
 def evaluate(args: argparse.Namespace, model: Any, features: Any, tag: str = "dev") -> tuple[float, dict[str, float]]:
@@ -116,13 +79,6 @@ def evaluate(args: argparse.Namespace, model: Any, features: Any, tag: str = "de
         found.append({"title": title, "h_idx": h, "t_idx": t, "r": relations[relation + 1]})
     scores = official_scores(found, documents, load_documents(Path(args.data_dir) / args.train_file))
     return scores["f1"], {f"{tag}_F1": 100 * scores["f1"], f"{tag}_F1_ign": 100 * scores["ign_f1"]}
-
-
-def set_seed(seed: int) -> None:
-    """Seed every generator that training uses."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
 
 
 def main() -> None:

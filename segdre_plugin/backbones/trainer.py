@@ -1,0 +1,222 @@
+"""One small training loop with the recipe of the backbones' own ``train()``, which can go on where it was killed.
+
+Two learning-rate groups, linear warm-up and decay, clipped gradients, the checkpoint with the best dev score. The
+reference model trains with it, and an upstream model on request (``--seg-trainer own``). With one batch a step it
+computes what the published loops compute, to the last bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from segdre_plugin.data.files import read_state, write
+from segdre_plugin.errors import SegDREError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Attributes:
+        epochs: a fraction of one counts for the decay of the learning rate, and is not trained.
+        learning_rate: of the encoder.
+        new_layer_lr: of the parameters with one of ``new_layers`` in their name.
+        warmup_ratio: share of all steps.
+        max_grad_norm: 0 leaves gradients as they are.
+        seed: of everything random in training, set again before it.
+        epsilon: of Adam.
+        accumulation: batches a step, whose mean loss is minimised; what is left over at the end of an epoch is a step.
+        evaluation_steps: steps between two looks at dev, besides one at the end of an epoch; -1: no others.
+        before_last_step: the look at the end of an epoch comes before its last step (ATLOP).
+        new_layers: parts of names.
+    """
+
+    epochs: float
+    learning_rate: float
+    new_layer_lr: float
+    warmup_ratio: float
+    max_grad_norm: float
+    seed: int
+    epsilon: float = 1e-6
+    accumulation: int = 1
+    evaluation_steps: int = -1
+    before_last_step: bool = False
+    new_layers: tuple[str, ...] = ("extractor", "bilinear")
+
+    @classmethod
+    def of(cls, args: Namespace, **more: Any) -> Recipe:
+        """Return the recipe of a script's arguments, where they have the names that ATLOP gave them; ``more`` is given.
+
+        Raises:
+            SegDREError: if there is nothing to train.
+        """
+        optional = {"epsilon": "adam_epsilon", "accumulation": "gradient_accumulation_steps"}
+        optional |= {"evaluation_steps": "evaluation_steps", "learning_rate": "learning_rate"}
+        found = {field: getattr(args, name) for field, name in optional.items() if hasattr(args, name)}
+        found |= {name: getattr(args, name) for name in ("warmup_ratio", "max_grad_norm", "seed")}
+        if args.num_train_epochs < 1 or args.train_batch_size < 1 or found.get("accumulation", 1) < 1:
+            raise SegDREError(
+                f"--num_train_epochs is {args.num_train_epochs}, --train_batch_size {args.train_batch_size}, "
+                f"{found.get('accumulation', 1)} batches a step",
+                "pass 1 or more for each",
+            )
+        return cls(epochs=args.num_train_epochs, **(found | more))
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Where an unfinished training is kept.
+
+    Attributes:
+        path: the file; it is removed when training ends.
+        every: seconds between two writes.
+    """
+
+    path: Path
+    every: float
+
+
+def train(
+    model: nn.Module,
+    loader: Any,
+    recipe: Recipe,
+    *,
+    loss: Callable[[Any], Tensor],
+    evaluate: Callable[[], float],
+    keep: Callable[[], None],
+    resume: Resume | None = None,
+    adamw: Callable[..., Optimizer] = AdamW,
+) -> None:
+    """Train a model, and keep the best checkpoint.
+
+    Args:
+        model: on its device.
+        loader: gives batches, shuffled by torch's generator; iterated once an epoch.
+        recipe: how.
+        loss: (batch) -> the loss, a scalar.
+        evaluate: scores dev.
+        keep: called whenever dev is better than ever before.
+        resume: where to go on from, if training was cut off, and what to write meanwhile; None: neither.
+        adamw: makes the optimiser.
+
+    Raises:
+        SegDREError: if there is no whole batch.
+    """
+    if len(loader) == 0:
+        raise SegDREError(
+            f"{len(loader.dataset)} documents make no batch", "pass a smaller --train_batch_size, or more documents"
+        )
+    epochs, batches = int(recipe.epochs), len(loader)
+    optimizer = adamw(_groups(model, recipe), lr=recipe.learning_rate, eps=recipe.epsilon, weight_decay=0.0)
+    total = int(-(-batches // recipe.accumulation) * recipe.epochs)
+    warmup = int(total * recipe.warmup_ratio)
+    schedule = LambdaLR(optimizer, lambda step: warmup_linear(step, warmup, total))
+    look = batches - 2 if recipe.before_last_step and batches > 1 else batches - 1
+
+    set_seed(recipe.seed)  # again, after the model's weights were drawn
+    best, steps, begun = -1.0, 0, 0
+    done = -1  # the last finished batch of the epoch
+    saved = _read(resume)
+    if saved:
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        schedule.load_state_dict(saved["schedule"])
+        best, steps, begun, done = saved["best"], saved["steps"], saved["epoch"], saved["batch"]
+        print(f"segdre: going on in epoch {begun + 1}, after batch {done + 1} of {batches}", flush=True)
+    written = time.monotonic()
+
+    model.zero_grad(set_to_none=True)
+    for epoch in range(begun, epochs):
+        if saved:  # the same order of documents again, up to where it was cut off
+            set_random_states(saved["at_start"])
+        at_start = random_states()
+        for k, batch in enumerate(loader):
+            if k <= done:
+                continue
+            if saved:
+                set_random_states(saved["now"])
+                saved = None
+            model.train()
+            (loss(batch) / recipe.accumulation).backward()
+            stepped = (k + 1) % recipe.accumulation == 0 or k + 1 == batches
+            if stepped:
+                if recipe.max_grad_norm > 0:
+                    nn.utils.clip_grad_norm_(model.parameters(), recipe.max_grad_norm)
+                optimizer.step()
+                schedule.step()
+                model.zero_grad(set_to_none=True)
+                steps += 1
+            due = recipe.evaluation_steps > 0 and stepped and steps % recipe.evaluation_steps == 0
+            if k == look or due:
+                score = evaluate()
+                if score > best:
+                    best = score
+                    keep()
+            if resume and stepped and time.monotonic() - written >= resume.every:
+                state: dict[str, Any] = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                state |= {"schedule": schedule.state_dict(), "at_start": at_start, "now": random_states()}
+                _write(resume.path, state | {"best": best, "steps": steps, "epoch": epoch, "batch": k})
+                written = time.monotonic()
+        if saved:  # it was cut off after the last batch of an epoch
+            set_random_states(saved["now"])
+            saved = None
+        done = -1
+    if resume:
+        resume.path.unlink(missing_ok=True)
+
+
+def _groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    named = list(model.named_parameters())
+    new = [parameter for name, parameter in named if any(layer in name for layer in recipe.new_layers)]
+    old = [parameter for name, parameter in named if not any(layer in name for layer in recipe.new_layers)]
+    return [{"params": old}, {"params": new, "lr": recipe.new_layer_lr}]
+
+
+def warmup_linear(step: int, warmup: int, total: int) -> float:
+    """Return the share of the learning rate: up from 0 to 1 in ``warmup`` steps, then down to 0 at ``total``."""
+    if step < warmup:
+        return step / max(1, warmup)
+    return max(0.0, (total - step) / max(1, total - warmup))
+
+
+def set_seed(seed: int) -> None:
+    """Seed every generator that training uses."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def random_states() -> dict[str, Any]:
+    """Return the states of these generators, as tensors and plain values."""
+    name, keys, *rest = cast(Any, np.random.get_state())
+    states = {"python": random.getstate(), "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest]}
+    return states | {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+
+
+def set_random_states(states: dict[str, Any]) -> None:
+    """Go back to states that :func:`random_states` gave."""
+    random.setstate(states["python"])
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(states["torch"])
+    torch.cuda.set_rng_state_all(states["cuda"][: torch.cuda.device_count()])
+
+
+def _read(resume: Resume | None) -> dict[str, Any] | None:
+    return read_state(resume.path, "unfinished training") if resume and resume.path.is_file() else None
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
+    write(path, lambda file: torch.save(state, file))
