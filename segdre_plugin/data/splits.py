@@ -138,16 +138,10 @@ def fingerprints(splits: Mapping[str, Split], rel2id: Path) -> dict[str, str]:
 
 
 def readable(split: Split, folder: Path) -> Path:
-    """Return a file that the backbones' readers can read: the split's own, or a copy in ``folder`` with missing fields.
+    """Write the documents of a split to a file in ``folder`` that the backbones' readers can read.
 
     They index ``label["evidence"]`` and loop over ``labels``; both may be missing in legal data.
     """
-    complete = all(
-        document.get("labels", ()) is not None and all(label.get("evidence") is not None for label in labels(document))
-        for document in split.documents
-    )
-    if complete:
-        return split.path
     filled = [
         {**document, "labels": [{**label, "evidence": label.get("evidence") or []} for label in labels(document)]}
         for document in split.documents

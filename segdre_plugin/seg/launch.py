@@ -53,6 +53,7 @@ def entry(names: MutableMapping[str, Any], adapter: str | Backbone, script: Scri
     its script; None takes the script of the adapter's name.
     """
     from segdre_plugin.adapters import SCRIPTS
+    from segdre_plugin.seg.check_run import CheckRun
     from segdre_plugin.seg.evaluation_run import EvaluationRun
     from segdre_plugin.seg.script_run import peek
     from segdre_plugin.seg.training_run import TrainingRun
@@ -72,7 +73,8 @@ def entry(names: MutableMapping[str, Any], adapter: str | Backbone, script: Scri
             if options.seg:
                 args, _ = peek(names, upstream, spec)
                 trains = spec.trains is None or getattr(args, spec.trains)
-                (TrainingRun if trains else EvaluationRun)(names, upstream, backbone, spec, options).run()
+                run = (CheckRun if options.check else TrainingRun) if trains else EvaluationRun
+                run(names, upstream, backbone, spec, options).run()
                 return
             model = names["DocREModel"]
             plain: dict[str, Any] = {"adapter": adapter, "fast": False}  # to the last bit what the script computes
@@ -118,12 +120,14 @@ def run_reference(arguments: Sequence[str]) -> None:
     from segdre_plugin.backbones.clones.stand_ins import swapped
     from segdre_plugin.backbones.reference import train
     from segdre_plugin.backbones.reference.spec import BACKBONE, SCRIPT
+    from segdre_plugin.seg.check_run import CheckRun
     from segdre_plugin.seg.training_run import TrainingRun
 
     options, rest = parse(arguments)
     with swapped(vars(sys), {"argv": [SCRIPT.file, *rest]}):
         if options.seg:
-            TrainingRun(vars(train), train.main, BACKBONE, SCRIPT, options).run()
+            run = CheckRun if options.check else TrainingRun
+            run(vars(train), train.main, BACKBONE, SCRIPT, options).run()
         else:
             train.main()
 

@@ -44,6 +44,7 @@ class Options:
     seg: bool = False
     config: SegConfig = field(default_factory=SegConfig)
     directory: Path = setting(Path("seg"), "folder of all stages and results", metavar="DIR")
+    check: bool = setting(False, "try every stage on a handful of documents, and say what the run will take")
     stage: str = setting("all", "one stage only", choices=lambda: ("all", *ALL_STAGES))
     grid: str = setting("docred", "range of the threshold search", choices=lambda: sorted(GRIDS))
     objective: str = setting("f1", "what the search maximises on dev", choices=lambda: OBJECTIVES)

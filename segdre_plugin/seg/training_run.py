@@ -153,9 +153,10 @@ class TrainingRun(ScriptRun):
         print(f"segdre: stage {name}", flush=True)
         with self.store.building(name, settings) as folder:
             collate_fn = self.collate()
-            loader = progress_loader(f"{name}: train", self.options.buckets)
+            loader = self.loader(name)
             rate = self.settings.new_layer_lr(name)
-            training = StageTraining(
+            training = self.training(
+                name,
                 self,
                 partial(self.prepare, name),
                 folder,
@@ -188,6 +189,14 @@ class TrainingRun(ScriptRun):
             target = self.script.checkpoint_at(self.args.save_path)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(self.checkpoint(name), target)
+
+    def loader(self, stage: str) -> Any:
+        """Return the class of a stage's data loaders."""
+        return progress_loader(f"{stage}: train", self.options.buckets)
+
+    def training(self, stage: str, *parts: Any, **more: Any) -> StageTraining:
+        """Return what trains a stage, of these parts."""
+        return StageTraining(*parts, **more)
 
     def _choose(self, name: str, settings: dict[str, Any]) -> None:
         """Make a stage that trains nothing: its strategy chooses the salient entities (section 6.1)."""

@@ -45,6 +45,7 @@ OPTIONS = {
     "--seg-dense-epochs": ("3", "dense_epochs", 3.0),
     "--seg-sparse-epochs": ("4.5", "sparse_epochs", 4.5),
     "--seg-new-layer-lr": ("1e-3", "new_layer_lr", 1e-3),
+    "--seg-check": (None, "check", True),
     "--seg-checkpoint": ("0.5", "checkpoint", 0.5),
     "--seg-fast": (None, "fast", True),
     "--no-seg-fast": (None, "fast", False),

@@ -1,0 +1,200 @@
+"""``--seg-check``: every stage on a handful of documents, and what the whole run will take."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import time
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field, replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from segdre_plugin.data.splits import Split
+from segdre_plugin.seg.options import Options
+from segdre_plugin.seg.stage_training import StageTraining
+from segdre_plugin.seg.training_run import TrainingRun
+from segdre_plugin.stages.config import STAGES
+from segdre_plugin.stages.stage import ChainResult
+from segdre_plugin.vocabulary import Document
+
+BATCHES = 3  # of a stage's only epoch; the first, in which libraries warm up, is not counted
+DOCUMENTS = 6  # of dev and of test
+
+
+@dataclass
+class Clock:
+    """What a stage took.
+
+    Attributes:
+        steps: seconds of each training step, dev not counted.
+        reading: seconds in which dev and test were read.
+        documents: how many documents were read in them.
+        kept: share of the train documents that have a pair of the stage.
+    """
+
+    steps: list[float] = field(default_factory=list)
+    reading: float = 0.0
+    documents: int = 0
+    kept: float = 1.0
+
+    @property
+    def step(self) -> float:
+        """Seconds of a training step."""
+        counted = self.steps[1:] or self.steps
+        return sum(counted) / len(counted) if counted else 0.0
+
+    @property
+    def document(self) -> float:
+        """Seconds in which a document is read."""
+        return self.reading / self.documents if self.documents else 0.0
+
+
+class TimedTraining(StageTraining):
+    """A stage's training with a clock."""
+
+    clock: Clock
+
+    def _read(self, args: Namespace, model: Any, split: Split) -> ChainResult:
+        start = time.perf_counter()
+        found = super()._read(args, model, split)
+        self.clock.reading += time.perf_counter() - start
+        self.clock.documents += len(split.documents)
+        prepared = self._prepared.get("train")
+        if prepared:
+            self.clock.kept = len(prepared.features) / len(self.run.splits["train"].documents)
+        return found
+
+
+class CheckRun(TrainingRun):
+    """A run of one epoch a stage on some documents of each split, evenly spaced by length, in a temporary folder.
+
+    Where training reads further files by the documents' order (DREEAM's teacher), they are the first ones.
+    """
+
+    def __init__(self, names: Any, main: Any, backbone: Any, script: Any, options: Options) -> None:
+        self.asked = options
+        self.clocks = {stage: Clock() for stage in STAGES}
+        self.sizes: dict[str, int] = {}
+        self._folder = tempfile.TemporaryDirectory(prefix="segdre-check-")
+        quick = replace(options, directory=Path(self._folder.name), stage="all", bundle=None, reuse=())
+        super().__init__(names, main, backbone, script, quick)
+        self.args.save_path = ""
+
+    def load(self, files: Mapping[str, str], skip_unusable: bool) -> None:
+        """Read and check all of the data, and keep a handful of documents."""
+        super().load(files, skip_unusable)
+        for split in self.splits.values():
+            self.sizes[split.name] = len(split.documents)
+            train = split.name == "train"
+            in_order = train and bool(self.script.inputs(self.args, split.path))
+            split.documents = handful(
+                split.documents, BATCHES * self.args.train_batch_size if train else DOCUMENTS, in_order
+            )
+
+    def loader(self, stage: str) -> Any:
+        """Return the data loaders of a stage, with its clock in them."""
+        clock, plain = self.clocks[stage], super().loader(stage)
+
+        class Loader(plain):  # type: ignore[valid-type, misc]
+            def __iter__(self) -> Iterator[Any]:
+                for batch in super().__iter__():
+                    start = time.perf_counter() - clock.reading
+                    yield batch
+                    clock.steps.append(time.perf_counter() - clock.reading - start)
+
+        return Loader
+
+    def training(self, stage: str, *parts: Any, **more: Any) -> StageTraining:
+        """Return what trains a stage, with its clock."""
+        made = TimedTraining(*parts, **more)
+        made.clock = self.clocks[stage]
+        return made
+
+    def run_main(self, overrides: Mapping[str, Any], names: Mapping[str, Any]) -> None:
+        """Run the script's ``main()`` for one epoch."""
+        super().run_main({**overrides, "num_train_epochs": 1}, names)
+
+    def run(self) -> None:
+        """Run all stages, print what the whole run will take, and leave nothing behind."""
+        try:
+            with redirect_stdout(StringIO()):  # scores of a handful of documents
+                super().run()
+            print(f"segdre: every stage runs on this machine; the whole run will take\n{self.estimate()}")
+        finally:
+            self._folder.cleanup()
+
+    def estimate(self) -> str:
+        """Return a table: seconds of each stage of the whole run, memory and disk."""
+        lines = [f"{'stage':<10}{'a step':>10}{'a document':>12}{'training':>12}{'reading':>12}"]
+        total = disk = 0.0
+        for stage in STAGES:
+            clock = self.clocks[stage]
+            epochs = self.asked.epochs(stage) or float(self.args.num_train_epochs)
+            steps = int(clock.kept * self.sizes["train"]) // self.args.train_batch_size * int(epochs)
+            looks = int(epochs) + _looks(steps, getattr(self.args, "evaluation_steps", -1))
+            reads = looks * self.sizes["dev"] + self.sizes["dev"] + self.sizes.get("test", 0)
+            training, reading = steps * clock.step if clock.steps else 0.0, reads * clock.document
+            total += training + reading
+            disk += self._disk(stage)
+            cells = (f"{clock.step:.3g} s", f"{clock.document:.3g} s", _span(training), _span(reading))
+            lines.append(f"{stage:<10}{cells[0]:>10}{cells[1]:>12}{cells[2]:>12}{cells[3]:>12}")
+        free = shutil.disk_usage(_existing(self.asked.directory)).free
+        lines.append(
+            f"all stages: about {_span(total)}, {disk / 1e9:.2f} GB in {self.asked.directory} (free: {free / 1e9:.1f})"
+        )
+        lines.append(f"memory of this process at its peak: {_peak() / 1e9:.2f} GB{_device()}")
+        if disk > free:
+            lines.append(f"segdre: {self.asked.directory} has too little room for the run")
+        return "\n".join(lines)
+
+    def _disk(self, stage: str) -> float:
+        """Return the bytes of a stage's folder after the whole run: what holds scores grows with the documents."""
+        share = (self.sizes["dev"] + self.sizes.get("test", 0)) / sum(
+            len(split.documents) for split in self.splits.values() if split.name != "train"
+        )
+        files = [path for path in self.store.folder(stage).rglob("*") if path.is_file()]
+        return sum(path.stat().st_size * (share if path.suffix == ".npz" else 1.0) for path in files)
+
+
+def handful(documents: Sequence[Document], n: int, in_order: bool = False) -> list[Document]:
+    """Return ``n`` documents: the first ones, or evenly spaced from the shortest to the longest (in words)."""
+    if in_order or len(documents) <= n:
+        return list(documents[:n])
+    by_length = sorted(range(len(documents)), key=lambda i: sum(map(len, documents[i]["sents"])))
+    chosen = {by_length[round(k * (len(documents) - 1) / (n - 1))] for k in range(n)}
+    return [documents[i] for i in sorted(chosen)]
+
+
+def _looks(steps: int, every: int) -> int:
+    return steps // every if every > 0 else 0
+
+
+def _span(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _existing(path: Path) -> Path:
+    return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir())
+
+
+def _peak() -> int:
+    """Return the most memory that this process had, in bytes; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
+
+
+def _device() -> str:
+    return f", of the GPU {torch.cuda.max_memory_allocated() / 1e9:.2f} GB" if torch.cuda.is_available() else ""

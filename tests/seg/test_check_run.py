@@ -1,0 +1,73 @@
+"""``--seg-check``: what it tries, what it says, and that it leaves nothing behind."""
+
+import re
+
+import pytest
+import seg_objects
+
+from segdre_plugin.data.synthetic.corpus import generate, rel2id, write_corpus
+from segdre_plugin.seg.check_run import CheckRun, Clock, handful
+from segdre_plugin.seg.launch import run_reference
+
+
+def words(document):
+    return sum(map(len, document["sents"]))
+
+
+def test_a_handful_has_the_shortest_the_longest_and_some_between():
+    documents = generate(40, 3)
+    found = handful(documents, 5)
+    lengths = sorted(map(words, found))
+    assert len(found) == 5
+    assert (lengths[0], lengths[-1]) == (min(map(words, documents)), max(map(words, documents)))
+    assert [documents.index(document) for document in found] == sorted(map(documents.index, found))
+    assert handful(documents, 5, in_order=True) == documents[:5]
+    assert handful(documents, 50) == documents
+
+
+def test_the_first_step_does_not_count():
+    assert Clock(steps=[9.0, 1.0, 2.0]).step == 1.5
+    assert Clock(steps=[9.0]).step == 9.0
+    assert (Clock().step, Clock().document) == (0.0, 0.0)
+
+
+def test_the_estimate_by_hand(monkeypatch, tmp_path):
+    data = seg_objects.corpus(tmp_path / "data")  # 4 train, 3 dev, 2 test documents
+    more = ["--num_train_epochs", "6", "--train_batch_size", "2", "--seg-check", "--seg-sparse-epochs", "3"]
+    own = ["--data_dir", str(data), "--num_class", str(len(rel2id())), "--seg-dir", str(tmp_path / "out"), *more]
+    run = seg_objects.script_run(monkeypatch, *own, cls=CheckRun)
+    assert run.sizes == {"train": 4, "dev": 3, "test": 2}
+    run.sizes = {"train": 1001, "dev": 30, "test": 20}
+    for stage in ("base", "sparse"):
+        run.clocks[stage] = Clock(steps=[5.0, 0.5], reading=2.0, documents=4, kept=0.6 if stage == "sparse" else 1.0)
+    lines = {line.split()[0]: re.split(r"\s{2,}", line) for line in run.estimate().splitlines()}
+    # 500 steps an epoch, six epochs; six looks at 30 documents, then 50, at half a second each
+    assert lines["base"][1:] == ["0.5 s", "0.5 s", "25 min", "2 min"]
+    # of 600 documents 300 steps an epoch, three epochs; 3 x 30 + 50 documents
+    assert lines["sparse"][1:] == ["0.5 s", "0.5 s", "8 min", "70 s"]
+    assert lines["dense"][1:] == ["0 s", "0 s", "0 s", "0 s"]
+    run._folder.cleanup()
+
+
+@pytest.mark.slow
+def test_the_reference_is_tried_and_nothing_stays(tmp_path, capsys):
+    write_corpus(tmp_path / "data", train=30, dev=9, test=5, seed=5)
+    command = ["--data_dir", str(tmp_path / "data"), "--num_class", str(len(rel2id())), "--num_train_epochs", "50"]
+    command += ["--save_path", str(tmp_path / "base.pt"), "--seg-hidden", "16"]
+    run_reference([*command, "--seg", "--seg-check", "--seg-dir", str(tmp_path / "out")])
+    printed = capsys.readouterr().out
+    assert printed.startswith("segdre: every stage runs")
+    assert re.search(r"^sparse +[\d.]+ s", printed, re.MULTILINE)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+@pytest.mark.upstream
+@pytest.mark.parametrize("name", ["atlop", "dreeam"])
+def test_clones_are_tried(request, name):
+    place = request.getfixturevalue(f"{name}_place")
+    before = sorted(path.name for path in place.folder.iterdir())
+    printed = place.run("--seg-dir", "nowhere", "--seg-check", "--seg-trainer", "own" if name == "atlop" else "script")
+    assert "all stages: about" in printed
+    assert sorted(path.name for path in place.folder.iterdir() if path.name != "__pycache__") == [
+        path for path in before if path != "__pycache__"
+    ]
