@@ -28,6 +28,7 @@ BACKBONE = Backbone(
     pair_fields=("labels", "sent_labels", "attns"),
     token_fields=("attns",),
     copied=("teacher_attns",),
+    predictions="rel_pred",
     evidence="evi_pred",
     evidence_labels="sent_labels",
     evidence_loss="loss_fnt_evi",

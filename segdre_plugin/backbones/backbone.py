@@ -52,6 +52,8 @@ class Backbone:
         encoder: attribute that holds the transformers encoder.
         classifier: attribute that maps grouped bilinear features to relation logits.
         loss: attribute with ``forward(logits, labels)`` and ``get_label(logits, num_labels)``.
+        threshold: class whose logit a relation's has to exceed; None: zero is the threshold.
+        predictions: key of the predictions in ``forward``'s output, where it is a mapping.
         window: most tokens that the backbone passes to its encoder at once.
         end_tokens: number of tokens that end a window, by ``config.transformer_type``.
         pooling: the pooling of ``get_hrt``; None: there is no fast path.
@@ -71,6 +73,8 @@ class Backbone:
     encoder: str = "model"
     classifier: str = "bilinear"
     loss: str = "loss_fnt"
+    threshold: int | None = 0
+    predictions: str | None = None
     window: int = 512
     end_tokens: Mapping[str, int] = field(default_factory=lambda: {"bert": 1, "roberta": 2})
     pooling: Pooling | None = None

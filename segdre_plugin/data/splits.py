@@ -138,7 +138,7 @@ def fingerprints(splits: Mapping[str, Split], rel2id: Path) -> dict[str, str]:
 
 
 def readable(split: Split, folder: Path) -> Path:
-    """Write the documents of a split to a file in ``folder`` that the backbones' readers can read.
+    """Return a file in ``folder``, written anew, from which the backbones' readers can read a split's documents.
 
     They index ``label["evidence"]`` and loop over ``labels``; both may be missing in legal data.
     """

@@ -125,22 +125,24 @@ def concatenate(tables: Sequence[Margins]) -> Margins:
 
 
 def top_margins(
-    logits: torch.Tensor, num_labels: int, threshold_class: int = 0
+    logits: torch.Tensor, num_labels: int, threshold: int | None = 0
 ) -> tuple[IntArray, IntArray, FloatArray]:
     """Return pair index, class and margin of each pair's top classes, by falling margin: int, int, float [cells].
 
     Args:
         logits: [pairs, classes].
         num_labels: how many classes a pair may have at most, the threshold class among them; not positive: all.
-        threshold_class: the class whose logit is the threshold.
+        threshold: the class whose logit is the threshold; None: zero is, and class 0 is still none of the relations.
     """
     classes = logits.shape[1]
     k = min(num_labels, classes) if num_labels > 0 else classes
     values, relations = logits.float().topk(k, dim=1)
-    margins = (values - logits[:, threshold_class : threshold_class + 1].float()).double().cpu().numpy()
+    if threshold is not None:
+        values = values - logits[:, threshold : threshold + 1].float()
+    margins = values.double().cpu().numpy()
     relations_np = relations.cpu().numpy()
     rows = np.broadcast_to(np.arange(len(margins))[:, None], relations_np.shape)
-    keep = relations_np != threshold_class
+    keep = (relations_np != 0) & (relations_np != threshold)
     return rows[keep].astype(np.int64), relations_np[keep].astype(np.int64), margins[keep]
 
 

@@ -16,6 +16,7 @@ from segdre_plugin.backbones.backbone import Backbone
 from segdre_plugin.backbones.batching import batches
 from segdre_plugin.backbones.features import Feature
 from segdre_plugin.backbones.hooks import wrap_state
+from segdre_plugin.stages.decisions import check_predictions
 from segdre_plugin.stages.margins import Margins, concatenate, top_margins
 
 PAIR_MEMORY = 512 << 20  # bytes that the bilinear features of a batch's pairs would take
@@ -92,13 +93,18 @@ def score_relations(
         documents: for each feature, the index of its document.
         collate_fn: a wrapped collate function.
         how: batch_size, device, label and progress of :func:`outputs`.
+
+    Raises:
+        SegDREError: if the model itself predicts something else in the first batch than the margins say.
     """
     backbone = wrap_state(model).backbone
-    parts = []
+    parts: list[Margins] = []
     for batch, places, logits, output in outputs(model, features, collate_fn, **how):
         pairs = np.concatenate([_document_pairs(feature) for feature in batch])
         owner = np.repeat([documents[i] for i in places], [len(feature["hts"]) for feature in batch])
-        rows, relations, margins = top_margins(logits, int(model.num_labels))  # type: ignore[arg-type]
+        if not parts:
+            check_predictions(output, logits, model, backbone)
+        rows, relations, margins = top_margins(logits, int(model.num_labels), backbone.threshold)  # type: ignore[arg-type]
         evidence = np.zeros((len(pairs), 0), dtype=bool)
         if backbone.evidence and backbone.evidence in output:
             evidence = output[backbone.evidence].bool().cpu().numpy()

@@ -32,9 +32,10 @@ from segdre_plugin.backbones.hooks import (
     WrapState,
     wrap_state,
 )
-from segdre_plugin.backbones.losses import build_loss
+from segdre_plugin.backbones.losses import UPSTREAM, build_loss
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.stages.config import STAGES, SegConfig
+from segdre_plugin.stages.decisions import check_rule
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -79,6 +80,7 @@ def wrap_model(
     try:
         wrapped.undo.append(force_eager(encoder))
         check_outputs(encoder)
+        check_rule(model, backbone)
         if stage == "sparse":
             wrapped.mask_form = mask_form(encoder)
             _hook_injection(model, encoder, wrapped)
@@ -193,6 +195,11 @@ def _swap_loss(model: nn.Module, config: SegConfig, wrapped: WrapState) -> None:
     """Put the loss that the settings name in the place of the backbone's own."""
     name = wrapped.backbone.loss
     own = getattr(model, name)
+    if wrapped.backbone.threshold is None and config.loss != UPSTREAM:
+        raise SegDREError(
+            f"loss {config.loss!r} learns a threshold class, which {wrapped.backbone.name} has not",
+            f"leave it at {UPSTREAM!r}, the backbone's own",
+        )
     wrapped.undo.append(partial(setattr, model, name, own))
     setattr(model, name, build_loss(config.loss, own))
 

@@ -8,13 +8,13 @@ from segdre_plugin.backbones.reference import AdaptiveThresholdLoss
 from segdre_plugin.stages.margins import Margins, official, top_margins
 
 
-def slow_margins(logits, num_labels, threshold_class=0):
+def slow_margins(logits, num_labels, threshold=0):
     cells = []
     for pair, row in enumerate(logits.tolist()):
         best = sorted(range(len(row)), key=lambda r: -row[r])
         for relation in best[: num_labels if num_labels > 0 else None]:
-            if relation != threshold_class:
-                cells.append((pair, relation, row[relation] - row[threshold_class]))
+            if relation not in (0, threshold):
+                cells.append((pair, relation, row[relation] - (0 if threshold is None else row[threshold])))
     return cells
 
 
@@ -22,12 +22,12 @@ def random_logits(pairs=30, classes=7, dtype=torch.float32):
     return torch.randn(pairs, classes, generator=torch.Generator().manual_seed(5)).to(dtype)
 
 
-@pytest.mark.parametrize("threshold_class", [0, 3])
+@pytest.mark.parametrize("threshold", [0, 3, None])
 @pytest.mark.parametrize("num_labels", [-1, 0, 1, 2, 4, 7, 50])
-def test_equals_the_loop(num_labels, threshold_class):
+def test_equals_the_loop(num_labels, threshold):
     logits = random_logits()
-    pairs, relations, margins = top_margins(logits, num_labels, threshold_class)
-    due = slow_margins(logits, num_labels, threshold_class)
+    pairs, relations, margins = top_margins(logits, num_labels, threshold)
+    due = slow_margins(logits, num_labels, threshold)
     assert list(zip(pairs.tolist(), relations.tolist(), strict=True)) == [(p, r) for p, r, _ in due]
     np.testing.assert_allclose(margins, [m for _, _, m in due], rtol=0, atol=1e-6)
     assert (pairs.dtype, relations.dtype, margins.dtype) == (np.int64, np.int64, np.float64)
