@@ -55,8 +55,10 @@ def check_predictions(output: Any, logits: Tensor, model: nn.Module, backbone: B
     """
     if isinstance(output, Mapping):
         own = output.get(backbone.predictions)
-    else:
-        own = output if isinstance(output, Tensor) else output[0]
+    elif isinstance(output, Tensor):
+        own = output
+    else:  # (predictions,), or (loss, predictions) where labels are passed
+        own = next((part for part in output if isinstance(part, Tensor) and part.dim() == 2), output)
     _compare(own, logits, model, backbone, "pairs of the first batch")
 
 
