@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import AutoConfig
 
-from segdre_plugin.backbones.clones.compat import AutoModel, AutoTokenizer
+from segdre_plugin.backbones.clones.compat import AutoConfig, AutoModel, AutoTokenizer
 from segdre_plugin.backbones.clones.stand_ins import progress_loader
 from segdre_plugin.backbones.reference.features import build_features, collate_fn
 from segdre_plugin.backbones.reference.model import ReferenceModel as DocREModel
