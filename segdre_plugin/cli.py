@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segdre_plugin import __version__
+from segdre_plugin.data.files import named_path
 from segdre_plugin.errors import SegDREError
 
 
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for name, command in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=command.help, usage=command.usage)
+        subparser.register("type", Path, named_path)
         if name in own[:1]:
             command.add_arguments(subparser)
 

@@ -2,7 +2,7 @@
 
 The visible matrix (eq. 10) has to reach the encoder in the one form that its version of transformers reads correctly:
 up to 4.x a 3-D mask of 0 and 1, from 5.0 on a 4-D additive float mask. Other forms raise, or let hidden pairs leak
-without a word. :func:`mask_form` therefore tries the forms on the encoder itself and looks at the attention.
+without a word. :func:`check_encoder` therefore tries the forms on the encoder itself and compares what it computes.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ def binary_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 MASK_FORMS: tuple[MaskForm, ...] = (additive_mask, binary_mask)
+BRANCH = 64  # tokens of the branch with which an encoder is checked
+MOST = {8: 0.01, 4: 0.01, 2: 0.1}  # bytes of a number -> the most by which what should be the same may differ
+_CHECKED: dict[tuple[Any, ...], MaskForm] = {}
 
 
 def visible_tokens(node_ids: Tensor, visibility: Tensor, present: Tensor) -> Tensor:
@@ -51,53 +54,87 @@ def visible_tokens(node_ids: Tensor, visibility: Tensor, present: Tensor) -> Ten
     return seen.flatten(end_dim=1).index_select(0, rows.flatten()).view(batch, length, length)
 
 
-def mask_form(encoder: nn.Module) -> MaskForm:
+def check_encoder(encoder: nn.Module, transformer_type: str, window: int) -> MaskForm:
     """Return the form of pairwise mask that an encoder with eager attention reads correctly.
 
-    Each is tried on four tokens.
+    It reads ``window`` tokens, the longest window of the backbone, twice: as the backbone passes them, and as the
+    sparse stage does, with position ids and a pairwise mask. The second time the tokens stand in another physical
+    order, each at its own position, and a branch that they do not see follows them (eq. 9-10). They have to get the
+    same attention and hidden states, and the branch none of their attention.
 
     Raises:
-        SegDREError: if no form hides exactly what it should.
+        SegDREError: if the encoder does not fit the backbones, or not the sparse stage.
     """
-    visible = torch.ones(1, 4, 4, dtype=torch.bool)
-    visible[0, 1, 2] = visible[0, 2, 1] = False
-    seen = []
-    for form in MASK_FORMS:
-        try:
-            attention = probe(encoder, form(visible, encoder_dtype(encoder))).attentions
-        except Exception as error:  # each transformers version has its own way of refusing a mask
-            seen.append(f"{form.__name__}: {_first_line(error)}")
-            continue
-        if not attention:
-            seen.append(f"{form.__name__}: no attention weights")
-        elif all(((layer > 0) == visible.to(layer.device)[:, None]).all() for layer in attention):
-            return form
-        else:
-            seen.append(f"{form.__name__}: hidden pairs got attention")
-    raise SegDREError(
-        f"{type(encoder).__name__}: no form of pairwise mask works with this encoder ({'; '.join(seen)})",
-        "use an encoder of the BERT or RoBERTa family, and transformers 4.48 or later",
-    )
+    # a run builds the same encoder once a stage; it is checked with the weights that come first
+    key = (type(encoder), str(encoder.config), encoder_dtype(encoder), transformer_type, window)
+    if key not in _CHECKED:
+        _CHECKED[key] = _find_form(encoder, transformer_type, window)
+    return _CHECKED[key]
 
 
-def check_outputs(encoder: nn.Module) -> None:
-    """Refuse an encoder that does not return attention weights, which the backbones pool.
-
-    Raises:
-        SegDREError: if it returns none, or does not take the arguments of the BERT and RoBERTa families.
-    """
+def _find_form(encoder: nn.Module, transformer_type: str, window: int) -> MaskForm:
+    name = f"{type(encoder).__name__} as --transformer_type {transformer_type}"
+    hint = "use an encoder of the BERT or RoBERTa family, and its --transformer_type"
     try:
-        attention = probe(encoder, torch.ones(1, 4)).attentions
+        positions, first = position_range(encoder, transformer_type)
+    except (AttributeError, TypeError) as error:
+        raise SegDREError(f"{name}: its configuration has no range of positions: {error}", hint) from None
+    if positions < window:
+        raise SegDREError(
+            f"{name}: expected {window} positions or more, got {positions}: windows have up to {window} tokens", hint
+        )
+    ids = _probe_ids(encoder, window)
+    try:
+        plain = probe(encoder, torch.ones(1, window), ids)
     except Exception as error:  # whatever a foreign encoder raises
+        raise SegDREError(f"{name}: the encoder cannot be run: {_first_line(error)}", hint) from error
+    if not plain.attentions:
         raise SegDREError(
-            f"{type(encoder).__name__}: the encoder cannot be run: {_first_line(error)}",
-            "use an encoder of the BERT or RoBERTa family, which takes position_ids and token_type_ids",
-        ) from error
-    if not attention:
-        raise SegDREError(
-            f"{type(encoder).__name__}: the encoder returns no attention weights",
+            f"{name}: the encoder returns no attention weights",
             'load it with AutoModel.from_pretrained(..., attn_implementation="eager")',
         )
+    shapes = sorted({tuple(layer.shape[-2:]) for layer in plain.attentions})
+    if shapes != [(window, window)]:
+        raise SegDREError(f"{name}: expected attention weights {[window] * 2}, got {list(map(list, shapes))}", hint)
+
+    order = torch.arange(window).roll(window // 2)
+    places = torch.cat([order, order[-BRANCH:]])  # a branch of the same tokens at the same positions
+    visible = torch.ones(1, len(places), len(places), dtype=torch.bool)
+    visible[:, :window, window:] = visible[:, window:, :window] = False
+    problems = []
+    for form in MASK_FORMS:
+        try:
+            found = probe(encoder, form(visible, encoder_dtype(encoder)), ids[places], first + places)
+            problem = _difference(plain, found, order)
+        except Exception as error:  # each transformers version has its own way of refusing a mask
+            problem = _first_line(error)
+        if not problem:
+            return form
+        problems.append(f"{form.__name__}: {problem}")
+    raise SegDREError(f"{name}: no form of pairwise mask works with this encoder ({'; '.join(problems)})", hint)
+
+
+def _difference(plain: Any, found: Any, order: Tensor) -> str:
+    """Return how a window was read differently with its tokens in another order and a branch; empty if it was not."""
+    n, order = len(order), order.to(found.last_hidden_state.device)
+    most = MOST[found.last_hidden_state.element_size()]
+    for k, (before, after) in enumerate(zip(plain.attentions, found.attentions, strict=True)):
+        if (after[..., :n, n:] != 0).any() or (after[..., n:, :n] != 0).any():
+            return f"hidden pairs got attention in layer {k}"
+        moved = (after[..., :n, :n] - before[..., order[:, None], order]).abs().sum(-1).mean().item() / 2
+        if not moved <= most:  # nor is NaN
+            return f"{moved:.1%} of the attention in layer {k} moves if all tokens of a window see each other"
+    states = plain.last_hidden_state[:, order]
+    change = ((found.last_hidden_state[:, :n] - states).norm() / states.norm()).item()
+    return "" if change <= most else f"hidden states change by {change:.1%} if positions are passed as ids"
+
+
+def _probe_ids(encoder: nn.Module, n: int) -> Tensor:
+    """Return ``n`` token ids, long [n], none of which is padding."""
+    config: Any = encoder.config
+    ids = torch.arange(n) % getattr(config, "vocab_size", n)
+    padding = getattr(config, "pad_token_id", None)
+    return ids if padding is None else ids.masked_fill(ids == padding, int(padding == 0))
 
 
 def encoder_dtype(encoder: nn.Module) -> torch.dtype:
@@ -125,18 +162,20 @@ def _first_line(error: Exception) -> str:
 
 
 @torch.no_grad()
-def probe(encoder: nn.Module, mask: Tensor) -> Any:
-    """Return the encoder's output in eval mode for one document of four tokens, attention included; leave no trace."""
+def probe(encoder: nn.Module, mask: Tensor, ids: Tensor, positions: Tensor | None = None) -> Any:
+    """Return the encoder's output in eval mode for one document, attention included; leave no trace.
+
+    ``ids`` are long [tokens]; so are ``positions``, without which the encoder takes its own.
+    """
     device = next(encoder.parameters()).device
+    given = {"input_ids": ids} | ({} if positions is None else {"position_ids": positions, "token_type_ids": 0 * ids})
     training = {module: module.training for module in encoder.modules()}
     encoder.eval()
     try:
         return encoder(
-            input_ids=torch.arange(4, device=device).unsqueeze(0),
             attention_mask=mask.to(device),
-            position_ids=torch.arange(4, device=device).unsqueeze(0),
-            token_type_ids=torch.zeros(1, 4, dtype=torch.long, device=device),
             output_attentions=True,
+            **{name: part.to(device).unsqueeze(0) for name, part in given.items()},
         )
     finally:
         for module, flag in training.items():

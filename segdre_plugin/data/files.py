@@ -10,6 +10,7 @@ import stat
 import tempfile
 import zipfile
 import zlib
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,7 +48,20 @@ def write(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
         raise
 
 
-def check_output(option: str, path: Path, sources: Iterable[Path] = (), *, folder: bool = False) -> None:
+def named_path(text: str) -> Path:
+    """Return the path that an argument of a command names; the empty one would be the current folder.
+
+    Raises:
+        ArgumentTypeError: if it is empty.
+    """
+    if not text:
+        raise ArgumentTypeError("expected a path, got ''")
+    return Path(text)
+
+
+def check_output(
+    option: str, path: Path, sources: Iterable[Path] = (), *, folder: bool = False, parents: bool = False
+) -> None:
     """Refuse, before any work, an output that could not be written in the end.
 
     Args:
@@ -55,12 +69,18 @@ def check_output(option: str, path: Path, sources: Iterable[Path] = (), *, folde
         path: the output.
         sources: input files, which it must not replace.
         folder: whether a folder is to be written, not a file.
+        parents: whether folders above it that are missing will be made.
 
     Raises:
-        SegDREError: if its parent folder is missing, or something else exists at the path.
+        SegDREError: if its parent folder is missing or read-only, or something else exists at the path.
     """
-    if not path.absolute().parent.is_dir():
-        raise SegDREError(f"{option} {path}: no folder {path.parent}", "create it first")
+    parent = path.absolute().parent
+    while parents and not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir():
+        raise SegDREError(f"{option} {path}: no folder {parent}", "create it first")
+    if not os.access(parent, os.W_OK):
+        raise SegDREError(f"{option} {path}: cannot write into {parent}", "pass another path")
     if path.resolve() in {source.resolve() for source in sources}:
         raise SegDREError(f"{option} {path} is one of the files that are read", "pass another path")
     if path.exists() and path.is_dir() != folder:

@@ -87,7 +87,7 @@ class SegPipeline:
         except SegDREError as error:
             raise SegDREError(f"{folder}: {error}") from None
         config, tokenizer = load_encoder(folder / ENCODER)
-        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        where = usable_device(device)
         models = {}
         for stage in description.config.models:
             state = read_stage(folder, stage)
@@ -220,6 +220,19 @@ class SegPipeline:
     def _advance(self, documents: int) -> None:
         if self._progress:
             self._progress(documents / len(self.models))
+
+
+def usable_device(device: str | torch.device | None) -> torch.device:
+    """Return a device; None takes a GPU if there is one, else the CPU.
+
+    Raises:
+        SegDREError: if there is none of that name, or nothing can be computed there.
+    """
+    try:
+        return torch.empty(0, device=device or ("cuda" if torch.cuda.is_available() else "cpu")).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # by the library that is missing
+        reason = str(error).splitlines()[0]
+        raise SegDREError(f"device {str(device)!r}: {reason}", "pass cpu, or cuda where there is a GPU") from None
 
 
 def _placed(rejection: Rejection, index: int, document: Document) -> Rejection:

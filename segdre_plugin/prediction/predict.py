@@ -12,12 +12,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from segdre_plugin.data.documents import check
 from segdre_plugin.data.files import check_output, fingerprint
 from segdre_plugin.data.stream import count_lines, read_values
-from segdre_plugin.errors import SegDREError
+from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.prediction.features import Rejection
 from segdre_plugin.prediction.output_file import Output
-from segdre_plugin.prediction.pipeline import SegPipeline
+from segdre_plugin.prediction.pipeline import SegPipeline, usable_device
 from segdre_plugin.seg.bundle import bundle_fingerprint
 
 WINDOW = 8  # batches that are read ahead and sorted by length (10 % padding on DocRED; 51 % without)
@@ -62,9 +63,19 @@ def predict(
     """
     if on_error not in ON_ERROR:
         raise SegDREError(f"on_error is {on_error!r}", f"choose from {', '.join(ON_ERROR)}")
+    if batch_size < 1:
+        raise SegDREError(f"--batch-size is {batch_size}", "pass 1 or more")
+    where = usable_device(device)
     if not source.is_file():
         raise SegDREError(f"--input {source} not found", "check the path")
     check_output("--output", output, [source])
+    if form == "official":
+        problems = [problem for _, found in check(read_values(source), lambda *_: []) for problem in found]
+        raise_all(
+            problems,
+            f"--format official: rows say which document they are of by its title; {source} has",
+            "make titles unique, or use --format jsonl",
+        )
     made_from = {
         "input": fingerprint(source),
         "bundle": bundle_fingerprint(bundle),
@@ -82,7 +93,7 @@ def predict(
             print(f"segdre: {output} is complete")
             return {"documents": 0, "triples": 0, "rejected": 0, "documents_per_second": 0.0}
         with closing(target):
-            pipeline = SegPipeline.from_pretrained(bundle, clone, device)
+            pipeline = SegPipeline.from_pretrained(bundle, clone, where)
             report = _run(pipeline, source, target, first, batch_size, on_error == "skip")
             target.finish(report)
     finally:

@@ -26,9 +26,15 @@ def demo(folder: Path, *, train: int, dev: int, test: int, epochs: int, seed: in
     Raises:
         SegDREError: if a size makes no sense, an option is wrong, or the folder holds another demo.
     """
-    for name, value in (("train", train), ("dev", dev), ("test", test), ("epochs", epochs)):
-        if value < 1:
-            raise SegDREError(f"--{name} is {value}", "pass 1 or more")
+    for name, value, least in (
+        ("train", train, 1),
+        ("dev", dev, 1),
+        ("test", test, 1),
+        ("epochs", epochs, 1),
+        ("seed", seed, 0),
+    ):
+        if value < least:
+            raise SegDREError(f"--{name} is {value}", f"pass {least} or more")
     corpus = folder / "corpus"
     own = {
         "--data_dir": corpus,

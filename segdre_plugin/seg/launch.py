@@ -18,7 +18,7 @@ from segdre_plugin.backbones.clones.compat import adapt_names, supply_modules
 from segdre_plugin.backbones.script import REL2ID, Script
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.seg.options import build_parser, parse
-from segdre_plugin.stages.wrap import wrap_model
+from segdre_plugin.stages.wrap import place_outputs
 
 
 def prepare(adapter: str = "atlop") -> None:
@@ -77,8 +77,7 @@ def entry(names: MutableMapping[str, Any], adapter: str | Backbone, script: Scri
                 run(names, upstream, backbone, spec, options).run()
                 return
             model = names["DocREModel"]
-            plain: dict[str, Any] = {"adapter": adapter, "fast": False}  # to the last bit what the script computes
-            names["DocREModel"] = lambda *args, **kwargs: wrap_model(model(*args, **kwargs), **plain)
+            names["DocREModel"] = lambda *args, **kwargs: place_outputs(model(*args, **kwargs), backbone)
             upstream()
 
     main.segdre = (upstream, backbone, spec)  # type: ignore[attr-defined]

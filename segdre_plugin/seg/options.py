@@ -7,13 +7,13 @@ A new option is a field: of :class:`~segdre_plugin.stages.config.SegConfig` if i
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from segdre_plugin.backbones.losses import check_loss
+from segdre_plugin.data.files import named_path
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.fusion import FUSIONS, GRIDS
 from segdre_plugin.stages.config import STAGES, SegConfig, check_settings, is_share, setting
@@ -31,7 +31,7 @@ def _epochs(default: float | None, stage: str, help: str, **more: Any) -> Any:
         stages=(stage,),
         training=True,
         metavar="N",
-        legal=lambda value: 1 <= value < math.inf,
+        legal=lambda value: value >= 1,
         hint="pass one epoch or more",
         **more,
     )
@@ -104,7 +104,7 @@ class Options:
     )
 
     def __post_init__(self) -> None:
-        check_settings(self, "--seg-")
+        check_settings(self, vars(self), "--seg-")
 
     @property
     def speed(self) -> dict[str, bool]:
@@ -135,7 +135,7 @@ def _add(parser: Any, found: Field[Any]) -> None:
     if found.type == "tuple[Path, ...]":
         words |= {"action": "append", "default": []}
     types = {"int": int, "float": float, "float | None": float, "str": str}
-    words |= {"type": types.get(str(found.type), Path), "metavar": known.metavar}
+    words |= {"type": types.get(str(found.type), named_path), "metavar": known.metavar}
     if known.choices and known.metavar:  # users register more of them: checked with the other values
         words["help"] = f"{known.help}: {', '.join(known.choices())} (%(default)s)"
     elif known.choices:
@@ -174,7 +174,9 @@ def parse(arguments: Sequence[str]) -> tuple[Options, list[str]]:
         raise SegDREError(f"{ours[0].split('=')[0]} without --seg", "add --seg")
     values = vars(found)
     values["reuse"] = tuple(values["reuse"])
-    config = SegConfig(**{f.name: values.pop(f.name) for f in fields(SegConfig)})
+    method = {f.name: values.pop(f.name) for f in fields(SegConfig)}
+    check_settings(SegConfig, method, "--seg-")
+    config = SegConfig(**method)
     check_loss(config.loss)  # not by SegConfig: to predict, a loss of the user's own need not be registered
     return Options(config=config, **values), rest
 

@@ -16,27 +16,13 @@ from segdre_plugin.backbones.script import Script
 from segdre_plugin.data import splits as data
 from segdre_plugin.data.splits import Split
 from segdre_plugin.errors import SegDREError
+from segdre_plugin.seg.arguments import PLACES, check_arguments
 from segdre_plugin.seg.checkpoints import load_all
 from segdre_plugin.seg.options import Options
 from segdre_plugin.seg.reader import Reader
 from segdre_plugin.seg.store import Store
 from segdre_plugin.stages.config import SegConfig
 from segdre_plugin.stages.wrap import unwrap_model, wrap_collate, wrap_model
-
-# Arguments that say where things are, not what is computed; the data are known by their hashes.
-PLACES = frozenset(
-    {
-        "test_batch_size",
-        "data_dir",
-        "train_file",
-        "dev_file",
-        "test_file",
-        "save_path",
-        "load_path",
-        "display_name",
-        "pred_file",
-    }
-)
 
 
 class ScriptRun:
@@ -65,6 +51,7 @@ class ScriptRun:
         for name, hint in script.refused.items():
             if getattr(self.args, name):
                 raise SegDREError(f"--{name} does not go with --seg", hint)
+        check_arguments(self.args, backbone, script)
 
     def load(self, files: Mapping[str, str], skip_unusable: bool) -> None:
         """Read and check the data.

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from segdre_plugin.backbones.attention import check_encoder
+from segdre_plugin.backbones.clones.compat import AutoConfig, AutoModel, AutoTokenizer
 from segdre_plugin.backbones.clones.stand_ins import no_report, open_outside, progress_loader, with_new_layer_lr
 from segdre_plugin.backbones.trainer import Resume
-from segdre_plugin.data.files import fingerprint, write_json
+from segdre_plugin.data.files import check_output, fingerprint, write_json
 from segdre_plugin.data.splits import fingerprints
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.salient import Chain
@@ -49,6 +51,24 @@ class TrainingRun(ScriptRun):
                 f"{self.args.train_batch_size} (the backbone drops the last, smaller batch)",
                 "pass a smaller --train_batch_size",
             )
+        if self.args.load_path:
+            self.given_weights()
+        elif self.args.save_path:
+            check_output("--save_path", self.script.checkpoint_at(self.args.save_path), parents=True)
+
+    def check_encoder(self) -> None:
+        """Load the encoder before anything is trained or read; the reference model has none but one that it trains.
+
+        Raises:
+            SegDREError: if it or its tokenizer cannot be loaded, or it does not fit the stages.
+        """
+        path, given = self.args.model_name_or_path, vars(self.args)
+        if path:
+            AutoTokenizer.from_pretrained(given.get("tokenizer_name") or path)
+            config = AutoConfig.from_pretrained(given.get("config_name") or path)
+            encoder = AutoModel.from_pretrained(path, config=config)
+            encoder.to("cuda" if torch.cuda.is_available() else "cpu")
+            check_encoder(encoder, self.args.transformer_type, self.backbone.window)
 
     def _inputs(self) -> dict[str, str]:
         """Return the hashes of what training reads besides the splits."""
@@ -84,6 +104,8 @@ class TrainingRun(ScriptRun):
         for other in others:
             if not other.root.is_dir():
                 raise SegDREError(f"--seg-reuse: no folder {other.root}", "pass the --seg-dir of another run")
+        if any(stage in asked and not self.store.is_done(stage) for stage in self.options.config.models):
+            self.check_encoder()
         with self.store.locked():
             for stage in STAGES:
                 if self.store.is_done(stage):

@@ -55,15 +55,17 @@ def settings_of(owner: Any) -> dict[str, Setting]:
     return {f.name: f.metadata["setting"] for f in fields(owner) if "setting" in f.metadata}
 
 
-def check_settings(owner: Any, prefix: str = "") -> None:
-    """Check the settings of an instance; None is legal for an optional one, ``prefix`` begins names in messages.
+def check_settings(owner: Any, values: Mapping[str, Any], prefix: str = "") -> None:
+    """Check values of the settings of a dataclass; None is legal for an optional one, ``prefix`` begins their names.
 
     Raises:
-        SegDREError: if a value is not legal.
+        SegDREError: if a value is not legal; no number but a finite one is.
     """
     for name, known in settings_of(owner).items():
-        value = getattr(owner, name)
+        value = values[name]
         title = prefix + name.replace("_", "-") if prefix else name
+        if isinstance(value, float) and not math.isfinite(value):
+            raise SegDREError(f"{title} is {value}", known.hint)
         if known.choices and not known.metavar and value not in known.choices():
             raise SegDREError(f"{title} is {value!r}", f"choose from {', '.join(known.choices())}")
         if known.legal and value is not None and not known.legal(value):
@@ -71,8 +73,8 @@ def check_settings(owner: Any, prefix: str = "") -> None:
 
 
 def is_share(value: float) -> bool:
-    """Return whether a number is finite and between 0 and 1."""
-    return math.isfinite(value) and 0 <= value <= 1
+    """Return whether a number is between 0 and 1."""
+    return 0 <= value <= 1
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ class SegConfig:
     )
 
     def __post_init__(self) -> None:
-        check_settings(self)
+        check_settings(self, vars(self))
         for name in ("template_from", "template_to"):
             text = getattr(self, name)
             try:

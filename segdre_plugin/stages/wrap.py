@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from segdre_plugin.backbones.attention import check_outputs, force_eager, mask_form
+from segdre_plugin.backbones.attention import check_encoder, force_eager
 from segdre_plugin.backbones.backbone import Backbone, find_backbone, get_backbone
 from segdre_plugin.backbones.fast import speed_up
 from segdre_plugin.backbones.features import FEATURE
@@ -64,7 +64,7 @@ def wrap_model(
 
     Raises:
         SegDREError: if the stage is unknown, the model is already wrapped, or it lacks something that the stage
-            needs; the model is then as it was.
+            needs, the fit of its encoder to all stages included; the model is then as it was.
     """
     if stage not in STAGES:
         raise SegDREError(f"unknown stage {stage!r}", f"stages of a model: {', '.join(STAGES)}")
@@ -76,13 +76,14 @@ def wrap_model(
     backbone = find_backbone(model, adapter)
     settings = config or SegConfig()
     encoder: nn.Module = getattr(model, backbone.encoder)
+    known: Any = model.config
     wrapped = WrapState(stage, backbone)
     try:
         wrapped.undo.append(force_eager(encoder))
-        check_outputs(encoder)
+        form = check_encoder(encoder, known.transformer_type, backbone.window)
         check_rule(model, backbone)
         if stage == "sparse":
-            wrapped.mask_form = mask_form(encoder)
+            wrapped.mask_form = form
             _hook_injection(model, encoder, wrapped)
         if stage == "identify":
             _swap_head(model, settings, wrapped)
@@ -92,12 +93,26 @@ def wrap_model(
             speed_up(model, wrapped)
         if bf16:
             use_bf16(model, wrapped)
-        guard(model, wrapped)
-        wrapped.undo.append(encoder.register_forward_hook(BranchCutter(wrapped)).remove)
+        _hook_outputs(model, encoder, wrapped)
     except Exception:
         _undo(wrapped)
         raise
     object.__setattr__(model, STATE, wrapped)
+    return model
+
+
+def place_outputs(model: M, adapter: str | Backbone) -> M:
+    """Return a backbone's model, changed so that it finds its encoder's outputs, in every transformers version.
+
+    That is all that a script without ``--seg`` needs, with any encoder that its backbone can use.
+
+    Raises:
+        SegDREError: if the adapter is unknown, or the model is not of that backbone.
+    """
+    wrapped = WrapState("base", find_backbone(model, adapter))
+    encoder: nn.Module = getattr(model, wrapped.backbone.encoder)
+    force_eager(encoder)
+    _hook_outputs(model, encoder, wrapped)
     return model
 
 
@@ -174,6 +189,12 @@ def _undo(wrapped: WrapState) -> None:
     for step in reversed(wrapped.undo):
         step()
     wrapped.undo.clear()
+
+
+def _hook_outputs(model: nn.Module, encoder: nn.Module, wrapped: WrapState) -> None:
+    """Put the encoder's outputs where the backbone looks for them, and guard what it computes from them."""
+    guard(model, wrapped)
+    wrapped.undo.append(encoder.register_forward_hook(BranchCutter(wrapped)).remove)
 
 
 def _swap_head(model: nn.Module, config: SegConfig, wrapped: WrapState) -> None:

@@ -8,13 +8,14 @@ import torch
 import transformers
 from torch import nn
 
+from segdre_plugin import wrap_model
+from segdre_plugin.backbones import attention
 from segdre_plugin.backbones.attention import (
     additive_mask,
     binary_mask,
-    check_outputs,
+    check_encoder,
     encoder_dtype,
     force_eager,
-    mask_form,
     position_range,
     visible_tokens,
 )
@@ -53,7 +54,7 @@ class TestMask:
     def test_hides_exactly_what_it_should(self, kind, dtype):
         encoder = tiny.encoder(kind).to(dtype)
         visible = visible_tokens(*random_visible())
-        output = run(encoder, mask_form(encoder)(visible, encoder_dtype(encoder)))
+        output = run(encoder, check_encoder(encoder, kind, 512)(visible, encoder_dtype(encoder)))
         assert len(output.attentions) == 2
         for layer in output.attentions:
             assert layer.dtype == dtype
@@ -66,11 +67,11 @@ class TestMask:
         encoder = tiny.encoder(kind).to(dtype)
         visible = visible_tokens(*random_visible())
         visible[0, 3] = False
-        output = run(encoder, mask_form(encoder)(visible, dtype))
+        output = run(encoder, check_encoder(encoder, kind, 512)(visible, dtype))
         assert all(torch.isfinite(part).all() for part in (output.last_hidden_state, *output.attentions))
 
     def test_form_depends_on_the_version(self, kind, dtype):
-        assert mask_form(tiny.encoder(kind).to(dtype)) is (additive_mask if MAJOR >= 5 else binary_mask)
+        assert check_encoder(tiny.encoder(kind).to(dtype), kind, 512) is (additive_mask if MAJOR >= 5 else binary_mask)
 
 
 def test_visible_tokens_element_by_element():
@@ -96,10 +97,83 @@ def test_forms(dtype):
 
 def test_the_mask_is_what_hides():
     # negative control: the same tokens with all visible attend everywhere
-    encoder = tiny.encoder()
+    kind = "bert"
+    encoder = tiny.encoder(kind)
     everything = torch.ones(1, LENGTH, LENGTH, dtype=torch.bool)
-    output = run(encoder, mask_form(encoder)(everything, torch.float32))
+    output = run(encoder, check_encoder(encoder, kind, 512)(everything, torch.float32))
     assert all((layer > 0).all() for layer in output.attentions)
+
+
+SHAPE = {
+    "vocab_size": 90,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+}
+BERT, ROBERTA = "bert", "roberta"
+UNFIT = {
+    "short position table": ("Bert", BERT, {"max_position_embeddings": 128}, "expected 512 positions or more, got 128"),
+    "positions of RoBERTa, which begin later": (
+        "Roberta",
+        BERT,
+        {"max_position_embeddings": 514, "pad_token_id": 1},
+        "hidden states change by .* if positions are passed as ids",
+    ),
+    "positions of BERT, which begin at 0": ("Bert", ROBERTA, {"max_position_embeddings": 514}, "hidden states change"),
+    "relative positions": ("DebertaV2", BERT, {"relative_attention": True, "pos_att_type": ["p2c"]}, "no form of pair"),
+    "local attention": (
+        "Longformer",
+        ROBERTA,
+        {"max_position_embeddings": 1026, "attention_window": 16, "pad_token_id": 0},
+        r"expected attention weights \[512, 512\], got \[\[512, 17\]\]",
+    ),
+    "local layers": ("ModernBert", BERT, {"pad_token_id": 0}, "of the attention in layer 1 moves"),
+}
+
+
+def build(family, **changes):
+    config, model = (getattr(transformers, f"{family}{end}") for end in ("Config", "Model"))
+    torch.manual_seed(0)
+    encoder = model(config(**SHAPE | changes))
+    force_eager(encoder)
+    return encoder.eval()
+
+
+class TestUnfitEncoders:
+    @pytest.mark.parametrize("name", UNFIT)
+    def test_are_refused(self, name):
+        family, kind, changes, message = UNFIT[name]
+        with pytest.raises(SegDREError, match=f"{family}Model as --transformer_type {kind}: .*{message}"):
+            check_encoder(build(family, **changes), kind, 512)
+
+    def test_a_short_window_does_not_show_local_layers(self):
+        # negative control: why the check reads a window of full length
+        assert check_encoder(build("ModernBert", pad_token_id=0), BERT, 16)
+
+    def test_weights_are_not_what_decides(self, monkeypatch):
+        encoder = build("Bert")
+        form = check_encoder(encoder, BERT, 512)
+        for weight in encoder.parameters():
+            nn.init.normal_(weight, std=0.2)
+        monkeypatch.setattr(attention, "_CHECKED", {})
+        assert check_encoder(encoder, BERT, 512) is form
+
+    def test_checked_once(self, monkeypatch):
+        monkeypatch.setattr(attention, "_CHECKED", {})
+        calls, probe = [], attention.probe
+        monkeypatch.setattr(attention, "probe", lambda *given: calls.append(given) or probe(*given))
+        for stage in ("base", "dense", "sparse"):
+            wrap_model(tiny.model(), stage=stage, fast=False)
+        assert len(calls) == 2  # the window as the backbone passes it, and with a branch
+        wrap_model(tiny.model(hidden_size=16), fast=False)
+        assert len(calls) == 4
+
+    @pytest.mark.parametrize("stage", ["base", "identify", "dense", "sparse"])
+    def test_every_stage_refuses_them(self, stage):
+        model = tiny.model(positions=128)
+        with pytest.raises(SegDREError, match="expected 512 positions or more, got 128"):
+            wrap_model(model, stage=stage)
 
 
 class Foreign(nn.Module):
@@ -107,8 +181,8 @@ class Foreign(nn.Module):
 
     def __init__(self, attention=True, refuses=()):
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1))
-        self.config = SimpleNamespace()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.config = SimpleNamespace(max_position_embeddings=512)
         self.attention, self.refuses = attention, refuses
 
     def forward(self, input_ids, **kwargs):
@@ -116,40 +190,43 @@ class Foreign(nn.Module):
             if name in kwargs:
                 raise TypeError(f"forward() got an unexpected keyword argument {name!r}")
         n = input_ids.shape[1]
-        return SimpleNamespace(attentions=(torch.full((1, 1, n, n), 1 / n),) if self.attention else None)
+        attentions = (torch.full((1, 1, n, n), 1 / n),) if self.attention else None
+        return SimpleNamespace(last_hidden_state=self.weight.expand(1, n, 1), attentions=attentions)
 
 
 class TestForeignEncoders:
     def test_one_that_ignores_masks(self):
         with pytest.raises(SegDREError, match=r"Foreign.*no form of pairwise mask.*hidden pairs got attention"):
-            mask_form(Foreign())
+            check_encoder(Foreign(), BERT, 512)
 
     def test_one_that_refuses_masks(self):
-        with pytest.raises(SegDREError, match=r"additive_mask: TypeError.*binary_mask: TypeError"):
-            mask_form(Foreign(refuses=("attention_mask",)))
+        with pytest.raises(SegDREError, match=r"Foreign.*cannot be run: TypeError.*attention_mask"):
+            check_encoder(Foreign(refuses=("attention_mask",)), BERT, 512)
 
     def test_one_without_attention(self):
         with pytest.raises(SegDREError, match="returns no attention weights"):
-            check_outputs(Foreign(attention=False))
-        with pytest.raises(SegDREError, match="no form of pairwise mask"):
-            mask_form(Foreign(attention=False))
+            check_encoder(Foreign(attention=False), BERT, 512)
 
-    def test_one_with_other_arguments(self):
-        with pytest.raises(SegDREError, match=r"Foreign.*token_type_ids"):
-            check_outputs(Foreign(refuses=("token_type_ids",)))
+    @pytest.mark.parametrize("name", ["token_type_ids", "position_ids"])
+    def test_one_with_other_arguments(self, name):
+        with pytest.raises(SegDREError, match=rf"Foreign.*additive_mask: TypeError.*{name}"):
+            check_encoder(Foreign(refuses=(name,)), BERT, 512)
 
-    def test_accepts_ours(self):
-        assert check_outputs(tiny.encoder()) is None
+    def test_one_without_positions(self):
+        encoder = Foreign()
+        del encoder.config.max_position_embeddings
+        with pytest.raises(SegDREError, match=r"Foreign.*no range of positions"):
+            check_encoder(encoder, BERT, 512)
 
 
-@pytest.mark.parametrize("probe", [mask_form, check_outputs])
-def test_probing_leaves_no_trace(probe):
+def test_probing_leaves_no_trace(monkeypatch):
     encoder = tiny.encoder(hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.5).train()
     encoder.encoder.layer[1].eval()
     flags = {name: module.training for name, module in encoder.named_modules()}
     weights = {name: value.clone() for name, value in encoder.state_dict().items()}
     state = torch.get_rng_state()
-    probe(encoder)
+    monkeypatch.setattr(attention, "_CHECKED", {})
+    check_encoder(encoder, BERT, 512)
     assert {name: module.training for name, module in encoder.named_modules()} == flags
     assert set(flags.values()) == {True, False}
     assert torch.equal(torch.get_rng_state(), state)
@@ -180,10 +257,10 @@ def test_force_eager_and_back(kind, before):
 
 
 @pytest.mark.parametrize("kind", tiny.KINDS)
-def test_mask_form_after_force_eager(kind):
+def test_mask_after_force_eager(kind):
     encoder = tiny.encoder(kind, attn_implementation="sdpa")
     force_eager(encoder)
     visible = visible_tokens(*random_visible())
-    output = run(encoder, mask_form(encoder)(visible, torch.float32))
+    output = run(encoder, check_encoder(encoder, kind, 512)(visible, torch.float32))
     hidden = ~visible[0].expand_as(output.attentions[-1][0])
     assert (output.attentions[-1][0][hidden] == 0).all()

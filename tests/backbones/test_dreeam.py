@@ -14,7 +14,7 @@ from torch import nn
 
 from segdre_plugin import SegConfig, wrap_collate, wrap_model
 from segdre_plugin.adapters import BACKBONES
-from segdre_plugin.backbones.attention import mask_form
+from segdre_plugin.backbones.attention import check_encoder
 from segdre_plugin.backbones.backbone import find_backbone
 from segdre_plugin.backbones.clones.compat import AutoTokenizer
 from segdre_plugin.backbones.features import keep_pairs
@@ -206,7 +206,7 @@ class TestInjection:
             input_ids=ids,
             position_ids=torch.tensor([[token.position for token in tokens]]),
             token_type_ids=torch.zeros_like(ids),
-            attention_mask=mask_form(model.model)(visible, torch.float32),
+            attention_mask=check_encoder(model.model, kind, 512)(visible, torch.float32),
             output_attentions=True,
         )
         n = len(document)

@@ -6,7 +6,7 @@ import tiny
 import torch
 
 from segdre_plugin import SegDREError, unwrap_model, wrap_collate, wrap_model
-from segdre_plugin.backbones.attention import mask_form
+from segdre_plugin.backbones.attention import check_encoder
 from segdre_plugin.backbones.hooks import BranchAppender, assemble, wrap_state
 from segdre_plugin.backbones.reference import collate_fn
 
@@ -26,7 +26,7 @@ def slow_logits(model, kind, plain, texts, link=False):
     The spans count no start token, windows do.
     """
     special, ids, n_end = tiny.SPECIAL[kind], plain["input_ids"], {"bert": 1, "roberta": 2}[kind]
-    form, parts = mask_form(model.model), []
+    form, parts = check_encoder(model.model, kind, 512), []
     for window_ids, kept, offset in slow.windows(ids, special["cls"], special["sep"], n_end):
 
         def spans(entity, kept=kept, offset=offset):

@@ -5,7 +5,7 @@ import slow
 import tiny
 import torch
 
-from segdre_plugin.backbones.attention import mask_form, visible_tokens
+from segdre_plugin.backbones.attention import check_encoder, visible_tokens
 from segdre_plugin.injection import inject
 
 # name: tokens of the document, anchors, tokens of the branches
@@ -33,7 +33,7 @@ def ours(encoder, kind, ids, anchors, branches, hide=True):
     visible = visible_tokens(node_ids, torch.from_numpy(injection.visibility)[None], torch.ones_like(node_ids) > 0)
     output = encoder(
         input_ids=input_ids,
-        attention_mask=mask_form(encoder)(visible if hide else torch.ones_like(visible), torch.float32),
+        attention_mask=check_encoder(encoder, kind, 512)(visible if hide else torch.ones_like(visible), torch.float32),
         position_ids=position_ids,
         token_type_ids=torch.zeros_like(input_ids),
     )
@@ -43,7 +43,7 @@ def ours(encoder, kind, ids, anchors, branches, hide=True):
 def kbert(encoder, kind, ids, anchors, branches):
     """Run the inserted layout, built token by token; give the document's states."""
     tokens = slow.inserted(*slow.tree(ids, anchors, branches, offset=tiny.OFFSET[kind]), anchors)
-    states, _ = slow.encode(encoder, mask_form(encoder), tokens, slow.matrix(tokens, anchors))
+    states, _ = slow.encode(encoder, check_encoder(encoder, kind, 512), tokens, slow.matrix(tokens, anchors))
     return states[[i for i, token in enumerate(tokens) if token.branch is None]]
 
 

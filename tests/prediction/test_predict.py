@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 import torch
@@ -94,6 +95,34 @@ def test_official_format(bundle, whole, source, documents, tmp_path):  # noqa: F
     assert sorted(p.name for p in tmp_path.iterdir()) == ["result.json", "result.json.run.json"]
     (tmp_path / "gold.json").write_text(json.dumps(documents))
     assert main(["evaluate", str(path), "--gold", str(tmp_path / "gold.json")]) == 0
+
+
+def test_official_format_refuses_two_documents_of_one_title(bundle, whole, documents, tmp_path):  # noqa: F811
+    twice = [*documents[:5], documents[0] | {"vertexSet": documents[0]["vertexSet"][:2]}]
+    source = tmp_path / "in.json"
+    source.write_text(json.dumps(twice))
+    with pytest.raises(SegDREError, match="--format official") as caught:
+        predict(bundle, source, tmp_path / "out.json", form="official")
+    assert f"document 5 {documents[0]['title']!r}: has the same title as document 0" in str(caught.value)
+    assert list(tmp_path.iterdir()) == [source]
+    assert predict(bundle, source, tmp_path / "out.jsonl")["documents"] == 6  # lines have numbers
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--batch-size", "0", "--batch-size is 0"),
+        ("--device", "nonsense", "device 'nonsense'"),
+        ("--device", "meta:x", "device 'meta:x'"),
+        ("--input", "", "--input: expected a path, got ''"),
+    ],
+)
+def test_values_that_cannot_be(bundle, source, tmp_path, capsys, option, value, message):  # noqa: F811
+    command = ["predict", str(bundle), "--input", str(source), "--output", str(tmp_path / "out")]
+    with suppress(SystemExit):  # argparse's own
+        assert main([*command, option, value]) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_resumed_anywhere_it_is_the_uninterrupted_output(bundle, whole, source, tmp_path):  # noqa: F811

@@ -75,10 +75,10 @@ def test_another_loss(finished, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", ["train", "dev", "test", "epochs"])
-def test_sizes_are_checked(tmp_path, capsys, name):
-    assert main(["demo", str(tmp_path / "out"), f"--{name}", "0"]) == 2
-    assert f"--{name} is 0" in capsys.readouterr().err
+@pytest.mark.parametrize(("name", "value"), [*((name, 0) for name in ("train", "dev", "test", "epochs")), ("seed", -1)])
+def test_sizes_and_seed_are_checked(tmp_path, capsys, name, value):
+    assert main(["demo", str(tmp_path / "out"), f"--{name}={value}"]) == 2
+    assert f"--{name} is {value}" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -133,6 +133,22 @@ BAD = {
     "truncated": (["--seg-dir", "new", "--max_seq_length", "12"], ["train_annotated.json", "--max_seq_length"]),
     "no names": (["--seg-dir", "new", "--seg-rel-info", "nowhere.json"], ["nowhere.json", "--seg-rel-info"]),
     "no checkpoint": (["--seg-dir", "new", "--load_path", "nowhere"], ["--load_path", "nowhere"]),
+    "labels": (["--seg-dir", "new", "--num_labels", "99"], ["--num_labels: expected at most", "got 99"]),
+    "seed": (["--seg-dir", "new", "--seed=-1"], ["--seed: expected 0 to 4294967295, got -1"]),
+    "not finite": (
+        ["--seg-dir", "new", "--adam_epsilon", "nan"],
+        ["--adam_epsilon: expected a finite number, got nan"],
+    ),
+    "epochs": (["--seg-dir", "new", "--num_train_epochs", "0.5"], ["--num_train_epochs: expected 1 or more, got 0.5"]),
+    "empty name": (["--seg-dir", "new", "--dev_file", ""], ["--dev_file: expected the name of a file", "got ''"]),
+    "empty folder": (["--seg-dir", ""], ["--seg-dir: expected a path, got ''"]),
+    "save path": (["--seg-dir", "new", "--save_path", "data/dev.json/x"], ["--save_path data/dev.json/x", "no folder"]),
+    "no encoder": (["--seg-dir", "new", "--model_name_or_path", "nowhere"], ["'nowhere' cannot be loaded", "OSError"]),
+    "type": (["--seg-dir", "new", "--transformer_type", "xlm"], ["--transformer_type: expected bert or roberta"]),
+    "unfit": (
+        ["--seg-dir", "new", "--transformer_type", "roberta"],
+        ["BertModel as --transformer_type roberta", "511"],
+    ),
 }
 
 

@@ -47,9 +47,8 @@ class TestBeforeAnythingIsTrained:
         assert not (tmp_path / "out").exists()
 
     def test_weights_for_the_base_that_are_missing(self, monkeypatch, data, tmp_path):
-        run = training_run(monkeypatch, data, tmp_path / "out", "--load_path", str(tmp_path / "no.pt"))
         with pytest.raises(SegDREError, match=r"--load_path: .*no\.pt not found"):
-            run.run()
+            training_run(monkeypatch, data, tmp_path / "out", "--load_path", str(tmp_path / "no.pt"))
 
     def test_a_finished_stage_of_other_settings(self, monkeypatch, data, tmp_path):
         done(training_run(monkeypatch, data, tmp_path / "out", "--seed", "1"), "base")

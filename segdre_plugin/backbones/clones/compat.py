@@ -87,12 +87,35 @@ def supply_modules() -> list[str]:
 
 def adapt_names(names: MutableMapping[str, Any], script: Script) -> None:
     """Adapt a script's globals to today's libraries, to machines without a GPU, and to models that predict nothing."""
+    names["AutoConfig"] = AutoConfig
     names["AutoModel"] = AutoModel
     names["AutoTokenizer"] = AutoTokenizer
     names["DocREModel"] = _on_any_device(names["DocREModel"])
     for name, fix in script.fixes.items():
         names[name] = fix(names[name])
     names["evaluate"] = _with_empty_predictions(names["evaluate"], script)
+
+
+def _load(auto: Any, path: str, *args: Any, **kwargs: Any) -> Any:
+    """Load as transformers does; raise SegDREError, whatever it raises for a folder that is missing or damaged."""
+    try:
+        return auto.from_pretrained(path, *args, **kwargs)
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise SegDREError(
+            f"encoder {path!r} cannot be loaded: {type(error).__name__}: {reason}",
+            "pass the folder of a saved encoder and its tokenizer, or a name on the Hugging Face Hub "
+            "(--model_name_or_path, --config_name, --tokenizer_name)",
+        ) from error
+
+
+class AutoConfig:
+    """``AutoConfig`` that says what is wrong with a folder."""
+
+    @staticmethod
+    def from_pretrained(path: str, *args: Any, **kwargs: Any) -> Any:
+        """Load an encoder's configuration as transformers does."""
+        return _load(transformers.AutoConfig, path, *args, **kwargs)
 
 
 class AutoModel:
@@ -104,7 +127,7 @@ class AutoModel:
         if from_tf:
             raise SegDREError(f"{path}: TensorFlow checkpoints cannot be loaded any more", "convert it to PyTorch")
         kwargs.setdefault("attn_implementation", "eager")
-        return transformers.AutoModel.from_pretrained(path, *args, **kwargs)
+        return _load(transformers.AutoModel, path, *args, **kwargs)
 
 
 class AutoTokenizer:
@@ -113,7 +136,7 @@ class AutoTokenizer:
     @staticmethod
     def from_pretrained(path: str, *args: Any, **kwargs: Any) -> Any:
         """Load a tokenizer as transformers does."""
-        tokenizer = transformers.AutoTokenizer.from_pretrained(path, *args, **kwargs)
+        tokenizer = _load(transformers.AutoTokenizer, path, *args, **kwargs)
         build = getattr(tokenizer, "build_inputs_with_special_tokens", list)
         if tokenizer.cls_token_id is not None and not build([]):  # transformers 4's generic tokenizer adds none
             # one sequence of the BERT and RoBERTa families

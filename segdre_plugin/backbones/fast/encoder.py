@@ -41,10 +41,11 @@ def pool_last_layers(encoder: nn.Module, layers: int) -> Callable[[], None] | No
     switch: Callable[[str], None] = getattr(encoder, "set_attn_implementation", lambda _: None)
     # compared on four tokens, one of them padding
     mask = torch.tensor([[1.0, 1.0, 1.0, 0.0]])
-    before = probe(encoder, mask)
+    ids = torch.arange(4)
+    before = probe(encoder, mask, ids)
     with suppress(Exception):  # each version of transformers has its own way of refusing a name
         switch(name)
-        if _agree(before, probe(encoder, mask), layers):
+        if _agree(before, probe(encoder, mask, ids), layers):
             return partial(switch, "eager")
     switch("eager")
     return None

@@ -12,9 +12,8 @@ from typing import Any
 
 import torch
 from torch.optim import AdamW
-from transformers import AutoConfig
 
-from segdre_plugin.backbones.clones.compat import AutoModel, AutoTokenizer
+from segdre_plugin.backbones.clones.compat import AutoConfig, AutoModel, AutoTokenizer
 from segdre_plugin.backbones.clones.stand_ins import progress_loader
 from segdre_plugin.backbones.reference.features import build_features, collate_fn
 from segdre_plugin.backbones.reference.model import ReferenceModel as DocREModel

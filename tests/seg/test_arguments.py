@@ -1,0 +1,120 @@
+"""The script's own arguments: what no script can train with is said at once, each with its name."""
+
+from argparse import Namespace
+
+import pytest
+import tiny
+from seg_objects import BACKBONE, SCRIPT, corpus, script_run, training_run
+
+from segdre_plugin import SegDREError
+from segdre_plugin.adapters import BACKBONES, SCRIPTS
+from segdre_plugin.seg.arguments import LEGAL, check_arguments
+
+FILES = {name: f"{name}.json" for name in ("train_file", "dev_file", "test_file")}
+COMMON = FILES | {"num_class": 3, "num_labels": 2, "transformer_type": "bert", "seed": 66, "save_path": ""}
+# the defaults of each script's own numbers
+NUMBERS = {
+    "atlop": {"train_batch_size": 4, "gradient_accumulation_steps": 1, "learning_rate": 5e-5, "warmup_ratio": 0.06},
+    "dreeam": {"train_batch_size": 4, "lr_transformer": 5e-5, "lr_added": 1e-4, "max_sent_num": 25, "evi_lambda": 0.1},
+    "reference": {"train_batch_size": 2, "num_train_epochs": 5.0, "new_layer_lr": 2e-3, "emb_size": 128},
+}
+BAD = {
+    "seed": [-1, 2**32],
+    "num_labels": [4],
+    "train_batch_size": [0, -1],
+    "test_batch_size": [0],
+    "gradient_accumulation_steps": [0],
+    "num_train_epochs": [0.0, 0.5, float("inf"), float("nan")],
+    "learning_rate": [0.0, -1e-3, float("nan"), float("inf")],
+    "lr_added": [float("nan")],
+    "evi_lambda": [float("nan")],
+    "warmup_ratio": [-0.1, 1.1, float("nan")],
+    "max_seq_length": [2],
+    "emb_size": [0],
+    "train_file": [""],
+    "dev_file": [""],
+    "transformer_type": ["xlm", ""],
+}
+
+
+def described(adapter):
+    return (BACKBONE, SCRIPT) if adapter == "reference" else (BACKBONES[adapter], SCRIPTS[adapter])
+
+
+def checked(adapter, **values):
+    check_arguments(Namespace(**COMMON | NUMBERS[adapter] | values), *described(adapter))
+
+
+@pytest.mark.parametrize("adapter", NUMBERS)
+class TestChecks:
+    def test_defaults_are_legal(self, adapter):
+        checked(adapter)
+
+    @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD.items() for value in values])
+    def test_names_option_and_value(self, adapter, name, value):
+        with pytest.raises(SegDREError) as caught:
+            checked(adapter, **{name: value})
+        assert str(caught.value).count("\n  - ") == 1
+        assert f"\n  - --{name}: expected " in str(caught.value)
+        assert str(caught.value).count(f", got {value!r}") == 1
+
+    def test_all_at_once(self, adapter):
+        with pytest.raises(SegDREError) as caught:
+            checked(adapter, **{name: values[0] for name, values in BAD.items()})
+        assert str(caught.value).count("\n  - --") == len(BAD)
+
+    def test_legal_ones(self, adapter):
+        checked(adapter, num_labels=3, seed=0, warmup_ratio=0.0, num_train_epochs=1.0)
+        checked(adapter, num_labels=-1, warmup_ratio=1.0, seed=2**32 - 1)  # -1: all classes
+        checked(adapter, lr_added=None)
+
+
+def test_a_test_file_is_needed_where_the_script_always_reads_it():
+    checked("dreeam", test_file="")
+    with pytest.raises(SegDREError, match="--test_file: expected the name of a file in --data_dir, got ''"):
+        checked("atlop", test_file="")
+
+
+def test_every_argument_with_a_rule_is_some_scripts(atlop, dreeam):
+    text = (atlop / "train.py").read_text() + (dreeam / "args.py").read_text()
+    reference = {"new_layer_lr", "emb_size", "block_size"}
+    assert {name for name in LEGAL if f'"--{name}"' not in text} == reference
+
+
+def test_a_run_of_the_reference_script_is_checked(monkeypatch):
+    with pytest.raises(SegDREError, match="--seed: expected 0 to 4294967295, got -1"):
+        script_run(monkeypatch, "--data_dir", "nowhere", "--seed=-1")
+
+
+class TestBeforeAnythingIsTrained:
+    @pytest.fixture
+    def data(self, tmp_path):
+        return corpus(tmp_path / "data")
+
+    def test_a_place_that_cannot_be_written(self, monkeypatch, data, tmp_path):
+        for path, words in (
+            (data / "dev.json" / "x.pt", "no folder"),
+            (data, "is not a file"),
+        ):
+            with pytest.raises(SegDREError, match=f"--save_path {path}.* {words}"):
+                training_run(monkeypatch, data, tmp_path / "out", "--save_path", str(path))
+        training_run(monkeypatch, data, tmp_path / "out", "--save_path", str(tmp_path / "new" / "x.pt"))
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+
+    def test_an_encoder_that_is_missing_or_damaged(self, monkeypatch, data, tmp_path):
+        (tmp_path / "empty").mkdir()
+        for name in ("nowhere", "empty"):
+            run = training_run(monkeypatch, data, tmp_path / "out", "--model_name_or_path", str(tmp_path / name))
+            with pytest.raises(SegDREError, match=f"encoder '.*{name}' cannot be loaded: .*\n  -> .*--model_name_or"):
+                run.run()
+        assert not (tmp_path / "out").exists()
+
+    def test_an_encoder_that_does_not_fit(self, monkeypatch, data, tmp_path):
+        from seg_objects import tokenizer
+
+        tiny.encoder(positions=64).save_pretrained(tmp_path / "short")
+        tokenizer().save_pretrained(tmp_path / "short")
+        run = training_run(monkeypatch, data, tmp_path / "out", "--model_name_or_path", str(tmp_path / "short"))
+        with pytest.raises(SegDREError, match="BertModel as --transformer_type bert: expected 512 positions or more"):
+            run.run()
+        assert not (tmp_path / "out").exists()
