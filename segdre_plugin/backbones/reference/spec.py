@@ -18,4 +18,5 @@ SCRIPT = replace(
     versions={},
     report=None,  # the script predicts no test split
     rel2id="{data_dir}/rel2id.json",
+    reading={"rel2id": dict},
 )
