@@ -105,6 +105,7 @@ SCRIPT = Script(
     places=frozenset({"do_train", "eval_mode", "save_attn", "teacher_sig_path"}),
     refused={"save_attn": "store the teacher's attentions without --seg: --load_path SEG_DIR/base --save_attn"},
     inputs=_inputs,
+    reading={"transformer_type": str, "max_seq_length": int},
     train_only=("teacher_sig_path",),
     explain=_explain,
     max_sentences="max_sent_num",

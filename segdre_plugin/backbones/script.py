@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from segdre_plugin.backbones.trainer import Recipe
 
+from segdre_plugin.errors import raise_all
+
 REL2ID = "meta/rel2id.json"  # where the published scripts read it, relative to the working directory
 
 
@@ -46,7 +48,8 @@ class Script:
         places: arguments for paths and for evaluation, which do not change what is trained.
         refused: arguments that do not go with ``--seg`` -> a hint.
         inputs: (arguments, train file) -> further files that training reads, by name.
-        train_only: arguments of the reader that concern the train split only.
+        reading: arguments of the reader -> type; the other ones of a bundle or a run are refused.
+        train_only: further arguments of the reader, which concern the train split only.
         explain: (further files, train documents) -> the problems of those files; called when the reader fails.
         max_sentences: the argument with the largest number of sentences of a document.
         recipe: (arguments) -> how ``train()`` trains, for our own loop; None: it cannot take its place.
@@ -74,6 +77,7 @@ class Script:
     places: frozenset[str] = frozenset()
     refused: Mapping[str, str] = field(default_factory=dict)
     inputs: Callable[[Namespace, Path], Mapping[str, Path]] = lambda args, train_file: {}
+    reading: Mapping[str, type] = field(default_factory=lambda: {"max_seq_length": int})
     train_only: tuple[str, ...] = ()
     explain: Callable[[Mapping[str, Path], Sequence[Mapping[str, Any]]], list[str]] = lambda files, documents: []
     max_sentences: str | None = None
@@ -81,6 +85,20 @@ class Script:
     loss: Callable[[Namespace, Any], Tensor] = lambda args, output: output[0]
     feed: Callable[[dict[str, Any]], dict[str, Any]] = lambda inputs: inputs
     selects: str = "F1"
+
+    def check_reading(self, found: Mapping[str, Any], where: str) -> None:
+        """Refuse arguments of the reader that are not in ``reading``: they may name files that it trusts.
+
+        Raises:
+            SegDREError: with all that are not; ``where`` begins the message.
+        """
+        problems = []
+        for name, value in found.items():
+            expected = self.reading[name].__name__ if name in self.reading else f"only {', '.join(self.reading)}"
+            if type(value) is not self.reading.get(name):
+                problems.append(f"{name}: expected {expected}, got {value!r:.80}")
+        hint = "do not use what a stranger made; for a backbone of your own, add the argument to Script.reading"
+        raise_all(problems, f"{where}: arguments of the reader", hint)
 
     def checkpoint_in(self, folder: Path) -> Path:
         """Return the checkpoint in a stage's folder."""

@@ -215,6 +215,7 @@ def set_random_states(states: dict[str, Any]) -> None:
 
 
 def _read(resume: Resume | None) -> dict[str, Any] | None:
+    """Return where training was cut off; None where it was not."""
     return read_state(resume.path, "unfinished training") if resume and resume.path.is_file() else None
 
 

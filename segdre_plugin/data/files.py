@@ -5,19 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import stat
+import tarfile
 import tempfile
 import zipfile
 import zlib
 from argparse import ArgumentTypeError
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from segdre_plugin.data.folders import PARTIAL
 from segdre_plugin.errors import SegDREError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 def write(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
     """Fill a temporary file and rename it to ``path``."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
     try:
         with os.fdopen(handle, "wb") as file:
             fill(file)
@@ -97,7 +97,7 @@ def read_json(path: Path, what: str) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SegDREError(f"{what}: cannot read {path}: {error.strerror}", "check the path") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also: numbers of thousands of digits, lists in lists in lists
         raise SegDREError(f"{what}: {path} is not JSON: {error}", "check that the file is whole") from None
 
 
@@ -131,7 +131,7 @@ def read_weights(path: Path, what: str) -> dict[str, torch.Tensor]:
 
 
 def read_state(path: Path, what: str) -> Any:
-    """Return what ``torch.save`` wrote, tensors and plain values, on the CPU; ``what`` names it in messages.
+    """Return what ``torch.save`` wrote, tensors and plain values, on the CPU; None for its oldest format, a tar file.
 
     Raises:
         SegDREError: if it is missing, or holds anything else.
@@ -139,7 +139,8 @@ def read_state(path: Path, what: str) -> Any:
     import torch
 
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # in its oldest format, a tar file, torch before 2.6 runs code all the same
+        return None if tarfile.is_tarfile(path) else torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise SegDREError(f"{what}: cannot read {path}: {error.strerror}", "check the path") from None
     except Exception as error:  # torch.load raises half a dozen types for a broken or foreign file
@@ -159,28 +160,3 @@ def fingerprint(path: Path) -> str:
         while block := file.read(1 << 20):
             found.update(block)
     return found.hexdigest()
-
-
-@contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """Replace a folder: what was there stays until the new one is whole.
-
-    Args:
-        folder: where it goes; its parents are created.
-
-    Yields:
-        A folder to write into.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial, old = (folder.with_name(f".{folder.name}.{end}") for end in ("partial", "old"))
-    for left in (partial, old):
-        shutil.rmtree(left, ignore_errors=True)
-    partial.mkdir()
-    try:
-        yield partial
-        if folder.exists():
-            folder.rename(old)
-        partial.rename(folder)
-    finally:
-        for left in (partial, old):
-            shutil.rmtree(left, ignore_errors=True)

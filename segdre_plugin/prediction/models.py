@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,17 @@ from typing import Any
 import torch
 import transformers
 from transformers import AutoConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
+from transformers.utils import CONFIG_NAME
 
 from segdre_plugin.backbones.clones.compat import AutoTokenizer
 from segdre_plugin.backbones.losses import UPSTREAM
-from segdre_plugin.errors import SegDREError
+from segdre_plugin.data.files import read_json
+from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.prediction.clone_code import BackboneCode
-from segdre_plugin.seg.bundle import Description, State
+from segdre_plugin.seg.bundle import AGAIN, Description, State
+from segdre_plugin.stages.artifacts import check_form
 from segdre_plugin.stages.wrap import wrap_model
 
 LOCAL = {"local_files_only": True, "trust_remote_code": False}  # nothing is downloaded, no code is run from the folder
@@ -25,8 +31,9 @@ def load_encoder(folder: Path) -> tuple[Any, Any]:
     """Return the encoder's configuration and the tokenizer; no weights, which are in the stages'.
 
     Raises:
-        SegDREError: if it is damaged, or wants code of its own.
+        SegDREError: if it is damaged, wants code of its own or files elsewhere, or is not an encoder of text.
     """
+    _check_encoder(folder)
     try:
         config = AutoConfig.from_pretrained(folder, **LOCAL)
         return config, AutoTokenizer.from_pretrained(str(folder), **LOCAL)
@@ -37,6 +44,28 @@ def load_encoder(folder: Path) -> tuple[Any, Any]:
         ) from error
 
 
+def _check_encoder(folder: Path) -> None:
+    """Refuse what would lead transformers out of a stranger's folder: to code, to other files, to a model hub."""
+    for name in (CONFIG_NAME, TOKENIZER_CONFIG_FILE):
+        path = folder / name
+        found = read_json(path, "encoder")
+        check_form(path, found, dict, hint=AGAIN)
+        outside = [key for key in _keys(found) if key == "auto_map" or key.endswith(("_file", "_files"))]
+        raise_all(outside, f"{path}: code, or files outside the bundle", AGAIN)
+        if name == CONFIG_NAME and found.get("model_type") not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+            raise SegDREError(f"{path}: model_type: {found.get('model_type')!r:.80} is not an encoder of text", AGAIN)
+
+
+def _keys(value: Any) -> Iterator[str]:
+    """Yield the keys of nested JSON."""
+    left = [value]
+    while left:
+        inner = left.pop()
+        if isinstance(inner, dict):
+            yield from inner
+        left += inner.values() if isinstance(inner, dict) else inner if isinstance(inner, list) else ()
+
+
 def build_model(
     code: BackboneCode, config: Any, tokenizer: Any, description: Description, stage: str, state: State
 ) -> Any:
@@ -45,7 +74,7 @@ def build_model(
     pooler = {} if any(name.startswith(prefix) for name in state) else {"add_pooling_layer": False}
     with torch.random.fork_rng(devices=[]):  # it draws weights that are replaced at once
         encoder = transformers.AutoModel.from_config(config, attn_implementation="eager", **pooler)
-        given = {"config": config, "model": encoder, "tokenizer": tokenizer} | description.arguments
+        given = description.arguments | {"config": config, "model": encoder, "tokenizer": tokenizer}
         names = inspect.signature(code.model.__init__).parameters
         model = code.model(**{name: value for name, value in given.items() if name in names})
         settings = replace(description.config, loss=UPSTREAM)  # one of the user's own need not be registered here

@@ -86,20 +86,25 @@ class SegPipeline:
             code = code or load_backbone_code(description.adapter, clone, description.rel2id, description.modules)
         except SegDREError as error:
             raise SegDREError(f"{folder}: {error}") from None
+        code.script.check_reading(description.reading, str(folder))
         config, tokenizer = load_encoder(folder / ENCODER)
         where = usable_device(device)
         models = {}
         for stage in description.config.models:
             state = read_stage(folder, stage)
-            model = build_model(code, copy.deepcopy(config), tokenizer, description, stage, state)
             try:
+                model = build_model(code, copy.deepcopy(config), tokenizer, description, stage, state)
                 model.load_state_dict(state)
-            except RuntimeError as error:
+            except Exception as error:  # whatever wrong arguments make foreign code do
                 raise SegDREError(
                     f"{folder}: the weights of stage {stage} do not fit: {' '.join(str(error).split())[:300]}",
                     f"use the clone of {code.backbone.name} that the models were trained with",
                 ) from None
             models[stage] = model.to(where).eval()
+        classes = getattr(models["base"], code.backbone.classifier).out_features
+        if classes != len(description.rel2id):
+            problem = f"{len(description.rel2id)} relations (NA included), its models know {classes}"
+            raise SegDREError(f"{folder}: {problem}", "make the bundle again")
         return cls(description, models, tokenizer, code, read_encoder(folder), where)
 
     def save_pretrained(self, path: str | Path) -> None:

@@ -9,11 +9,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from segdre_plugin.data.documents import check
 from segdre_plugin.data.files import check_output, fingerprint
+from segdre_plugin.data.folders import locked, remove_litter
 from segdre_plugin.data.stream import count_lines, read_values
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.prediction.features import Rejection
@@ -82,12 +82,9 @@ def predict(
         "batch_size": batch_size,
     }
     target = Output(output, form, made_from)
-    lock = FileLock(output.with_name(f".{output.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise SegDREError(f"{output}: another process is writing it", "wait for it, or pass another --output") from None
-    try:
+    busy = f"{output}: another process is writing it"
+    with locked(output.with_name(f".{output.name}.lock"), busy, "wait for it, or pass another --output"):
+        remove_litter(output.parent, f"{output.name}.")
         first = target.start(resume)
         if first < 0:
             print(f"segdre: {output} is complete")
@@ -96,9 +93,6 @@ def predict(
             pipeline = SegPipeline.from_pretrained(bundle, clone, where)
             report = _run(pipeline, source, target, first, batch_size, on_error == "skip")
             target.finish(report)
-    finally:
-        lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
     return report
 
 

@@ -15,7 +15,6 @@ Nothing in it is code and nothing is pickled.
 from __future__ import annotations
 
 import platform
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -27,12 +26,14 @@ import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from segdre_plugin.data.files import fingerprint, read_json, read_weights, replacing, write_json
+from segdre_plugin.data.files import fingerprint, read_json, read_weights, write_json
+from segdre_plugin.data.folders import copy_files, recover, regular_files, replacing
+from segdre_plugin.data.splits import check_rel2id, read_relation_names
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.fusion import FusionResult
-from segdre_plugin.seg.checkpoints import ENCODER, read_model
-from segdre_plugin.seg.run_folder import RunFolder
-from segdre_plugin.stages.artifacts import METRICS
+from segdre_plugin.seg.checkpoints import ENCODER, MODEL_FORM, read_model
+from segdre_plugin.seg.run_folder import CONFIG_FORM, THRESHOLDS_FORM, RunFolder
+from segdre_plugin.stages.artifacts import EACH, METRICS, check_form
 from segdre_plugin.stages.config import SegConfig
 
 FORMAT = 1
@@ -78,6 +79,18 @@ class Description:
 
 # Fields that are files of their own.
 FILES = {"rel2id": "rel2id.json", "relation_names": "rel_info.json", "metrics": METRICS}
+# The form of bundle.json, as check_form takes it.
+FORM = MODEL_FORM | {
+    "adapter": str,
+    "encoder": str,
+    "modules": {EACH: str},
+    "config": CONFIG_FORM,
+    "thresholds": THRESHOLDS_FORM,
+    "versions": {EACH: str},
+    "seed": int,
+    "files": {EACH: {"bytes": int, "sha256": str}},
+}
+AGAIN = "copy the bundle again, or make it again"
 
 
 def versions() -> dict[str, str]:
@@ -114,22 +127,28 @@ def write_bundle(
             path.chmod(0o644)  # safetensors makes files that only their owner may read
         for name, file in FILES.items():
             write_json(partial / file, getattr(description, name))
-        files = sorted(path for path in partial.rglob("*") if path.is_file())
+        files = regular_files(partial)
         own = {f.name: getattr(description, f.name) for f in fields(Description) if f.name not in FILES}
         own |= {name: vars(own[name]) for name in ("config", "thresholds")}
         hashes = {
-            str(path.relative_to(partial)): {"bytes": path.stat().st_size, "sha256": fingerprint(path)}
-            for path in files
+            name: {"bytes": path.stat().st_size, "sha256": fingerprint(path)} for name, path in sorted(files.items())
         }
         write_json(partial / DESCRIPTION, {"format": FORMAT} | own | {"files": hashes})
 
 
-def check_target(folder: Path) -> None:
-    """Refuse to write a bundle over something else.
+def check_target(folder: Path, run: Path | None = None) -> None:
+    """Refuse to write a bundle over something else, or where its run is.
 
     Raises:
-        SegDREError: if the folder exists and is not a bundle.
+        SegDREError: if the folder exists and is not a bundle, or is the ``run``'s, inside or around it.
     """
+    if run is not None:
+        places = folder.resolve(), run.resolve()
+        if places[0] in (places[1], *places[1].parents) or places[1] in places[0].parents:
+            raise SegDREError(
+                f"bundle {folder}: the folder of the run {run}, or one of the two is inside the other",
+                "pass another folder for the bundle",
+            )
     if folder.exists() and not (folder / DESCRIPTION).is_file():
         raise SegDREError(f"{folder} already exists and is not a bundle", "pass another folder, or remove it")
 
@@ -147,31 +166,42 @@ def _separate(state: State) -> dict[str, torch.Tensor]:
 
 
 def read_bundle(folder: Path) -> Description:
-    """Return what a bundle says, checked; weights are read later, by :func:`read_stage`.
+    """Return what a bundle says, checked as what a stranger made; weights are read later, by :func:`read_stage`.
 
     Raises:
-        SegDREError: if it is not a bundle, is of a later format, or files are missing or have another size.
+        SegDREError: if it is not a bundle, is of a later format, holds other files than those that it lists, or a value
+            is not what it should be.
     """
     bundle_fingerprint(folder)
-    found = read_json(folder / DESCRIPTION, "bundle")
+    path = folder / DESCRIPTION
+    found = read_json(path, "bundle")
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         form = found.get("format") if isinstance(found, dict) else None
         raise SegDREError(f"{folder}: a bundle of format {form!r}, expected {FORMAT}", "update segdre-plugin")
-    try:
-        raise_all(
-            [
-                f"{name}: {_size(folder / name)}, expected {known['bytes']} bytes"
-                for name, known in found["files"].items()
-                if _size(folder / name) != f"{known['bytes']} bytes"
-            ],
-            f"{folder}: a damaged bundle",
-            "copy it again, or make it again",
-        )
-        own = {f.name: found[f.name] for f in fields(Description) if f.name not in FILES}
-        own["config"], own["thresholds"] = SegConfig(**own["config"]), FusionResult(**own["thresholds"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise SegDREError(f"{folder / DESCRIPTION}: missing or unknown: {error}", "make the bundle again") from None
-    return Description(**own, **{name: read_json(folder / file, name) for name, file in FILES.items()})
+    check_form(path, found, FORM, hint=AGAIN)
+    _check_files(folder, found["files"])
+    own = {f.name: found[f.name] for f in fields(Description) if f.name not in FILES}
+    for name, cls in (("config", SegConfig), ("thresholds", FusionResult)):
+        unknown = own[name].keys() - {f.name for f in fields(cls)}
+        raise_all(sorted(unknown), f"{path}: {name}: unknown", AGAIN)
+        own[name] = cls(**own[name])
+    rel2id = check_rel2id(folder / FILES["rel2id"], read_json(folder / FILES["rel2id"], "relations"))
+    own["relation_names"] = read_relation_names(folder / FILES["relation_names"], [r for r, i in rel2id.items() if i])
+    return Description(**own, rel2id=rel2id, metrics=read_json(folder / METRICS, "metrics"))
+
+
+def _check_files(folder: Path, known: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse a bundle whose files are not those of its list, to the last bit."""
+    there = regular_files(folder)
+    del there[DESCRIPTION]
+    problems = [f"{name}: not in the list of {DESCRIPTION}" for name in sorted(there.keys() - known.keys())]
+    for name, expected in known.items():
+        size = f"{there[name].stat().st_size} bytes" if name in there else "missing"
+        if size != f"{expected['bytes']} bytes":
+            problems.append(f"{name}: {size}, expected {expected['bytes']} bytes")
+        elif fingerprint(there[name]) != expected["sha256"]:
+            problems.append(f"{name}: other content (SHA-256) than in the list of {DESCRIPTION}")
+    raise_all(problems, f"{folder}: a damaged bundle", AGAIN)
 
 
 def bundle_fingerprint(folder: Path) -> str:
@@ -180,14 +210,11 @@ def bundle_fingerprint(folder: Path) -> str:
     Raises:
         SegDREError: if it is not a bundle.
     """
+    recover(folder)
     path = folder / DESCRIPTION
     if not path.is_file():
         raise SegDREError(f"{folder}: not a bundle ({path.name} not found)", "make one: segdre bundle SEG_DIR OUTPUT")
     return fingerprint(path)
-
-
-def _size(path: Path) -> str:
-    return f"{path.stat().st_size} bytes" if path.is_file() else "missing"
 
 
 def read_encoder(folder: Path) -> dict[str, bytes]:
@@ -206,13 +233,14 @@ def read_stage(folder: Path, stage: str) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise SegDREError(f"{path}: cannot be read: {error}", "copy the bundle again, or make it again") from None
+        raise SegDREError(f"{path}: cannot be read: {error}", AGAIN) from None
 
 
 def bundle_run(run: Path, output: Path) -> Path:
     """Make a bundle of a finished ``--seg`` run (others are refused) and return its folder."""
     folder = RunFolder(run)
     folder.require_finished()
+    check_target(output, run)
     model, base = read_model(folder.stage("base")), folder.settings("base")
     description = Description(
         adapter=folder.sources["adapter"],
@@ -233,7 +261,7 @@ def bundle_run(run: Path, output: Path) -> Path:
         output,
         description,
         lambda stage: read_weights(folder.checkpoint(stage), f"stage {stage}"),
-        lambda target: shutil.copytree(folder.stage("base") / ENCODER, target, dirs_exist_ok=True),
+        lambda target: copy_files(folder.stage("base") / ENCODER, target),
     )
     return output
 

@@ -12,9 +12,11 @@ from torch import nn
 from segdre_plugin.backbones.backbone import Backbone
 from segdre_plugin.data.files import read_json, read_weights, write_json
 from segdre_plugin.errors import SegDREError
+from segdre_plugin.stages.artifacts import EACH, check_form
 
 ENCODER = "encoder"  # the encoder's configuration and the tokenizer, as transformers saves them
 MODEL = "model.json"  # how the model is constructed and how features are read
+MODEL_FORM = {"repository": str, "arguments": {EACH: (bool, int, float, str)}, "reading": dict}
 
 
 def load_all(model: nn.Module, path: Path) -> None:
@@ -63,6 +65,7 @@ def read_model(folder: Path) -> dict[str, Any]:
             "remove that stage's folder and run it again",
         )
     found: dict[str, Any] = read_json(folder / MODEL, "model of the run")
+    check_form(folder / MODEL, found, MODEL_FORM)
     return found
 
 

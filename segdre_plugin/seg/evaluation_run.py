@@ -12,17 +12,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from segdre_plugin.data.files import fingerprint, replacing, write_json
+from segdre_plugin.data.files import fingerprint, write_json
+from segdre_plugin.data.folders import replacing
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.fusion import FusionResult
 from segdre_plugin.salient import saliency
-from segdre_plugin.seg.bundle import offer
+from segdre_plugin.seg.bundle import check_target, offer
 from segdre_plugin.seg.options import flag, parse
-from segdre_plugin.seg.run_folder import RESULT, RunFolder
+from segdre_plugin.seg.run_folder import NUMBER, RESULT, RunFolder
 from segdre_plugin.seg.score_table import print_scores
 from segdre_plugin.seg.script_run import ScriptRun
 from segdre_plugin.seg.store import differences, digest
-from segdre_plugin.stages.artifacts import METRICS
+from segdre_plugin.stages.artifacts import METRICS, check_form
 from segdre_plugin.stages.branches import Verbaliser
 from segdre_plugin.stages.candidates import count_entities, fusible, gold_flags
 from segdre_plugin.stages.config import STAGES, SegConfig
@@ -70,7 +71,7 @@ class EvaluationRun(ScriptRun):
 
     def _take_settings(self) -> None:
         """Take the run's arguments and settings; refuse those that were given and differ."""
-        arguments = self.folder.settings("base")["arguments"]
+        arguments = self._run_arguments()
         self.config = self.folder.config
         known, asked = vars(self.config) | self.folder.search, vars(self.options.config) | vars(self.options)
         default = vars(SegConfig()) | vars(parse([])[0])
@@ -83,6 +84,25 @@ class EvaluationRun(ScriptRun):
         raise_all(problems, f"{self.store.root} was made with other settings", "leave these options out")
         self.arguments = arguments
         vars(self.args).update(arguments)
+
+    def _run_arguments(self) -> dict[str, Any]:
+        """Return the run's arguments: such as the script has, of the same types; places are not among them.
+
+        Raises:
+            SegDREError: if there are others; one that names a file might make the script trust it.
+        """
+        path, base = self.folder.settings_file("base"), self.folder.settings("base")
+        data = dict.fromkeys(("dev", "train", "rel2id"), str)
+        check_form(path, base, {"data": data, "options": {"skip_unusable": bool}})
+        check_form(self.folder.settings_file("sparse"), self.folder.settings("sparse"), {"options": {"rel_info": str}})
+        arguments: dict[str, Any] = base["arguments"]
+        known = {name: value for name, value in vars(self.args).items() if name not in self.places}
+        hint = f"use the {self.script.file} and the folder of the run itself"
+        raise_all(sorted(arguments.keys() - known), f"{path}: arguments that {self.script.file} does not take", hint)
+        forms = {name: NUMBER if type(value) in NUMBER else type(value) for name, value in known.items()}
+        given = {name: form for name, form in forms.items() if name in arguments and known[name] is not None}
+        check_form(path, arguments, given, "arguments")
+        return arguments
 
     def _check_files(self) -> None:
         data = self.folder.settings("base")["data"]
@@ -104,6 +124,8 @@ class EvaluationRun(ScriptRun):
 
     def run(self) -> None:
         """Predict the split with every stage, fuse, evaluate and write."""
+        if self.options.bundle:
+            check_target(self.options.bundle, self.store.root)
         with self.store.locked():
             tuned = self._load_isf() if self.fuses and self.name != "dev" else None
             names = {"evaluate": self._predict, "collate_fn": self.collate()}

@@ -20,12 +20,11 @@ def fuse(
     folder: RunFolder, splits: Mapping[str, Split], rel2id: Mapping[str, int], options: Options, seed: int = 0
 ) -> dict[str, Any]:
     """Fuse the finished stages of a run; write ``result.json`` and ``metrics.json``, print and return the metrics."""
-    identify = folder.stage_metrics("identify")
     thresholds: FusionResult | None = None
     report: dict[str, Any] = {"salient_k": options.config.salient_k}
     for name in (name for name in SPLITS if name in splits):
         split = splits[name]
-        tables = {stage: folder.margins(stage, name, split.documents) for stage in TRAINED}
+        tables = {stage: folder.margins(stage, name, split.documents, len(rel2id)) for stage in TRAINED}
         salient = folder.salient(name, split.documents)
         scored = ScoredSplit(split, tables, salient, rel2id, splits["train"].documents, options.fusion)
         cells = scored.cells()
@@ -34,7 +33,7 @@ def fuse(
             tau_base_alone = scored.search_base(cells, options.grid, options.objective)
         predictions = scored.predict(cells, thresholds)
         write_json(folder.result_file(name), predictions)
-        report[name] = scored.rows(predictions, tau_base_alone) | {"salient": identify[name]}
+        report[name] = scored.rows(predictions, tau_base_alone) | {"salient": folder.stage_metrics("identify", name)}
         if report[name]["gold"]:
             report[name]["strategies"] = scored.strategies(options.config, seed)
         report["evidence"] = scored.has_evidence

@@ -93,7 +93,7 @@ class Options:
         10.0,
         "minutes between two checkpoints of --seg-trainer own",
         metavar="MINUTES",
-        legal=lambda value: 0 <= value < math.inf,
+        legal=lambda value: value >= 0,
         hint="pass minutes; 0 writes one after every step",
     )
     fast: bool = setting(True, "the same numbers in less time and memory (on)", stages=STAGES)

@@ -40,10 +40,11 @@ class Reader:
     def __call__(self, path: Any, tokenizer: Any, **arguments: Any) -> Any:
         """Read a split, or another file as the script would."""
         self.tokenizer = tokenizer
-        self.arguments = {k: v for k, v in arguments.items() if k not in self.script.train_only}
         split = next((s for s in self.splits.values() if s.path == Path(path)), None)
         if split is None:
             return self.read(path, tokenizer, **arguments)
+        self.arguments = {k: v for k, v in arguments.items() if k not in self.script.train_only}
+        self.script.check_reading(self.arguments, self.script.file)  # else its bundle could not be read
         if not split.features:
             self._fill(split, arguments)
         return split.features

@@ -30,7 +30,7 @@ import numpy as np
 
 from segdre_plugin.data.documents import Document, load_documents
 from segdre_plugin.data.files import fingerprint, read_arrays, read_json
-from segdre_plugin.data.splits import Split
+from segdre_plugin.data.splits import Split, check_rel2id
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.fusion import FUSIONS, GRIDS, FusionResult
 from segdre_plugin.salient import Chain
@@ -55,6 +55,7 @@ RUN = "run.json"
 ISF = "isf.json"
 EVALUATIONS = "eval"
 RESULT, RESULT_DEV = "result.json", "result_dev.json"
+IN_STAGE = "{folder}/"  # how the place of a checkpoint begins
 SPLITS = ("dev", "test")  # those that a run predicts
 TAUS = ("tau_base", "tau_dense", "tau_sparse")
 SCORE_ROWS = ("base", "base_tuned", "dense", "base_on_dense", "sparse", "base_on_sparse", "fused")
@@ -62,11 +63,9 @@ SCORES = ("precision", "recall", "f1", "ign_f1", "intra_f1", "inter_f1")
 
 # The forms of the files, as check_form takes them.
 NUMBER = (int, float)
-THRESHOLDS = {
-    "fusion": FUSIONS,
-    "grid": tuple(sorted(GRIDS)),
-    "objective": OBJECTIVES,
-} | {field.name: NUMBER for field in fields(FusionResult) if field.name != "fusion"}
+CONFIG_FORM = {f.name: NUMBER if isinstance(f.default, float) else type(f.default) for f in fields(SegConfig)}
+THRESHOLDS_FORM = {field.name: NUMBER for field in fields(FusionResult)} | {"fusion": FUSIONS}
+THRESHOLDS = THRESHOLDS_FORM | {"grid": tuple(sorted(GRIDS)), "objective": OBJECTIVES}
 METRICS_FORM = {
     "thresholds": THRESHOLDS | {"tau_base_alone": NUMBER},
     "dev": dict,
@@ -119,7 +118,7 @@ class RunFolder:
 
     def checkpoint(self, stage: str) -> Path:
         """Return the checkpoint of a stage."""
-        return Path(str(self.sources["checkpoint"]).format(folder=self.stage(stage)))
+        return self.stage(stage) / self.sources["checkpoint"].removeprefix(IN_STAGE)
 
     def is_done(self, stage: str) -> bool:
         """Return whether a stage is finished."""
@@ -161,8 +160,7 @@ class RunFolder:
         options: dict[str, Any] = {}
         for stage in ("identify", "sparse"):
             own = self.settings(stage)["options"]
-            known = [field for field in fields(SegConfig) if field.name in own]
-            kinds = {f.name: NUMBER if isinstance(f.default, float) else type(f.default) for f in known}
+            kinds = {name: form for name, form in CONFIG_FORM.items() if name in own}
             check_form(self.settings_file(stage), own, kinds, "options")
             options |= {name: own[name] for name in kinds}
         try:
@@ -185,9 +183,17 @@ class RunFolder:
         ``adapter``, ``checkpoint`` (with ``{folder}`` for the stage's folder), ``files`` (train, dev, test if there
         is one, rel2id, rel_info -> path), ``hashes`` (the same names, and more -> SHA-256), ``rel2id`` (relation id
         -> class) and ``relation_names`` (relation id -> name).
+
+        Raises:
+            SegDREError: if the file is missing or broken, or the checkpoint is not in the stage's folder.
         """
         found: dict[str, Any] = _read(self.sources_file, "sources of the run", SOURCES_FORM)
         check_form(self.sources_file, found["hashes"], dict.fromkeys(found["files"], str), "hashes")
+        check_rel2id(self.sources_file, found["rel2id"])
+        own = Path(found["checkpoint"].removeprefix(IN_STAGE))
+        if not found["checkpoint"].startswith(IN_STAGE) or own.is_absolute() or ".." in own.parts:
+            expected = f"expected {IN_STAGE} and a file in it, got {found['checkpoint']!r:.80}"
+            raise SegDREError(f"{self.sources_file}: checkpoint: {expected}", AGAIN)
         return found
 
     @cached_property
@@ -228,9 +234,11 @@ class RunFolder:
             _check_scores(path, found[path.parent.name])
         return found
 
-    def stage_metrics(self, stage: str) -> dict[str, dict[str, float]]:
-        """Return the scores of a stage alone, by split."""
-        return _read(self.stage(stage) / METRICS, f"metrics of stage {stage}", {EACH: {EACH: NUMBER}})
+    def stage_metrics(self, stage: str, split: str) -> dict[str, float]:
+        """Return the scores of a stage alone on a split."""
+        path = self.stage(stage) / METRICS
+        found: dict[str, dict[str, float]] = _read(path, f"metrics of stage {stage}", {EACH: {EACH: NUMBER}})
+        return _split(path, found, split)
 
     def result(self, split: str) -> list[dict[str, Any]]:
         """Return the fused predictions on a split, in the official format: title, h_idx, t_idx and r of each."""

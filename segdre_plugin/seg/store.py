@@ -11,11 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from segdre_plugin.data.files import read_json, replacing, write_json
+from segdre_plugin.data.files import read_json, write_json
+from segdre_plugin.data.folders import PARTIAL, copy_files, locked, remove_litter, replacing
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.stages.artifacts import SETTINGS
+
+UNFINISHED = "unfinished-{}.pt"  # training that was cut off, by the digest of its settings
 
 
 class Store:
@@ -35,17 +36,10 @@ class Store:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SegDREError(f"--seg-dir {self.root}: {error.strerror}", "pass a folder that can be made") from None
-        lock = FileLock(self.root / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise SegDREError(
-                f"--seg-dir {self.root}: another run is using it", "wait for it, or pass another folder"
-            ) from None
-        try:
+        busy = f"--seg-dir {self.root}: another run is using it"
+        with locked(self.root / ".lock", busy, "wait for it, or pass another folder"):
+            remove_litter(self.root, keep=UNFINISHED.format("*"))
             yield
-        finally:
-            lock.release()
 
     def folder(self, stage: str) -> Path:
         """Return the folder of a stage."""
@@ -78,9 +72,8 @@ class Store:
 
     def adopt(self, stage: str, source: Store) -> None:
         """Take a finished stage of another run; its files are linked where that can be done."""
-        self.root.mkdir(parents=True, exist_ok=True)
         with replacing(self.folder(stage)) as folder:
-            shutil.copytree(source.folder(stage), folder, copy_function=_link, dirs_exist_ok=True)
+            copy_files(source.folder(stage), folder, _link)
 
     @contextmanager
     def building(self, stage: str, settings: Mapping[str, Any]) -> Iterator[Path]:
@@ -93,7 +86,7 @@ class Store:
         """
         if self.folder(stage).exists():
             raise SegDREError(f"{self.folder(stage)} exists, but is not a finished stage", "remove or rename it")
-        partial = self.root / f".{stage}.partial"
+        partial = self.root / f".{stage}{PARTIAL}"
         resume = self.resume(partial, settings)
         if not resume.is_file():
             shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
@@ -110,7 +103,7 @@ class Store:
     @staticmethod
     def resume(folder: Path, settings: Mapping[str, Any]) -> Path:
         """Return where the unfinished training of a stage with these settings is kept."""
-        return folder / f"unfinished-{digest(settings)}.pt"
+        return folder / UNFINISHED.format(digest(settings))
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -127,7 +120,7 @@ def digest(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _link(source: str, target: str) -> None:
+def _link(source: Path, target: Path) -> None:
     """Make a file appear in a second place without using its space twice; finished stages never change."""
     try:
         os.link(source, target)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from segdre_plugin.backbones.trainer import Resume
 from segdre_plugin.data.files import check_output, fingerprint, write_json
 from segdre_plugin.data.splits import fingerprints
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.salient import Chain
 from segdre_plugin.seg.bundle import check_target, offer
 from segdre_plugin.seg.fuse import fuse
 from segdre_plugin.seg.run_folder import RunFolder
@@ -27,10 +25,9 @@ from segdre_plugin.seg.script_run import ScriptRun
 from segdre_plugin.seg.settings import RunSettings, clone_modules
 from segdre_plugin.seg.stage_training import StageTraining
 from segdre_plugin.seg.store import Store
-from segdre_plugin.stages.artifacts import METRICS, margins_file, read_salient, save_result
+from segdre_plugin.stages.artifacts import METRICS, save_result
 from segdre_plugin.stages.branches import Verbaliser
 from segdre_plugin.stages.config import NEEDS, STAGES, TRAINED
-from segdre_plugin.stages.margins import Margins
 from segdre_plugin.stages.scored import judge
 from segdre_plugin.stages.stage import ChainResult, Stage, training_inputs
 from segdre_plugin.stages.strategies import check_labels
@@ -97,7 +94,7 @@ class TrainingRun(ScriptRun):
             raise SegDREError(f"--seg-trainer own: no recipe for {self.script.file}", "give its Script a recipe")
         asked = STAGES if self.options.stage == "all" else (self.options.stage,)
         if self.options.bundle:
-            check_target(self.options.bundle)
+            check_target(self.options.bundle, self.store.root)
         for split in self.splits.values():
             check_labels(self.options.config.strategy, split.documents, str(split.path))
         others = [Store(path) for path in self.options.reuse]
@@ -241,20 +238,16 @@ class TrainingRun(ScriptRun):
 
     def known(self, name: str) -> dict[str, ChainResult]:
         """Read what the stages before one found in each split; in train, what it is trained with."""
-        if "identify" not in NEEDS[name]:
-            salient: Mapping[str, Sequence[Chain] | None] = dict.fromkeys(self.splits)
-            train = ChainResult()
-        else:
-            salient = read_salient(self.store.folder("identify"))
-            train = training_inputs(self.splits["train"], self.options.config, self.args.seed)
-        tables = [stage for stage in NEEDS[name] if stage in TRAINED]
-        return {"train": train} | {
-            split: ChainResult(
-                {stage: Margins.load(margins_file(self.store.folder(stage), split)) for stage in tables}, salient[split]
+        folder, tables = RunFolder(self.store.root), [stage for stage in NEEDS[name] if stage in TRAINED]
+        chosen = "identify" in NEEDS[name]
+        config, seed = self.options.config, self.args.seed
+        found = {"train": training_inputs(self.splits["train"], config, seed) if chosen else ChainResult()}
+        for split, documents in ((key, part.documents) for key, part in self.splits.items() if key != "train"):
+            found[split] = ChainResult(
+                {stage: folder.margins(stage, split, documents, len(self.rel2id)) for stage in tables},
+                folder.salient(split, documents) if chosen else None,
             )
-            for split in self.splits
-            if split != "train"
-        }
+        return found
 
     def checkpoint(self, stage: str) -> Path:
         """Return the best checkpoint of a finished stage."""

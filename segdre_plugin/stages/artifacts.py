@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def read_salient(folder: Path) -> dict[str, list[Chain]]:
     return {split: [tuple(chain) for chain in chains] for split, chains in found.items()}
 
 
-def check_form(path: Path, value: Any, form: Any, where: str = "") -> None:
+def check_form(path: Path, value: Any, form: Any, where: str = "", hint: str = "") -> None:
     """Refuse what a file holds if it does not have a form.
 
     Args:
@@ -56,26 +57,29 @@ def check_form(path: Path, value: Any, form: Any, where: str = "") -> None:
         form: a type; a tuple of types or of texts, one of which it has to be; a list with the form of each item; or a
             dict with the form of each field, under :data:`EACH` of any field.
         where: the place of the value in the file.
+        hint: what to do; empty: as for a file of a run's folder.
 
     Raises:
-        SegDREError: with the first place that is missing or has another form; true and false are not numbers.
+        SegDREError: with the first place that is missing or has another form; true, false, NaN and infinities
+            are not numbers.
     """
-    hint = RETRAIN if path.parent.name in STAGES else AGAIN
+    hint = hint or (RETRAIN if path.parent.name in STAGES else AGAIN)
     choices = form if isinstance(form, tuple) else (type(form) if isinstance(form, (dict, list)) else form,)
     types = tuple(choice for choice in choices if isinstance(choice, type))
     fits = isinstance(value, types) and (bool in types or not isinstance(value, bool)) if types else value in choices
+    fits = fits and not (isinstance(value, float) and not math.isfinite(value))
     if not fits:
         names = " or ".join(choice.__name__ if isinstance(choice, type) else choice for choice in choices)
         raise SegDREError(f"{path}: {where}{': ' * bool(where)}expected {names}, got {value!r:.80}", hint)
     if isinstance(form, list):
         for i, item in enumerate(value):
-            check_form(path, item, form[0], f"{where}[{i}]")
+            check_form(path, item, form[0], f"{where}[{i}]", hint)
     for name, inner in form.items() if isinstance(form, dict) else ():
         for key in value if name == EACH else (name,):
             place = f"{where}.{key}" if where else key
             if key not in value:
                 raise SegDREError(f"{path}: {place} missing", hint)
-            check_form(path, value[key], inner, place)
+            check_form(path, value[key], inner, place, hint)
 
 
 def save_result(folder: Path, stage: Stage, split: str, found: ChainResult) -> None:

@@ -8,8 +8,9 @@ derived from that.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from string import Formatter
 from typing import Any
 
 from segdre_plugin.backbones.losses import UPSTREAM, loss_names
@@ -70,6 +71,24 @@ def check_settings(owner: Any, values: Mapping[str, Any], prefix: str = "") -> N
             raise SegDREError(f"{title} is {value!r}", f"choose from {', '.join(known.choices())}")
         if known.legal and value is not None and not known.legal(value):
             raise SegDREError(f"{title} is {value}", known.hint)
+
+
+def check_template(name: str, text: str, known: Sequence[str]) -> None:
+    """Refuse a text for ``str.format`` with more in its braces than the name of a ``known`` field.
+
+    A stranger's ``{tail:>200000000}`` takes for ever, and ``{head.__class__}`` leads anywhere.
+
+    Raises:
+        SegDREError: with the first field that is something else; ``name`` is that of the text.
+    """
+    hint = f"use only the fields {{{'}, {'.join(known)}}}"
+    try:
+        parts = list(Formatter().parse(text))
+    except ValueError as error:
+        raise SegDREError(f"{name} is {text!r:.200}: {error}", hint) from None
+    for _, found, form, conversion in parts:
+        if found is not None and (found not in known or form or conversion):
+            raise SegDREError(f"{name} is {text!r:.200}: {found!r:.80} is not a plain field", hint)
 
 
 def is_share(value: float) -> bool:
@@ -147,13 +166,8 @@ class SegConfig:
         check_settings(self, vars(self))
         for name in ("template_from", "template_to"):
             text = getattr(self, name)
-            try:
-                filled = text.format(head="head", relation="relation", tail="tail")
-            except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
-                raise SegDREError(
-                    f"{name} is {text!r}: {error}", "use only the fields {head}, {relation} and {tail}"
-                ) from None
-            if not filled.strip():
+            check_template(name, text, ("head", "relation", "tail"))
+            if not text.strip():
                 raise SegDREError(f"{name} is empty", "use the fields {head}, {relation} and {tail}")
         strategy = self.strategy  # refuses an unknown name
         if self.train_salient == "same" and strategy.predicts:

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from finished import rewrite
 
 from segdre_plugin.backbones.reference import ReferenceModel, train
+from segdre_plugin.data.files import fingerprint
 from segdre_plugin.data.synthetic.corpus import rel2id, write_corpus
 from segdre_plugin.seg.bundle import bundle_run
 from segdre_plugin.seg.launch import run_reference
@@ -79,6 +81,14 @@ def bundle(run_folder: Path) -> Path:
     if "bundle" not in _made:
         _made["bundle"] = bundle_run(run_folder, run_folder.parent / "bundle")
     return _made["bundle"]
+
+
+def sign(folder: Path) -> None:
+    """Let bundle.json list the files that are there, as whoever changed them would."""
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    del files["bundle.json"]
+    listed = {name: {"bytes": path.stat().st_size, "sha256": fingerprint(path)} for name, path in files.items()}
+    rewrite(folder / "bundle.json", lambda said: said | {"files": listed})
 
 
 def mixed(documents: list) -> list:

@@ -69,14 +69,27 @@ def test_a_loss_of_the_users_own_need_not_be_registered(kept):
     build(kept[0], "base", kept[1].state_dict(), SegConfig(hidden=8, loss="somebodys-own"))
 
 
-@pytest.mark.parametrize("damage", ["gone", "cut off", "code of its own"])
+DAMAGE = {
+    "gone": "cannot read",
+    "cut off": "is not JSON",
+    "no tokenizer": "cannot be loaded",
+    "code of its own": "auto_map",
+    "a list": "expected dict",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_encoder_ends_in_a_message(kept, damage):
     encoder = kept[0] / ENCODER
     if damage == "gone":
         encoder.rename(encoder.with_name("elsewhere"))
     elif damage == "cut off":
         (encoder / "config.json").write_text('{"model_type": ')
+    elif damage == "no tokenizer":
+        (encoder / "tokenizer.json").write_text("{}")
+    elif damage == "a list":
+        (encoder / "tokenizer_config.json").write_text("[]")
     else:
         (encoder / "config.json").write_text('{"model_type": "strange", "auto_map": {"AutoConfig": "own.Config"}}')
-    with pytest.raises(SegDREError, match="cannot be loaded"):
+    with pytest.raises(SegDREError, match=DAMAGE[damage]):
         load_encoder(encoder)

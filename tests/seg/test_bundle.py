@@ -1,14 +1,12 @@
 """Bundles: whole or not at all, no pickle and no code, damage and strangers named; made by command and by option."""
 
-import contextlib
 import json
-import pickle
 import shutil
-import sys
 
 import pytest
 import torch
-from bundles import bundle, run_folder  # noqa: F401 - fixtures
+from bundles import bundle, run_folder, sign  # noqa: F401 - fixtures
+from finished import rewrite
 
 from segdre_plugin import SegDREError, SegPipeline, __version__
 from segdre_plugin.cli import main
@@ -97,41 +95,6 @@ def test_tied_weights_are_written_apart(bundle, tmp_path):  # noqa: F811
     assert all(torch.equal(found[name], value) for name, value in state.items())
 
 
-class Bomb:
-    """Runs when it is unpickled."""
-
-    def __reduce__(self):
-        return (exec, ("import sys; sys.segdre_exploded = True",))
-
-
-def test_loading_runs_no_code_and_reads_no_pickle(copied, monkeypatch):
-    for name in ("pytorch_model.bin", "base.bin", "model.pt"):
-        (copied / name).write_bytes(pickle.dumps(Bomb()))
-        (copied / "encoder" / name).write_bytes(pickle.dumps(Bomb()))
-    code = "import sys\nsys.segdre_exploded = True\n"
-    for name in ("model.py", "prepro.py", "utils.py", "encoder/evil.py", "encoder/tokenizer.py", "sitecustomize.py"):
-        (copied / name).write_text(code)
-    monkeypatch.chdir(copied)
-    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("torch.load was called"))
-    monkeypatch.setattr(pickle, "load", lambda *_, **__: pytest.fail("pickle.load was called"))
-    pipeline = SegPipeline.from_pretrained(copied)
-    assert not hasattr(sys, "segdre_exploded")
-    assert set(pipeline.models) == {"base", "identify", "dense", "sparse"}
-
-
-@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
-def test_an_encoder_with_code_of_its_own_is_refused_or_its_code_left_alone(copied, file):
-    (copied / "encoder" / "evil.py").write_text("import sys\nsys.segdre_exploded = True\nclass Evil: pass\n")
-    path = copied / "encoder" / file
-    maps = {"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil", "AutoTokenizer": ["evil.Evil", "evil.Evil"]}
-    content = json.loads(path.read_text()) | {"auto_map": maps, "model_type": "evil"}
-    path.write_text(json.dumps(content))
-    edit(copied, lambda said: said["files"][f"encoder/{file}"].update(bytes=path.stat().st_size))
-    with contextlib.suppress(SegDREError):
-        SegPipeline.from_pretrained(copied)
-    assert not hasattr(sys, "segdre_exploded")
-
-
 def test_unfinished_copies_and_strangers_are_named(copied, tmp_path):
     whole = (copied / "dense.safetensors").read_bytes()
     (copied / "dense.safetensors").write_bytes(whole[:-1])
@@ -166,10 +129,100 @@ def test_what_does_not_fit_is_named(copied, case):
     assert str(copied) in str(caught.value)
 
 
-def test_broken_weights_of_the_right_size(copied):
-    path = copied / "sparse.safetensors"
-    path.write_bytes(b"\xff" * path.stat().st_size)
+FILES = {  # change of the folder -> words of the message
+    "a flipped bit": (
+        lambda path: flip(path / "dense.safetensors"),
+        r"dense\.safetensors: other content \(SHA-256\) than in the list",
+    ),
+    "weights of the right size": (
+        lambda path: (path / "sparse.safetensors").write_bytes(b"\xff" * (path / "sparse.safetensors").stat().st_size),
+        r"sparse\.safetensors: other content",
+    ),
+    "a relation renamed": (
+        lambda path: rewrite(path / "rel_info.json", lambda names: names | {"P17": "x"}),
+        r"rel_info\.json: .* bytes, expected",
+    ),
+    "a file more": (
+        lambda path: (path / "encoder" / "vocab.txt").write_text("a"),
+        r"encoder/vocab\.txt: not in the list",
+    ),
+    "a file less": (lambda path: (path / "metrics.json").unlink(), r"metrics\.json: missing, expected"),
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_files_are_those_of_the_list(copied, case):
+    change, words = FILES[case]
+    read_bundle(copied)
+    change(copied)
+    with pytest.raises(SegDREError, match=words) as caught:
+        SegPipeline.from_pretrained(copied)
+    assert "a damaged bundle" in str(caught.value)
+
+
+def flip(path):
+    """Flip the last bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def test_broken_weights(copied):
+    (copied / "sparse.safetensors").write_bytes(b"\xff" * 100)
+    sign(copied)
     with pytest.raises(SegDREError, match=r"sparse.safetensors: cannot be read"):
+        SegPipeline.from_pretrained(copied)
+
+
+VALUES = {  # file, field, value -> words of the message
+    "NaN": ("bundle.json", "thresholds.tau_base", float("nan"), "thresholds.tau_base: expected int or float, got nan"),
+    "infinite": ("bundle.json", "thresholds.tau_dense", float("inf"), "thresholds.tau_dense: expected"),
+    "true": ("bundle.json", "thresholds.tau_sparse", True, "thresholds.tau_sparse: expected int or float, got True"),
+    "a list": ("bundle.json", "thresholds.tau_base", [0], "thresholds.tau_base: expected int or float, got [0]"),
+    "fusion": ("bundle.json", "thresholds.fusion", "mine", "thresholds.fusion: expected union or average"),
+    "a threshold more": ("bundle.json", "thresholds.tau", 0.0, "thresholds: unknown:\n  - tau"),
+    "alpha": ("bundle.json", "config.alpha", float("nan"), "config.alpha: expected"),
+    "alpha of 2": ("bundle.json", "config.alpha", 2, "alpha is 2"),
+    "width": ("bundle.json", "config.hidden", "16", "config.hidden: expected int"),
+    "strategy": ("bundle.json", "config.salient", "mine", "unknown strategy 'mine'"),
+    "seed": ("bundle.json", "seed", 1.5, "seed: expected int, got 1.5"),
+    "argument": ("bundle.json", "arguments.num_labels", [4], "arguments.num_labels: expected"),
+    "size of the model": ("bundle.json", "arguments.emb_size", "64", "weights of stage base do not fit"),
+    "reading": ("bundle.json", "reading", [], "reading: expected dict"),
+    "files": ("bundle.json", "files", ["base.safetensors"], "files: expected dict"),
+    "a class of -1": ("rel2id.json", "P17", -1, "expected relation -> class with classes 0, 1, 2"),
+    "a class of true": ("rel2id.json", "Na", False, "expected relation -> class"),
+    "a class twice": ("rel2id.json", "P17", 2, "expected relation -> class"),
+    "a relation more": ("rel2id.json", "P99", 15, "P99"),
+    "a name": ("rel_info.json", "P17", 7, "relations without a name"),
+}
+
+
+@pytest.mark.parametrize("case", VALUES)
+def test_values_are_checked(copied, case):
+    file, place, value, words = VALUES[case]
+
+    def change(content):
+        *outer, last = place.split(".")
+        inner = content
+        for name in outer:
+            inner = inner[name]
+        inner[last] = value
+        return content
+
+    rewrite(copied / file, change)
+    if file != "bundle.json":
+        sign(copied)
+    with pytest.raises(SegDREError) as caught:
+        SegPipeline.from_pretrained(copied)
+    assert words in str(caught.value)
+
+
+def test_relations_that_the_models_do_not_know(copied):
+    rewrite(copied / "rel2id.json", lambda classes: classes | {"P99": len(classes)})
+    rewrite(copied / "rel_info.json", lambda names: names | {"P99": "something else"})
+    sign(copied)
+    with pytest.raises(SegDREError, match=r"16 relations \(NA included\), its models know 15"):
         SegPipeline.from_pretrained(copied)
 
 
@@ -206,3 +259,22 @@ def test_option_of_a_run(run_folder, bundle, tmp_path, capsys):  # noqa: F811
     (tmp_path / "mine").mkdir()
     with pytest.raises(SegDREError, match="already exists and is not a bundle"):
         repeat(run_folder, capsys, "--seg-bundle", str(tmp_path / "mine"))
+
+
+@pytest.mark.parametrize("place", ["{run}", "{run}/bundle", "{run}/.."])
+def test_a_bundle_where_its_run_is(run_folder, capsys, monkeypatch, place):  # noqa: F811
+    from bundles import repeat
+
+    folder = place.format(run=run_folder)
+    with pytest.raises(SegDREError, match="inside the other"):
+        repeat(run_folder, capsys, "--seg-bundle", folder)
+    assert "stage base" not in capsys.readouterr().out  # before anything is trained
+    assert main(["bundle", str(run_folder), folder]) == 2
+    assert "inside the other" in capsys.readouterr().err
+
+
+def test_a_bundle_whose_replacement_was_killed_is_found(copied):
+    copied.rename(copied.with_name(".bundle.old"))
+    (copied.with_name(".bundle.partial")).mkdir()
+    assert read_bundle(copied).adapter == "reference"
+    assert [path.name for path in copied.parent.iterdir() if path.name != ".bundle.partial"] == ["bundle"]

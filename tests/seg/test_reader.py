@@ -50,6 +50,21 @@ def test_another_file_goes_to_the_scripts_own_reader(splits, tmp_path):
     assert not splits["dev"].features
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"teacher": "of train only", "depth": 2}, "depth: expected only rel2id, got 2"),
+        ({"rel2id": [1]}, r"rel2id: expected dict, got \[1\]"),
+    ],
+)
+def test_arguments_that_the_description_lacks_are_refused_before_training(splits, arguments, words):
+    ours = reader(splits, lambda *_, **__: pytest.fail("read"), script=replace(SCRIPT, train_only=("teacher",)))
+    with pytest.raises(SegDREError, match=words) as caught:
+        ours(str(splits["train"].path), tokenizer(), **arguments)
+    assert "Script.reading" in str(caught.value)
+    assert "teacher" not in str(caught.value)
+
+
 class TestWhatTheBackboneCannotRead:
     def test_documents_are_named_with_the_reason(self, splits):
         title = splits["dev"].documents[1]["title"]
@@ -74,8 +89,9 @@ class TestWhatTheBackboneCannotRead:
             assert all(len(feature["input_ids"]) - 2 < max_seq_length for feature in found)
             return found
 
+        ours = reader(splits, read, script=replace(SCRIPT, reading={"rel2id": dict, "max_seq_length": int}))
         with pytest.raises(SegDREError) as caught:
-            reader(splits, read)(str(splits["dev"].path), tokenizer(), rel2id=rel2id(), max_seq_length=limit)
+            ours(str(splits["dev"].path), tokenizer(), rel2id=rel2id(), max_seq_length=limit)
         assert f"document {lengths.index(max(lengths))} " in str(caught.value)
         assert f"{max(lengths)} tokens" in str(caught.value)
         assert str(caught.value).count("--max_seq_length") == 1

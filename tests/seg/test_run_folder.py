@@ -37,7 +37,7 @@ READERS = {  # file -> what reads it
     "base/settings.json": lambda run: run.seed,
     "identify/settings.json": lambda run: run.config,
     "sparse/settings.json": lambda run: run.config,
-    "identify/metrics.json": lambda run: run.stage_metrics("identify"),
+    "identify/metrics.json": lambda run: run.stage_metrics("identify", "dev"),
     "identify/salient.json": lambda run: run.salient("dev"),
     "sparse/injected.json": lambda run: run.injected("dev"),
     "result_dev.json": lambda run: run.result("dev"),

@@ -8,7 +8,7 @@ import textwrap
 import pytest
 
 from segdre_plugin import SegDREError
-from segdre_plugin.data.files import read_json, replacing
+from segdre_plugin.data.files import read_json
 from segdre_plugin.seg.store import Store, digest
 
 SETTINGS = {"seed": 66, "files": {"train": "a1", "dev": "b2"}, "alpha": 1.0, "epochs": None, "sizes": (1, 2)}
@@ -159,34 +159,3 @@ def test_a_killed_build_leaves_no_stage(tmp_path):
 def test_digest():
     assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1})
     assert digest({"a": 1}) != digest({"a": 2})
-
-
-class TestReplacing:
-    @staticmethod
-    def fill(folder, text, fail=False):
-        with replacing(folder) as new:
-            (new / text).write_text(text)
-            if fail:
-                raise ZeroDivisionError
-
-    def test_replaces_the_whole_folder(self, tmp_path):
-        folder = tmp_path / "eval" / "dev"
-        for text in ("first", "second"):
-            self.fill(folder, text)
-            assert [path.name for path in folder.iterdir()] == [text]
-        assert list((tmp_path / "eval").iterdir()) == [folder]
-
-    def test_a_failure_leaves_what_was_there(self, tmp_path):
-        folder = tmp_path / "dev"
-        self.fill(folder, "first")
-        with pytest.raises(ZeroDivisionError):
-            self.fill(folder, "second", fail=True)
-        assert [path.name for path in tmp_path.iterdir()] == ["dev"]
-        assert [path.name for path in folder.iterdir()] == ["first"]
-
-    def test_what_a_killed_process_left_goes(self, tmp_path):
-        (tmp_path / ".dev.partial").mkdir()
-        (tmp_path / ".dev.partial" / "half").write_text("half")
-        self.fill(tmp_path / "dev", "whole")
-        assert [path.name for path in tmp_path.iterdir()] == ["dev"]
-        assert [path.name for path in (tmp_path / "dev").iterdir()] == ["whole"]

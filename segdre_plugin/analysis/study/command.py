@@ -9,13 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from segdre_plugin.analysis.study.runner import StudyRunner
-from segdre_plugin.analysis.study.runs import OURS, PARTNER_OFFSET, Runs
+from segdre_plugin.analysis.study.runs import OURS, PARTNER_OFFSET, RUNS, Runs
 from segdre_plugin.analysis.study.studies import STUDIES
 from segdre_plugin.analysis.study.write_results import find_provenance, write_results
 from segdre_plugin.backbones.clones.patching import recognise
+from segdre_plugin.data.folders import locked, remove_litter
 from segdre_plugin.data.synthetic.corpus import rel2id
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.seg.demo import prepare_corpus
@@ -60,13 +59,10 @@ def run(
         raise SegDREError(f"--reuse: no folder {missing[0]}", "pass the folder of another study")
     _check(name, folder, seeds, script, arguments, sizes)
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise SegDREError(f"{folder}: another study is using it", "wait for it, or take another folder") from None
     command = ["segdre", "study", name, str(folder), "--seeds", *map(str, seeds)]
-    try:
+    with locked(folder / ".lock", f"{folder}: another study is using it", "wait for it, or take another folder"):
+        for place in (folder, folder / RUNS):
+            remove_litter(place)
         # the command line that the page shows, with defaults spelled out
         if script is None:
             chosen = {key: sizes.get(key) or default for key, default in SIZES.items()}
@@ -84,8 +80,6 @@ def run(
             results = runner.run()
         provenance = find_provenance(shlex.join(command), seeds, runner.any_finished())
         print("\n" + write_results(folder, name, results, provenance))
-    finally:
-        lock.release()
     print(f"\nwritten: {folder / name}.md, .csv, .json")
     # rows often fail for one reason: list each reason once
     problems: dict[str, str] = {}

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from segdre_plugin.backbones.clones.stand_ins import no_report, open_outside
-from segdre_plugin.data.files import read_json, replacing, write_json
+from segdre_plugin.data.files import read_json, write_json
+from segdre_plugin.data.folders import replacing
 from segdre_plugin.salient import Chain
 from segdre_plugin.seg.training_run import TrainingRun
 from segdre_plugin.stages.artifacts import INJECTED, save_result

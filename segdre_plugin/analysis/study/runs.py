@@ -21,7 +21,13 @@ from segdre_plugin.errors import SegDREError
 from segdre_plugin.seg.store import Store
 from segdre_plugin.stages.config import STAGES
 
+# A worker's code: nothing is imported from the current folder, which may be anybody's (python -P, from 3.11 on).
+WORKER = """import sys
+sys.path = [path for path in sys.path if path]
+from segdre_plugin.analysis.study.worker import serve
+serve(sys.argv[1:])"""
 OURS = ("--seed", "--seg-dir", "--seg-stage", "--seg-bundle")  # options that the study sets itself
+RUNS = "runs"  # the folder of the runs in that of a study
 SHARED = "full"  # the run whose stages others share
 PARTNER = "partner"  # the run of a naive ensemble's second model
 PARTNER_OFFSET = 1000  # its seed minus that of the first, unless it is that of another seed of the study
@@ -54,7 +60,7 @@ class Runs:
 
     def path(self, name: str, seed: int, folder: Path | None = None) -> Path:
         """Return the folder of a run, of this study or of that in another folder."""
-        return (folder or self.folder) / "runs" / f"{name}-{seed}"
+        return (folder or self.folder) / RUNS / f"{name}-{seed}"
 
     def is_finished(self, name: str, seed: int) -> bool:
         """Return whether a run is finished, with the command line that it would get now."""
@@ -92,7 +98,8 @@ class Runs:
             self._start(path, self._command(name, seed)["arguments"], file)
         except SegDREError as error:
             problem = str(error)
-        file.unlink()
+        finally:
+            file.unlink()
         return {key: problem for key, request in unread.items() if not is_read(path / READINGS / key, request)}
 
     def _command(self, name: str, seed: int) -> dict[str, Any]:
@@ -124,11 +131,15 @@ class Runs:
 def launch(arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> int:
     """Run a worker, its output in ``log``; return its exit status, or minus the signal that ended it."""
     with log.open("wb") as file:
-        command = [sys.executable, "-m", "segdre_plugin.analysis.study.worker", *arguments]
-        nothing = subprocess.DEVNULL
-        return subprocess.run(
-            command, stdin=nothing, stdout=file, stderr=subprocess.STDOUT, env=environment, check=False
-        ).returncode
+        command = [sys.executable, "-c", WORKER, *arguments]
+        # nothing is written to the pipe: the worker sees it close when this process ends
+        pipe, both = subprocess.PIPE, subprocess.STDOUT
+        with subprocess.Popen(command, stdin=pipe, stdout=file, stderr=both, env=environment) as process:
+            try:
+                return process.wait()
+            except BaseException:
+                process.kill()
+                raise
 
 
 def last_words(log: Path) -> str:

@@ -1,13 +1,14 @@
 """A process of a study: one training run, or the readings of a finished one.
 
-``python -m segdre_plugin.analysis.study.worker [--script FILE] [--requests FILE] -- ARGUMENTS``; without a script it
-is the reference model's.
+Its arguments: ``[--script FILE] [--requests FILE] -- ARGUMENTS``; without a script it is the reference model's.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import threading
 from collections.abc import Callable, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,21 @@ from segdre_plugin.seg.options import parse
 from segdre_plugin.seg.training_run import TrainingRun
 
 Opened = tuple[MutableMapping[str, Any], Callable[[], Any], Backbone, Script]
+
+
+def serve(given: Sequence[str]) -> None:
+    """Be the worker of the process at the other end of the standard input, and end with it, however it ends."""
+    pipe = os.dup(0)
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)  # scripts that ask for input find none
+    threading.Thread(target=_end_with, args=(pipe,), daemon=True).start()
+    main(given)
+
+
+def _end_with(pipe: int) -> None:
+    while os.read(pipe, 1):
+        pass
+    os._exit(1)
 
 
 def main(given: Sequence[str]) -> None:
@@ -74,7 +90,3 @@ def open_script(script: Path | None, arguments: list[str]) -> Opened:
         return vars(train), train.main, BACKBONE, SCRIPT
     upstream, backbone, spec = load_script(script, arguments).segdre  # type: ignore[attr-defined]
     return upstream.__globals__, upstream, backbone, spec
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
