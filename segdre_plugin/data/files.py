@@ -10,14 +10,14 @@ import stat
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from segdre_plugin.errors import SegDREError
+from segdre_plugin.errors import SegDREError, raise_all
 
 if TYPE_CHECKING:
     import torch
@@ -100,7 +100,7 @@ def read_weights(path: Path, what: str) -> dict[str, torch.Tensor]:
     """Return the state dict of a file, on the CPU; ``what`` names it in messages.
 
     Raises:
-        SegDREError: if it is missing or not a file of tensors.
+        SegDREError: if it is missing or not a file of tensors, or some of them are not finite.
     """
     import torch  # takes seconds to load, and most commands read no weights
 
@@ -114,7 +114,22 @@ def read_weights(path: Path, what: str) -> dict[str, torch.Tensor]:
         ) from None
     if not (isinstance(state, dict) and all(isinstance(value, torch.Tensor) for value in state.values())):
         raise SegDREError(f"{what}: {path} is not a checkpoint of tensors", "pass a saved state_dict")
+    check_finite(path, state)
     return state
+
+
+def check_finite(path: Path, weights: Mapping[str, torch.Tensor]) -> None:
+    """Refuse weights of a file that are not finite.
+
+    Raises:
+        SegDREError: with their names.
+    """
+    raise_all(
+        [name for name, weight in weights.items() if not weight.isfinite().all()],
+        f"{path}: weights that are not finite",
+        "pass other weights, or train that stage again with a lower learning rate",
+        limit=5,
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -27,7 +27,7 @@ import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from segdre_plugin.data.files import fingerprint, read_json, read_weights, replacing, write_json
+from segdre_plugin.data.files import check_finite, fingerprint, read_json, read_weights, replacing, write_json
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.fusion import FusionResult
 from segdre_plugin.seg.checkpoints import ENCODER, read_model
@@ -200,13 +200,15 @@ def read_stage(folder: Path, stage: str) -> dict[str, torch.Tensor]:
     """Return the weights of a stage, on the CPU.
 
     Raises:
-        SegDREError: if the file is broken.
+        SegDREError: if the file is broken, or weights in it are not finite.
     """
     path = folder / WEIGHTS.format(stage=stage)
     try:
-        return load_file(path)
+        weights = load_file(path)
     except (OSError, SafetensorError) as error:
         raise SegDREError(f"{path}: cannot be read: {error}", "copy the bundle again, or make it again") from None
+    check_finite(path, weights)
+    return weights
 
 
 def bundle_run(run: Path, output: Path) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from segdre_plugin.backbones.watch import watch_finite
 from segdre_plugin.data.files import write_json
 from segdre_plugin.data.splits import Split
 from segdre_plugin.errors import SegDREError
@@ -92,7 +93,10 @@ class StageTraining:
                     f"batch of {args.train_batch_size}",
                     "pass a smaller --train_batch_size, or more documents",
                 )
-            self.upstream_train(args, model, features, splits["dev"].features, *(splits["test"].features for _ in rest))
+            with watch_finite(model, stage.name, lambda: self.collate_fn.titles):
+                self.upstream_train(
+                    args, model, features, splits["dev"].features, *(splits["test"].features for _ in rest)
+                )
             if not checkpoint.exists():  # some scripts never evaluate an epoch of a single step
                 torch.save(model.state_dict(), checkpoint)
             for name in run.script.leftovers:
