@@ -11,14 +11,14 @@ import tempfile
 import zipfile
 import zlib
 from argparse import ArgumentTypeError
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from segdre_plugin.data.folders import PARTIAL
-from segdre_plugin.errors import SegDREError
+from segdre_plugin.errors import SegDREError, raise_all
 
 if TYPE_CHECKING:
     import torch
@@ -120,13 +120,14 @@ def read_weights(path: Path, what: str) -> dict[str, torch.Tensor]:
     """Return the state dict of a file, on the CPU; ``what`` names it in messages.
 
     Raises:
-        SegDREError: if it is missing or not a file of tensors.
+        SegDREError: if it is missing or not a file of tensors, or some of them are not finite.
     """
     import torch  # takes seconds to load, and most commands read no weights
 
     state = read_state(path, what)
     if not (isinstance(state, dict) and all(isinstance(value, torch.Tensor) for value in state.values())):
         raise SegDREError(f"{what}: {path} is not a checkpoint of tensors", "pass a saved state_dict")
+    check_finite(path, state)
     return state
 
 
@@ -147,6 +148,20 @@ def read_state(path: Path, what: str) -> Any:
         raise SegDREError(
             f"{what}: {path} is not a checkpoint of tensors: {_first_line(error)}", "train that stage again"
         ) from None
+
+
+def check_finite(path: Path, weights: Mapping[str, torch.Tensor]) -> None:
+    """Refuse weights of a file that are not finite.
+
+    Raises:
+        SegDREError: with their names.
+    """
+    raise_all(
+        [name for name, weight in weights.items() if not weight.isfinite().all()],
+        f"{path}: weights that are not finite",
+        "pass other weights, or train that stage again with a lower learning rate",
+        limit=5,
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -26,7 +26,7 @@ import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from segdre_plugin.data.files import fingerprint, read_json, read_weights, write_json
+from segdre_plugin.data.files import check_finite, fingerprint, read_json, read_weights, write_json
 from segdre_plugin.data.folders import copy_files, recover, regular_files, replacing
 from segdre_plugin.data.splits import check_rel2id, read_relation_names
 from segdre_plugin.errors import SegDREError, raise_all
@@ -227,13 +227,15 @@ def read_stage(folder: Path, stage: str) -> dict[str, torch.Tensor]:
     """Return the weights of a stage, on the CPU.
 
     Raises:
-        SegDREError: if the file is broken.
+        SegDREError: if the file is broken, or weights in it are not finite.
     """
     path = folder / WEIGHTS.format(stage=stage)
     try:
-        return load_file(path)
+        weights = load_file(path)
     except (OSError, SafetensorError) as error:
         raise SegDREError(f"{path}: cannot be read: {error}", AGAIN) from None
+    check_finite(path, weights)
+    return weights
 
 
 def bundle_run(run: Path, output: Path) -> Path:

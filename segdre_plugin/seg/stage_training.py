@@ -12,6 +12,7 @@ import torch
 
 from segdre_plugin.backbones.clones.stand_ins import no_report
 from segdre_plugin.backbones.trainer import Resume, train
+from segdre_plugin.backbones.watch import watch_finite
 from segdre_plugin.data.files import write_json
 from segdre_plugin.data.splits import Split
 from segdre_plugin.errors import SegDREError
@@ -100,11 +101,12 @@ class StageTraining:
                     f"batch of {args.train_batch_size}",
                     "pass a smaller --train_batch_size, or more documents",
                 )
-            if options.trainer == "own":
-                self._train_ourselves(args, model, features)
-            else:
-                more = (splits["test"].features for _ in rest)
-                self.upstream_train(args, model, features, splits["dev"].features, *more)
+            with watch_finite(model, stage.name, lambda: self.collate_fn.titles):
+                if options.trainer == "own":
+                    self._train_ourselves(args, model, features)
+                else:
+                    more = (splits["test"].features for _ in rest)
+                    self.upstream_train(args, model, features, splits["dev"].features, *more)
             if not checkpoint.exists():  # some scripts never evaluate an epoch of a single step
                 torch.save(model.state_dict(), checkpoint)
             for name in run.script.leftovers:

@@ -18,7 +18,7 @@ from segdre_plugin.data.files import read_arrays, write_arrays
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.vocabulary import BoolArray, FloatArray, IntArray
 
-KINDS = {"i": "indices from 0", "ii": "pairs of indices from 0", "f": "finite floating-point numbers or -inf"}
+KINDS = {"i": "indices from 0", "ii": "pairs of indices from 0", "f": "finite floating-point numbers"}
 CELL = ("document", "head", "tail", "relation")  # what says which cell it is
 
 
@@ -107,7 +107,7 @@ def check_arrays(path: Path, arrays: Mapping[str, np.ndarray], kinds: Mapping[st
         if array.dtype.kind != kind[0] or array.shape[1:] != ((2,) if kind == "ii" else ()):
             shape = list(array.shape)
             raise SegDREError(f"{path}: {name}: expected {KINDS[kind]}, got {array.dtype} {shape}", hint)
-        if array.size and not ((array < np.inf).all() if kind == "f" else array.min() >= 0):
+        if array.size and not (np.isfinite(array).all() if kind == "f" else array.min() >= 0):
             raise SegDREError(f"{path}: {name}: expected {KINDS[kind]}, got other numbers", hint)
 
 

@@ -16,6 +16,7 @@ from segdre_plugin.backbones.backbone import Backbone
 from segdre_plugin.backbones.batching import batches
 from segdre_plugin.backbones.features import Feature
 from segdre_plugin.backbones.hooks import wrap_state
+from segdre_plugin.errors import SegDREError
 from segdre_plugin.stages.decisions import check_predictions
 from segdre_plugin.stages.margins import Margins, concatenate, top_margins
 
@@ -60,6 +61,9 @@ def outputs(
     Yields:
         The features of a batch, the index of each in ``features`` (one with very many pairs comes in parts, in order),
         the classifier's output for all their pairs, [pairs, outputs], and the model's output.
+
+    Raises:
+        SegDREError: at the first batch with an output that is not finite.
     """
     backbone = wrap_state(model).backbone
     training = model.training
@@ -75,11 +79,26 @@ def outputs(
         for batch, places, collated in tqdm(loader, desc=label, leave=False, dynamic_ncols=True, disable=not label):
             with captured_logits(model, backbone) as seen:
                 output = model(**backbone.inputs(collated, device))
-            yield batch, places, torch.cat(seen), output
+            logits = torch.cat(seen)
+            _check_finite(logits, batch, wrap_state(model).stage)
+            yield batch, places, logits, output
             if progress:
                 progress(len(batch))
     finally:
         model.train(training)
+
+
+def _check_finite(logits: Tensor, batch: Sequence[Feature], stage: str) -> None:
+    """Refuse logits [pairs of the batch, outputs] that are not finite: margins and counts of them mean nothing."""
+    finite = logits.isfinite().all(dim=1)
+    if not finite.all():
+        parts = finite.split([len(feature["hts"]) for feature in batch])
+        titles = [repr(feature.get("title")) for feature, part in zip(batch, parts, strict=True) if not part.all()]
+        raise SegDREError(
+            f"stage {stage}: logits that are not finite, of {int((~finite).sum())} of {len(finite)} pairs in documents "
+            f"{', '.join(titles)}",
+            "train with a lower learning rate, or compute in 32 bits",
+        )
 
 
 def score_relations(

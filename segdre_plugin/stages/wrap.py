@@ -145,16 +145,18 @@ class Collate:
     def __init__(self, collate_fn: Callable[[list[dict[str, Any]]], Any], backbone: Backbone) -> None:
         self.collate_fn = collate_fn
         self.backbone = backbone
+        self.titles: list[str] = []  # of the last batch
 
     def __call__(self, features: list[dict[str, Any]]) -> Any:
         """Collate features and attach their injections."""
+        self.titles = [str(feature.get("title")) for feature in features]
         batch = self.collate_fn(features)
         _check_layout(batch, self.backbone)
         prepared = [feature[FEATURE] for feature in features if FEATURE in feature]
         if not prepared:
             return batch
         if len(prepared) < len(features):
-            titles = [str(feature.get("title")) for feature in features if FEATURE not in feature]
+            titles = [title for title, feature in zip(self.titles, features, strict=True) if FEATURE not in feature]
             raise SegDREError(
                 f"{len(titles)} of {len(features)} documents of a batch have no injection: {', '.join(titles[:3])}",
                 "prepare all of them with prepare_features",

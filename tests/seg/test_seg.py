@@ -161,7 +161,10 @@ def test_bad_input_ends_in_one_message_and_writes_nothing(place):
     moved[1]["vertexSet"][0][0]["pos"] = [0, 999]
     place.write("outside", moved)
     before = contents(out)
-    seg_runs.check_messages(place, {name: (place.seg(*more), words) for name, (more, words) in BAD.items()})
+    rate = "--learning_rate" if place.name == "atlop" else "--lr_transformer"
+    diverging = {"rate": (["--seg-dir", "new", rate, "1e6"], ["stage base", "finite", "lower", "learning rate"])}
+    cases = (BAD | diverging).items()
+    seg_runs.check_messages(place, {name: (place.seg(*more), words) for name, (more, words) in cases})
     assert contents(out) == before
     assert not any(path.is_file() for path in (place.folder / "new").rglob("*") if path.name != ".lock")
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from seg_objects import corpus, training_run
 
 from segdre_plugin import SegDREError
@@ -55,6 +56,34 @@ class TestBeforeAnythingIsTrained:
         with pytest.raises(SegDREError, match="was made with other settings") as caught:
             training_run(monkeypatch, data, tmp_path / "out", "--seed", "2", "--seg-stage", "identify").run()
         assert "arguments.seed: 1 there, 2 now" in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+class TestNumbersThatAreNotFinite:
+    def test_end_the_stage_and_nothing_is_kept(self, monkeypatch, data, tmp_path):
+        def run():
+            return training_run(monkeypatch, data, tmp_path / "out", "--learning_rate", "1e6").run()
+
+        titles = {document["title"] for document in json.loads((data / "train_annotated.json").read_text())}
+        saved = tmp_path / "saved.pt"
+        for _ in range(2):  # a rerun trains again
+            with pytest.raises(SegDREError, match=r"stage base, step \d+, learning rate .*a loss of nan") as caught:
+                run()
+            assert any(title in str(caught.value) for title in titles)
+            assert not [path for path in (tmp_path / "out").rglob("*") if path.name != ".lock"]
+            assert not saved.exists()
+
+    @pytest.mark.parametrize("name", ["bilinear.weight", "model.embeddings.word_embeddings.weight"])
+    def test_in_weights_that_are_loaded(self, monkeypatch, data, tmp_path, name):
+        training_run(monkeypatch, data, tmp_path / "out", "--seg-stage", "base", "--num_train_epochs", "1").run()
+        weights = torch.load(tmp_path / "out" / "base" / "checkpoint.pt", weights_only=True)
+        weights[name].view(-1)[3] = torch.nan
+        torch.save(weights, tmp_path / "broken.pt")
+        more = ("--load_path", str(tmp_path / "broken.pt"), "--seg-stage", "base")
+        with pytest.raises(SegDREError, match=rf"broken\.pt: weights that are not finite:\n  - {name}"):
+            training_run(monkeypatch, data, tmp_path / "new", *more).run()
+        assert not (tmp_path / "new" / "base").exists()
 
 
 class TestFinishedStages:

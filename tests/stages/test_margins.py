@@ -61,7 +61,7 @@ def table(with_evidence=False):
     document, head, tail, relation = np.array(columns, dtype=np.int64).T
     evidence = np.zeros((5, 3 if with_evidence else 0), dtype=bool)
     evidence[1:3, 1:] = evidence[2, :1] = True  # of the cells (0, 1, 0, 5) and (0, 0, 2, 4)
-    return Margins(document, head, tail, relation, np.array([0.1, -2.5, 1e30, -np.inf, 0.0]), evidence)
+    return Margins(document, head, tail, relation, np.array([0.1, -2.5, 1e30, -1e30, 0.0]), evidence)
 
 
 @pytest.mark.parametrize("with_evidence", [False, True])
