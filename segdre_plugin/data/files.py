@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 import stat
 import tarfile
 import tempfile
@@ -110,9 +111,9 @@ def read_weights(path: Path, what: str) -> dict[str, torch.Tensor]:
     except OSError as error:
         raise SegDREError(f"{what}: cannot read {path}: {error.strerror}", "check the path") from None
     except Exception as error:  # torch.load raises half a dozen types for a broken or foreign file
-        raise SegDREError(
-            f"{what}: {path} is not a checkpoint of tensors: {_first_line(error)}", "train that stage again"
-        ) from None
+        # of objects torch says how to load them all the same
+        found = "other objects" if isinstance(error, pickle.UnpicklingError) else _first_line(error)
+        raise SegDREError(f"{what}: {path} is not a checkpoint of tensors: {found}", "train that stage again") from None
     if not (isinstance(state, dict) and all(isinstance(value, torch.Tensor) for value in state.values())):
         raise SegDREError(f"{what}: {path} is not a checkpoint of tensors", "pass a saved state_dict")
     return state

@@ -89,8 +89,8 @@ class TestWhatTheBackboneCannotRead:
             assert all(len(feature["input_ids"]) - 2 < max_seq_length for feature in found)
             return found
 
+        ours = reader(splits, read, script=replace(SCRIPT, reading={"rel2id": dict, "max_seq_length": int}))
         with pytest.raises(SegDREError) as caught:
-            ours = reader(splits, read, script=replace(SCRIPT, reading={"rel2id": dict, "max_seq_length": int}))
             ours(str(splits["dev"].path), tokenizer(), rel2id=rel2id(), max_seq_length=limit)
         assert f"document {lengths.index(max(lengths))} " in str(caught.value)
         assert f"{max(lengths)} tokens" in str(caught.value)
