@@ -18,8 +18,12 @@ class SegDREError(ValueError):
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
-        self.hint = hint
+        self.problem, self.hint = message, hint
         super().__init__(f"{message}\n  -> {hint}" if hint else message)
+
+    def at(self, place: object) -> SegDREError:
+        """Return the same error with its place before it."""
+        return SegDREError(f"{place}: {self.problem}", self.hint)
 
 
 def raise_all(problems: Sequence[str], heading: str, hint: str = "", limit: int = 20) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 import stat
 import tarfile
 import tempfile
@@ -145,9 +146,9 @@ def read_state(path: Path, what: str) -> Any:
     except OSError as error:
         raise SegDREError(f"{what}: cannot read {path}: {error.strerror}", "check the path") from None
     except Exception as error:  # torch.load raises half a dozen types for a broken or foreign file
-        raise SegDREError(
-            f"{what}: {path} is not a checkpoint of tensors: {_first_line(error)}", "train that stage again"
-        ) from None
+        # of objects torch says how to load them all the same
+        found = "other objects" if isinstance(error, pickle.UnpicklingError) else _first_line(error)
+        raise SegDREError(f"{what}: {path} is not a checkpoint of tensors: {found}", "train that stage again") from None
 
 
 def check_finite(path: Path, weights: Mapping[str, torch.Tensor]) -> None:

@@ -116,7 +116,9 @@ def regular_files(folder: Path) -> dict[str, Path]:
             if stat.S_ISREG(mode):
                 found[name] = path
             elif not stat.S_ISDIR(mode):
-                others.append(f"{name}: a link to {os.readlink(path)}" if stat.S_ISLNK(mode) else f"{name}: no file")
+                others.append(
+                    f"{name}: a link to {os.readlink(path)}" if stat.S_ISLNK(mode) else f"{name}: not an ordinary file"
+                )
     raise_all(others, f"{folder}: expected files and folders only", "replace these by ordinary files, or remove them")
     return found
 

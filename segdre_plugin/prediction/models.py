@@ -24,6 +24,7 @@ from segdre_plugin.seg.bundle import AGAIN, Description, State
 from segdre_plugin.stages.artifacts import check_form
 from segdre_plugin.stages.wrap import wrap_model
 
+UNSUPPORTED = "make the bundle again; encoders with code of their own are not supported"
 LOCAL = {"local_files_only": True, "trust_remote_code": False}  # nothing is downloaded, no code is run from the folder
 
 
@@ -40,7 +41,7 @@ def load_encoder(folder: Path) -> tuple[Any, Any]:
     except Exception as error:  # transformers raises all sorts of types for a damaged folder
         raise SegDREError(
             f"{folder}: cannot be loaded: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-            "make the bundle again; encoders with code of their own are not supported",
+            UNSUPPORTED,
         ) from error
 
 
@@ -51,9 +52,10 @@ def _check_encoder(folder: Path) -> None:
         found = read_json(path, "encoder")
         check_form(path, found, dict, hint=AGAIN)
         outside = [key for key in _keys(found) if key == "auto_map" or key.endswith(("_file", "_files"))]
-        raise_all(outside, f"{path}: code, or files outside the bundle", AGAIN)
-        if name == CONFIG_NAME and found.get("model_type") not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
-            raise SegDREError(f"{path}: model_type: {found.get('model_type')!r:.80} is not an encoder of text", AGAIN)
+        raise_all(outside, f"{path}: code, or files outside the bundle", UNSUPPORTED)
+        kind = found.get("model_type")
+        if name == CONFIG_NAME and not (isinstance(kind, str) and kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES):
+            raise SegDREError(f"{path}: model_type: {kind!r:.80} is not an encoder of text", UNSUPPORTED)
 
 
 def _keys(value: Any) -> Iterator[str]:

@@ -18,6 +18,7 @@ from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.prediction.answers import official_rows
 from segdre_plugin.prediction.features import Rejection
 from segdre_plugin.seg.store import differences
+from segdre_plugin.stages.artifacts import check_form
 
 FORMATS = ("jsonl", "official")
 _NUMBER = re.compile(rb'\{"index": (\d+),')
@@ -44,10 +45,8 @@ class Output:
         self.state = path.with_name(f"{path.name}.run.json")
         self.files: tuple[IO[bytes], IO[bytes]] | None = None
 
-    def start(self, resume: bool) -> int:
-        """Return the first document still to be predicted, -1 if the output is complete; the files are then open.
-
-        With ``resume`` it continues where a killed run stopped; where there was none, it starts at the beginning.
+    def is_complete(self, resume: bool) -> bool:
+        """Return whether the output is complete; otherwise it can be started.
 
         Raises:
             SegDREError: if an output exists and is not to be resumed, or was made from something else.
@@ -57,17 +56,20 @@ class Output:
             raise SegDREError(f"{there[0]} already exists", "pass --resume or another --output, or remove it")
         if there and not self.state.exists():
             raise SegDREError(f"{there[0]} is not an output of segdre predict", "remove it, or pass another --output")
-        first = 0
-        if there:
-            state = read_json(self.state, "state of the output")
-            raise_all(
-                differences(state["source"], self.source),
-                f"{self.path} was made from something else",
-                "resume with the same input, bundle and options, or pass another --output",
-            )
-            if state["done"]:
-                return -1
-            first = repair(self.lines, self.rejected)
+        if not there:
+            return False
+        state = read_json(self.state, "state of the output")
+        check_form(self.state, state, {"done": bool, "source": dict}, hint="remove it, or pass another --output")
+        raise_all(
+            differences(state["source"], self.source),
+            f"{self.path} was made from something else",
+            "resume with the same input, bundle and options, or pass another --output",
+        )
+        return state["done"] is True
+
+    def start(self) -> int:
+        """Open the files, and return the first document still to be predicted: that at which a killed run stopped."""
+        first = repair(self.lines, self.rejected)
         write_json(self.state, {"done": False, "source": self.source})
         self.files = self.lines.open("ab"), self.rejected.open("ab")
         return first

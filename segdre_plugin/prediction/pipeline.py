@@ -85,7 +85,7 @@ class SegPipeline:
         try:
             code = code or load_backbone_code(description.adapter, clone, description.rel2id, description.modules)
         except SegDREError as error:
-            raise SegDREError(f"{folder}: {error}") from None
+            raise error.at(folder) from None
         code.script.check_reading(description.reading, str(folder))
         config, tokenizer = load_encoder(folder / ENCODER)
         where = usable_device(device)

@@ -85,13 +85,12 @@ def predict(
     busy = f"{output}: another process is writing it"
     with locked(output.with_name(f".{output.name}.lock"), busy, "wait for it, or pass another --output"):
         remove_litter(output.parent, f"{output.name}.")
-        first = target.start(resume)
-        if first < 0:
+        if target.is_complete(resume):
             print(f"segdre: {output} is complete")
             return {"documents": 0, "triples": 0, "rejected": 0, "documents_per_second": 0.0}
+        pipeline = SegPipeline.from_pretrained(bundle, clone, where)
         with closing(target):
-            pipeline = SegPipeline.from_pretrained(bundle, clone, where)
-            report = _run(pipeline, source, target, first, batch_size, on_error == "skip")
+            report = _run(pipeline, source, target, target.start(), batch_size, on_error == "skip")
             target.finish(report)
     return report
 

@@ -184,7 +184,10 @@ def read_bundle(folder: Path) -> Description:
     for name, cls in (("config", SegConfig), ("thresholds", FusionResult)):
         unknown = own[name].keys() - {f.name for f in fields(cls)}
         raise_all(sorted(unknown), f"{path}: {name}: unknown", AGAIN)
-        own[name] = cls(**own[name])
+        try:
+            own[name] = cls(**own[name])
+        except SegDREError as error:
+            raise error.at(path) from None
     rel2id = check_rel2id(folder / FILES["rel2id"], read_json(folder / FILES["rel2id"], "relations"))
     own["relation_names"] = read_relation_names(folder / FILES["relation_names"], [r for r, i in rel2id.items() if i])
     return Description(**own, rel2id=rel2id, metrics=read_json(folder / METRICS, "metrics"))

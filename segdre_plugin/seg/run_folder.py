@@ -166,8 +166,7 @@ class RunFolder:
         try:
             return SegConfig(**options)
         except SegDREError as error:
-            problem = str(error).removesuffix(f"\n  -> {error.hint}")
-            raise SegDREError(f"{self.settings_file('sparse')}, or that of identify: {problem}", error.hint) from None
+            raise error.at(f"{self.settings_file('sparse')}, or that of identify") from None
 
     @cached_property
     def seed(self) -> int:
