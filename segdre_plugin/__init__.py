@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from segdre_plugin.backbones.backbone import Backbone as Backbone
     from segdre_plugin.backbones.clones.compat import AutoModel as AutoModel
     from segdre_plugin.backbones.clones.compat import AutoTokenizer as AutoTokenizer
+    from segdre_plugin.backbones.inputs import encoder_inputs as encoder_inputs
     from segdre_plugin.errors import SegDREError as SegDREError
     from segdre_plugin.prediction.pipeline import SegPipeline as SegPipeline
     from segdre_plugin.salient import gold_salient as gold_salient
@@ -38,6 +39,7 @@ _MODULES = {
     "SegDREError": "errors",
     "SegPipeline": "prediction.pipeline",
     "Verbaliser": "stages.branches",
+    "encoder_inputs": "backbones.inputs",
     "gold_dense_triples": "stages.branches",
     "gold_salient": "salient",
     "launch": "seg",  # what a patched train script calls

@@ -66,7 +66,8 @@ def check_encoder(encoder: nn.Module, transformer_type: str, window: int) -> Mas
         SegDREError: if the encoder does not fit the backbones, or not the sparse stage.
     """
     # a run builds the same encoder once a stage; it is checked with the weights that come first
-    key = (type(encoder), str(encoder.config), encoder_dtype(encoder), transformer_type, window)
+    how = getattr(encoder.config, "_attn_implementation", None)
+    key = (type(encoder), str(encoder.config), how, encoder_dtype(encoder), transformer_type, window)
     if key not in _CHECKED:
         _CHECKED[key] = _find_form(encoder, transformer_type, window)
     return _CHECKED[key]

@@ -12,7 +12,7 @@ from torch import nn
 from segdre_plugin.backbones.attention import position_range
 from segdre_plugin.backbones.features import Feature, add_branches, keep_pairs, visible_entities
 from segdre_plugin.backbones.hooks import wrap_state
-from segdre_plugin.errors import SegDREError
+from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.injection import BoolArray
 from segdre_plugin.salient import Salient, as_chain, dense_mask
 from segdre_plugin.stages.branches import Triple, Verbaliser
@@ -57,7 +57,7 @@ def prepare_features(
         verbaliser: turns them into branches (stage sparse).
 
     Raises:
-        SegDREError: if the model is not wrapped, the lengths differ, or the stage needs what is not given.
+        SegDREError: if the model is not wrapped, lengths or titles differ, or the stage needs what is not given.
     """
     state = wrap_state(model)
     stage, backbone = state.stage, state.backbone
@@ -69,6 +69,12 @@ def prepare_features(
     for name, parts in (("documents", documents), ("salient", salient), ("triples", triples)):
         if parts is not None and len(parts) != len(features):
             raise SegDREError(f"prepare_features: {len(parts)} {name} for {len(features)} features", "pass one of each")
+    others = [
+        f"{i}: feature {feature['title']!r}, document {document['title']!r}"
+        for i, (feature, document) in enumerate(zip(features, documents, strict=True))
+        if "title" in feature and feature["title"] != document["title"]
+    ]
+    raise_all(others, "prepare_features: features of other documents", "pass both in the same order", limit=5)
 
     config: Any = model.config
     kind = config.transformer_type

@@ -276,3 +276,12 @@ class TestRefuses:
             wrap_model(model)
         del model.model.forward
         assert snapshot(model) == before
+
+
+def test_features_and_documents_in_another_order_are_refused():
+    model = wrap_model(tiny.model(), stage="base", adapter="atlop")
+    features = [tiny.feature(40, seed=seed) for seed in range(3)]
+    documents = [{"title": feature["title"]} for feature in features]
+    assert len(prepare_features(features, documents, model).features) == 3
+    with pytest.raises(SegDREError, match="feature 'random 0', document 'random 2'"):
+        prepare_features(features, documents[::-1], model)
