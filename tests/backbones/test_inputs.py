@@ -11,7 +11,7 @@ from locate import REPOSITORY
 from transformers import BertModel
 
 from segdre_plugin import SegDREError, encoder_inputs
-from segdre_plugin.backbones.attention import additive_mask
+from segdre_plugin.backbones.attention import check_encoder
 from segdre_plugin.injection import inject, visible_matrix
 
 ANCHORS, BRANCHES = [(3, 5), (20, 21)], [[100, 101], [102, 103, 104]]
@@ -28,13 +28,14 @@ def test_a_batch_equals_the_slow_version_one_by_one(kind):
     encoder = tiny.encoder(kind)
     made = [document(30, kind), document(45, kind), document(28, kind, [])]
     inputs = encoder_inputs(encoder, [injection for _, injection in made], transformer_type=kind)
+    form = check_encoder(encoder, kind, 64)
     states = encoder(**inputs).last_hidden_state
     for row, (ids, injection) in zip(states, made, strict=True):
         branches = BRANCHES if len(injection.input_ids) > len(ids) else []
         tree = slow.tree(ids, ANCHORS, branches, 512, tiny.OFFSET[kind])
         tokens = slow.appended(*tree, ANCHORS)
-        due, _ = slow.encode(encoder, additive_mask, tokens, slow.matrix(tokens, ANCHORS, [[] for _ in branches]))
-        torch.testing.assert_close(row[: len(tokens)], due[0], rtol=0, atol=1e-5)
+        due, _ = slow.encode(encoder, form, tokens, slow.matrix(tokens, ANCHORS, [[] for _ in branches]))
+        torch.testing.assert_close(row[: len(tokens)], due, rtol=0, atol=1e-5)
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROWS = [  # Python, torch, transformers, and further pins
     ("3.10", "2.4.1", "4.48.0", ("numpy==1.26.4", "scipy==1.11.4", "pandas<3")),
-    ("3.11", "2.13.0", "4.57.0", ()),
+    ("3.11", "2.13.0", "4.57.1", ()),
     ("3.11", "2.13.0", "5.0.0", ()),
     ("3.13", "2.14.1", "5.23.0", ()),
 ]
