@@ -12,7 +12,7 @@ from segdre_plugin.data.documents import load_documents
 from segdre_plugin.data.files import fingerprint, read_json
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.metrics import has_gold
-from segdre_plugin.vocabulary import Document, entities, labels
+from segdre_plugin.vocabulary import Document, entities, is_na, labels
 
 
 @dataclass
@@ -95,7 +95,7 @@ def load_rel2id(path: Path, num_class: int) -> dict[str, int]:
     if len(rel2id) != num_class:
         raise SegDREError(f"{path} has {len(rel2id)} classes, the model {num_class}", f"pass --num_class {len(rel2id)}")
     na = next(name for name, i in rel2id.items() if i == 0)
-    if na.lower() not in ("na", "n/a"):
+    if not is_na(na):
         raise SegDREError(f"{path}: class 0 is {na!r}", "make class 0 NA: it is the threshold class")
     return rel2id
 
