@@ -65,6 +65,11 @@ def label_triples(document: Document) -> list[tuple[Triple, Sequence[int]]]:
     return found
 
 
+def is_na(relation: str) -> bool:
+    """Return whether a relation id is DocRED's for "no relation"."""
+    return relation.lower() in ("na", "n/a")
+
+
 def is_index(value: object, n: int | None = None) -> bool:
     """Return whether this is a whole number >= 0, and below ``n`` unless that is None."""
     if not isinstance(value, Integral) or isinstance(value, bool):

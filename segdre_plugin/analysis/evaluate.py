@@ -13,6 +13,7 @@ from segdre_plugin.data.files import check_output, write_json
 from segdre_plugin.data.stream import Broken, read_values
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.metrics import evaluate, has_gold
+from segdre_plugin.vocabulary import Document, is_na, labels
 
 
 def load_predictions(path: Path) -> list[dict[str, Any]]:
@@ -30,11 +31,43 @@ def load_predictions(path: Path) -> list[dict[str, Any]]:
         if isinstance(value, Broken):
             problems.append(f"line {i}: {value.reason}")
         elif isinstance(value, dict) and isinstance(value.get("triples"), list):
-            rows += [{"title": value.get("title")} | triple for triple in value["triples"] if isinstance(triple, dict)]
+            for k, triple in enumerate(value["triples"]):
+                if isinstance(triple, dict):
+                    rows.append(triple | {"title": value.get("title")})
+                else:
+                    problems.append(f"line {i}: triples[{k}]: expected an object, got {type(triple).__name__}")
         else:
             rows.append(value)
-    raise_all(problems, f"{path}: {len(problems)} broken lines", "write the file again")
+    raise_all(problems, f"{path}: {len(problems)} broken lines or triples", "write the file again")
     return rows
+
+
+def remarks(rows: Sequence[Mapping[str, Any]], documents: Sequence[Document]) -> list[str]:
+    """Return a line for each way in which well-formed predictions cannot be right, whatever a model knows.
+
+    Raises:
+        SegDREError: if no prediction is of a document with gold.
+    """
+    titles = {document["title"] for document in documents}
+    relations = {label["r"] for document in documents for label in labels(document)}
+    strangers = [row["title"] for row in rows if row["title"] not in titles]
+    if rows and len(strangers) == len(rows):
+        raise SegDREError(
+            f"no prediction is of a document with gold: their titles are such as {strangers[0]!r}, "
+            f"those of the documents such as {documents[0]['title']!r}",
+            "pass the gold of the same split, or predictions with its titles",
+        )
+    unknown = [row["r"] for row in rows if row["r"] not in relations]
+    found = {
+        "titles that no document has (is some of it another split?)": strangers,
+        "a relation that no label has (names in place of ids?)": [r for r in unknown if not is_na(r)],
+        "the relation NA (leave these rows out)": [r for r in unknown if is_na(r)],
+    }
+    return [
+        f"{len(values)} of {len(rows)} predictions have {what}, such as {values[0]!r}: they count as wrong"
+        for what, values in found.items()
+        if values
+    ]
 
 
 def run(
@@ -53,7 +86,7 @@ def run(
         The numbers, as written; without gold only that.
 
     Raises:
-        SegDREError: if a file cannot be read or written, or is malformed.
+        SegDREError: if a file cannot be read or written, is malformed, or has predictions of other documents only.
     """
     if output:
         check_output("--json", output, [path for path in (predictions, gold, train, other) if path])
@@ -66,6 +99,7 @@ def run(
     report["evidence"] = any(isinstance(row, dict) and "evidence" in row for rows in systems.values() for row in rows)
     if report["gold"]:
         report["scores"] = {name: evaluate(rows, documents, known) for name, rows in systems.items()}
+        report["remarks"] = {name: remarks(rows, documents) for name, rows in systems.items()}
         if other is not None:
             first, second = (count(rows, documents) for rows in systems.values())
             report["comparison"] = asdict(compare(first, second))
@@ -89,6 +123,8 @@ def print_report(report: Mapping[str, Any], gold: Path) -> None:
     for name, scores in report["scores"].items():
         print(f"{name:<{width}}" + "".join(f"{100 * scores[key]:10.2f}" for key in columns.values()))
     for name, scores in report["scores"].items():
+        for line in report["remarks"][name]:
+            print(f"{name}: {line}")
         print(f"{name}: {scores['n_predicted']} predicted, {scores['n_gold']} gold, {scores['n_correct']} correct")
     if not report["train"]:
         print("Ign-F1: no train documents given (--train), so no fact is left out")

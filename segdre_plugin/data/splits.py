@@ -12,7 +12,7 @@ from segdre_plugin.data.documents import load_documents
 from segdre_plugin.data.files import fingerprint, read_json
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.metrics import has_gold
-from segdre_plugin.vocabulary import Document, entities, is_index, labels
+from segdre_plugin.vocabulary import Document, entities, is_index, is_na, labels
 
 
 @dataclass
@@ -105,7 +105,7 @@ def check_rel2id(path: Path, rel2id: Any) -> dict[str, int]:
     if not classes or not all(map(is_index, classes)) or sorted(classes) != list(range(len(classes))):
         raise SegDREError(f"{path}: expected relation -> class with classes 0, 1, 2, ...", "use DocRED's rel2id.json")
     na = next(name for name, i in rel2id.items() if i == 0)
-    if na.lower() not in ("na", "n/a"):
+    if not is_na(na):
         raise SegDREError(f"{path}: class 0 is {na!r}", "make class 0 NA: it is the threshold class")
     found: dict[str, int] = rel2id
     return found

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from segdre_plugin.backbones.backbone import Backbone
 from segdre_plugin.data.files import read_json, read_weights, write_json
-from segdre_plugin.errors import SegDREError
+from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.stages.artifacts import EACH, check_form
 
 ENCODER = "encoder"  # the encoder's configuration and the tokenizer, as transformers saves them
@@ -19,17 +19,17 @@ MODEL = "model.json"  # how the model is constructed and how features are read
 MODEL_FORM = {"repository": str, "arguments": {EACH: (bool, int, float, str)}, "reading": dict}
 
 
+PREFIXES = ("module.", "_orig_mod.")  # of names, by DataParallel and torch.compile
+GONE = "embeddings.position_ids"  # a constant that transformers wrote into checkpoints before 4.31
+
+
 def load_all(model: nn.Module, path: Path) -> None:
-    """Load a checkpoint into a model.
+    """Load a checkpoint into a model, one of DataParallel, torch.compile or an old transformers too.
 
     Raises:
         SegDREError: if it is missing, broken, or of another model.
     """
-    weights = read_weights(path, "checkpoint")
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise SegDREError(f"{path} does not fit the model: {error}", "use the encoder it was made with") from None
+    model.load_state_dict(_fitting(path, model.state_dict()))
 
 
 def load_shared(model: nn.Module, path: Path, classifier: str) -> None:
@@ -38,11 +38,41 @@ def load_shared(model: nn.Module, path: Path, classifier: str) -> None:
     Raises:
         SegDREError: if it is missing, broken, or of another model.
     """
-    shared = {k: v for k, v in read_weights(path, "base").items() if not k.startswith(f"{classifier}.")}
-    missing, unexpected = model.load_state_dict(shared, strict=False)
-    strange = [name for name in missing if not name.startswith(f"{classifier}.")] + list(unexpected)
-    if strange:
-        raise SegDREError(f"{path} does not fit the model: {', '.join(strange[:5])}", "train the base stage again")
+    shared = {name: weight for name, weight in model.state_dict().items() if not name.startswith(f"{classifier}.")}
+    weights = _fitting(path, shared, lambda name: name.startswith(f"{classifier}."))
+    model.load_state_dict(weights, strict=False)
+
+
+def _fitting(
+    path: Path, expected: Mapping[str, Tensor], left_out: Callable[[str], bool] = lambda name: False
+) -> dict[str, Tensor]:
+    """Return the weights of a checkpoint under the names that a model ``expected``, those that are ``left_out`` not.
+
+    Raises:
+        SegDREError: if it is missing or broken, or listing the names and shapes that differ.
+    """
+    weights = read_weights(path, "checkpoint")
+    for prefix in PREFIXES:
+        if weights and all(name.startswith(prefix) for name in weights):
+            weights = {name.removeprefix(prefix): weight for name, weight in weights.items()}
+    weights = {
+        name: weight
+        for name, weight in weights.items()
+        if not left_out(name) and (name in expected or not name.endswith(GONE))
+    }
+    there, here = ({name: list(w.shape) for name, w in found.items()} for found in (weights, expected))
+    problems = [
+        f"{name}: {there.get(name, 'missing')} in the checkpoint, {here.get(name, 'missing')} in the model"
+        for name in here | there
+        if there.get(name) != here.get(name)
+    ]
+    raise_all(
+        problems,
+        f"{path} does not fit the model; {len(problems)} of {len(here | there)} weights differ",
+        "use the encoder, the --num_class (the classifier's first number) and the clone that it was trained with",
+        limit=5,
+    )
+    return weights
 
 
 def keep_model(folder: Path, model: Any, tokenizer: Any, backbone: Backbone, reading: Mapping[str, Any]) -> None:

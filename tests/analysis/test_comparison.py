@@ -8,6 +8,7 @@ import pytest
 
 from segdre_plugin import SegDREError
 from segdre_plugin.analysis.comparison import compare, count
+from segdre_plugin.analysis.evaluate import load_predictions
 from segdre_plugin.cli import main
 from segdre_plugin.metrics import evaluate
 
@@ -177,6 +178,55 @@ def test_bad_files_end_in_a_message(files, capsys):
         assert words in said.err
         assert not said.out  # refused before anything is scored
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+class TestWhatCannotBeRight:
+    def say(self, files, capsys, rows):
+        """Return what the command says of some predictions, and its exit status."""
+        folder, *_ = files
+        (folder / "rows.json").write_text(json.dumps(rows))
+        status = main(["evaluate", str(folder / "rows.json"), "--gold", str(folder / "gold.json")])
+        said = capsys.readouterr()
+        return status, said.err if status else said.out
+
+    def test_nothing_is_said_of_good_ones(self, files, capsys):
+        status, said = self.say(files, capsys, [row for row in files[2] if row["r"] in "pq"])
+        assert status == 0
+        assert "count as wrong" not in said
+
+    @pytest.mark.parametrize("broken", [3, "d0", None, ["d0", 0, 1, "p"]])
+    def test_triples_that_are_not_objects_are_refused(self, files, capsys, broken):
+        lines = [{"title": "d0", "triples": [{"h_idx": 0, "t_idx": 1, "r": "p"}, broken]}]
+        status, said = self.say(files, capsys, lines)
+        assert status == 2
+        assert f"line 0: triples[1]: expected an object, got {type(broken).__name__}" in said
+
+    def test_a_line_says_whose_its_triples_are(self, files, capsys):
+        lines = [{"title": "d0", "triples": [{"title": "d1", "h_idx": 0, "t_idx": 1, "r": "p"}]}]
+        (files[0] / "lines.json").write_text(json.dumps(lines))
+        assert load_predictions(files[0] / "lines.json") == [{"title": "d0", "h_idx": 0, "t_idx": 1, "r": "p"}]
+
+    def test_another_split(self, files, capsys):
+        status, said = self.say(files, capsys, [row | {"title": f"other {row['title']}"} for row in files[2]])
+        assert status == 2
+        assert "no prediction is of a document with gold: their titles are such as 'other d" in said
+
+    @pytest.mark.parametrize(
+        ("field", "value", "words"),
+        [
+            ("title", "other", "titles that no document has (is some of it another split?), such as 'other'"),
+            ("r", "located in", "a relation that no label has (names in place of ids?), such as 'located in'"),
+            ("r", "Na", "the relation NA (leave these rows out), such as 'Na'"),
+            ("r", "N/A", "the relation NA (leave these rows out), such as 'N/A'"),
+        ],
+    )
+    def test_some_rows(self, files, capsys, field, value, words):
+        good = [row for row in files[2] if row["r"] in "pq"]
+        rows = [*good, *({"title": "d0", "h_idx": 0, "t_idx": 1, "r": "p"} | {field: value} for _ in range(3))]
+        status, said = self.say(files, capsys, rows)
+        assert status == 0
+        assert f"3 of {len(rows)} predictions have {words}: they count as wrong" in said
+        assert said.count("count as wrong") == 1
 
 
 def test_validate_lists_everything_and_counts_what_is_there(files, capsys):

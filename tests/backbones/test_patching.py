@@ -95,6 +95,19 @@ class TestPatch:
         assert patch(clone) == f"{path} is patched already"
         assert (path.read_bytes(), path.stat().st_mtime_ns) == once
 
+    def test_line_ends_of_windows(self, clone, name):
+        path = script_of(clone, name)
+        patch(clone)
+        patched = path.read_bytes()
+        patch(clone, reverse=True)
+        original = path.read_bytes().replace(b"\n", b"\r\n")
+        path.write_bytes(original)
+        assert patch(clone) == f"{path} is now patched"
+        assert path.read_bytes() == patched.replace(b"\n", b"\r\n")
+        assert patch(clone) == f"{path} is patched already"
+        assert patch(clone, reverse=True) == f"{path} is now not patched"
+        assert path.read_bytes() == original
+
     def test_keeps_the_mode(self, clone, name):
         path = script_of(clone, name)
         path.chmod(0o755)
@@ -107,7 +120,6 @@ class TestPatch:
         [
             lambda content: content + b"# mine\n",
             lambda content: content.replace(b"line = 3\n", b""),
-            lambda content: content.replace(b"\n", b"\r\n"),
             lambda content: b"",
         ],
     )
@@ -162,7 +174,8 @@ OURS = b"  # segdre-plugin\n"
 )
 def test_insert_and_remove(content, insertions):
     patched = insert(content, insertions)
-    assert len(patched) == len(content) + sum(len(line) for _, new in insertions for line in new)
+    ours = [line for _, new in insertions for line in new]
+    assert len(patched) == len(content) + sum(map(len, ours)) + len(ours) * (b"\r\n" in content)
     assert remove(patched) == content
     if insertions:
         assert remove(content) == content  # nothing to take out

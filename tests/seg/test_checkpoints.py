@@ -41,6 +41,50 @@ def test_the_count_head_alone_stays_new(checkpoint):
     assert all(torch.equal(weight, head[name]) for name, weight in model.bilinear.state_dict().items())
 
 
+CHANGED = {
+    "old transformers": lambda state: state | {"model.embeddings.position_ids": torch.arange(512)[None]},
+    "DataParallel": lambda state: {f"module.{name}": weight for name, weight in state.items()},
+    "torch.compile of DataParallel": lambda state: {f"module._orig_mod.{name}": w for name, w in state.items()},
+}
+
+
+@pytest.mark.parametrize("case", CHANGED)
+def test_names_of_other_days_are_read(checkpoint, case):
+    torch.save(CHANGED[case](torch.load(checkpoint, weights_only=True)), checkpoint.with_name("other.pt"))
+    model = tiny.model(seed=2)
+    load_all(model, checkpoint.with_name("other.pt"))
+    assert not differing(model, checkpoint)
+    head = wrap_model(tiny.model(seed=2), stage="identify", config=SegConfig(hidden=8))
+    load_shared(head, checkpoint.with_name("other.pt"), "bilinear")
+    assert not {name for name in differing(head, checkpoint) if not name.startswith("bilinear.")}
+
+
+DIFFERENT = {
+    "classes": (
+        "bilinear.bias",
+        torch.zeros(9),
+        "2 of .*bilinear.weight: .*bilinear.bias: \\[9\\] in the checkpoint, \\[6\\]",
+    ),
+    "lost": ("bilinear.bias", None, "1 of .*bilinear.bias: missing in the checkpoint, \\[6\\] in the model"),
+    "more": ("extra.weight", torch.zeros(2), "1 of .*extra.weight: \\[2\\] in the checkpoint, missing in the model"),
+    "other ids": ("ids.position_ids", torch.zeros(2), "1 of .*ids.position_ids"),
+}
+
+
+@pytest.mark.parametrize("case", DIFFERENT)
+def test_what_differs_is_listed(checkpoint, case):
+    name, weight, message = DIFFERENT[case]
+    state = torch.load(checkpoint, weights_only=True)
+    if case == "classes":
+        state["bilinear.weight"] = torch.zeros(9, state["bilinear.weight"].shape[1])
+    torch.save({k: v for k, v in state.items() if k != name} | ({} if weight is None else {name: weight}), checkpoint)
+    model = tiny.model(seed=2)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    with pytest.raises(SegDREError, match=f"(?s)does not fit the model; {message}.*--num_class"):
+        load_all(model, checkpoint)
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
 @pytest.mark.parametrize("load", [load_all, lambda model, path: load_shared(model, path, "bilinear")])
 @pytest.mark.parametrize("case", ["missing", "broken", "another model"])
 def test_what_does_not_fit_is_named(tmp_path, load, case):

@@ -1,7 +1,8 @@
 """Patch a backbone's train script so that it knows ``--seg``, and take the patch out again.
 
 A patch holds inserted lines of ours and nothing else, so it says nothing of the script but line numbers; it therefore
-fits exactly the versions whose hashes the adapter lists.
+fits exactly the versions whose hashes the adapter lists. A file with the line ends of Windows is the same version, and
+keeps them.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ def recognise(path: Path) -> str:
 
 
 def blob_hash(content: bytes) -> str:
-    """Hash a file's content as git does."""
+    """Hash a text file's content as git does, which may have written it with CRLF line ends."""
+    content = content.replace(b"\r\n", b"\n")
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
@@ -78,10 +80,11 @@ def read_patch(script: Script) -> list[tuple[int, list[bytes]]]:
 
 
 def insert(content: bytes, insertions: list[tuple[int, list[bytes]]]) -> bytes:
-    """Insert a patch's lines."""
+    """Insert a patch's lines, with the line ends of the content."""
+    end = b"\r\n" if b"\r\n" in content else b"\n"
     lines = content.splitlines(keepends=True)
     for after, new in reversed(insertions):
-        lines[after:after] = new
+        lines[after:after] = [line.rstrip() + end for line in new]
     return b"".join(lines)
 
 
