@@ -1,4 +1,7 @@
-"""Files written whole or not at all, and read without pickle."""
+"""Files written whole or not at all, and read without pickle.
+
+Links are followed. Nothing replaces pipes and devices: they are written to (:mod:`segdre_plugin.data.pipes`).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from segdre_plugin.errors import SegDREError
+from segdre_plugin.data.pipes import is_stream, open_stream, opened
+from segdre_plugin.errors import SegDREError, explained
 
 if TYPE_CHECKING:
     import torch
@@ -34,17 +38,29 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def write(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
-    """Fill a temporary file and rename it to ``path``."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            fill(file)
-        # mkstemp makes files that only their owner may read
-        os.chmod(temporary, stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    """Fill a temporary file and rename it to ``path``, or to what that links to; fill a pipe or a device itself.
+
+    Raises:
+        SegDREError: if it cannot be written; a file of that name is then as before.
+    """
+    with explained(f"cannot write {path}"):
+        if is_stream(path):
+            with open_stream(path) as file:
+                fill(file)
+            return
+        target = Path(os.path.realpath(path))
+        if target.is_dir():
+            raise SegDREError(f"cannot write {path}: it is a folder", "pass another path, or remove it")
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                fill(file)
+            # mkstemp makes files that only their owner may read
+            os.chmod(temporary, stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o644)
+            os.replace(temporary, target)
+        except BaseException:
+            os.unlink(temporary)
+            raise
 
 
 def check_output(option: str, path: Path, sources: Iterable[Path] = (), *, folder: bool = False) -> None:
@@ -59,6 +75,8 @@ def check_output(option: str, path: Path, sources: Iterable[Path] = (), *, folde
     Raises:
         SegDREError: if its parent folder is missing, or something else exists at the path.
     """
+    if not folder and is_stream(path):
+        return
     if not path.absolute().parent.is_dir():
         raise SegDREError(f"{option} {path}: no folder {path.parent}", "create it first")
     if path.resolve() in {source.resolve() for source in sources}:
@@ -73,12 +91,23 @@ def read_json(path: Path, what: str) -> Any:
     Raises:
         SegDREError: if it is missing or not JSON.
     """
+    with opened(path, what) as file:
+        return decode(file.read(), path, what)
+
+
+def decode(text: bytes, path: Path, what: str) -> Any:
+    """Return the value of JSON text in UTF-8; ``path`` and ``what`` say where it is from.
+
+    Raises:
+        SegDREError: if it is not JSON.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SegDREError(f"{what}: cannot read {path}: {error.strerror}", "check the path") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise SegDREError(f"{what}: {path} is not JSON: {error}", "check that the file is whole") from None
+        return json.loads(text.decode())
+    except RecursionError:
+        reason = "nested too deeply"
+    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, and numbers of thousands of digits
+        reason = str(error)
+    raise SegDREError(f"{what}: {path} is not JSON: {reason}", "check that the file is whole")
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -88,10 +117,10 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         SegDREError: if it is missing or not a whole file of numeric arrays.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with explained(f"cannot read {path}"), np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except OSError as error:
-        raise SegDREError(f"cannot read {path}: {error.strerror or error}", "check the path") from None
+    except SegDREError:
+        raise
     except (ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         raise SegDREError(f"{path} is not a file of arrays: {_first_line(error)}", "train that stage again") from None
 
@@ -105,9 +134,10 @@ def read_weights(path: Path, what: str) -> dict[str, torch.Tensor]:
     import torch  # takes seconds to load, and most commands read no weights
 
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise SegDREError(f"{what}: cannot read {path}: {error.strerror}", "check the path") from None
+        with explained(f"{what}: cannot read {path}"):
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except SegDREError:
+        raise
     except Exception as error:  # torch.load raises half a dozen types for a broken or foreign file
         raise SegDREError(
             f"{what}: {path} is not a checkpoint of tensors: {_first_line(error)}", "train that stage again"
@@ -124,7 +154,7 @@ def _first_line(error: Exception) -> str:
 def fingerprint(path: Path) -> str:
     """Return the SHA-256 of a file, however large."""
     found = hashlib.sha256()
-    with path.open("rb") as file:
+    with explained(f"cannot read {path}"), path.open("rb") as file:
         while block := file.read(1 << 20):
             found.update(block)
     return found.hexdigest()
@@ -140,16 +170,19 @@ def replacing(folder: Path) -> Iterator[Path]:
     Yields:
         A folder to write into.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(os.path.realpath(folder))  # a link stays one
     partial, old = (folder.with_name(f".{folder.name}.{end}") for end in ("partial", "old"))
-    for left in (partial, old):
-        shutil.rmtree(left, ignore_errors=True)
-    partial.mkdir()
+    with explained(f"cannot write {folder}"):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for left in (partial, old):
+            shutil.rmtree(left, ignore_errors=True)
+        partial.mkdir()
     try:
         yield partial
-        if folder.exists():
-            folder.rename(old)
-        partial.rename(folder)
+        with explained(f"cannot write {folder}"):
+            if folder.exists():
+                folder.rename(old)
+            partial.rename(folder)
     finally:
         for left in (partial, old):
             shutil.rmtree(left, ignore_errors=True)

@@ -13,8 +13,9 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from segdre_plugin.data.files import check_output, fingerprint
+from segdre_plugin.data.pipes import rereadable, written_at_end
 from segdre_plugin.data.stream import count_lines, read_values
-from segdre_plugin.errors import SegDREError
+from segdre_plugin.errors import SegDREError, explained
 from segdre_plugin.prediction.features import Rejection
 from segdre_plugin.prediction.output_file import Output
 from segdre_plugin.prediction.pipeline import SegPipeline
@@ -45,8 +46,8 @@ def predict(
 
     Args:
         bundle: the bundle's folder.
-        source: documents, JSON or JSONL.
-        output: the file to write.
+        source: documents, JSON or JSONL; ``-`` or a pipe is copied to a temporary file first.
+        output: the file to write; ``-`` or a pipe gets everything at the end, and rejected documents are printed.
         clone: the backbone's clone.
         batch_size: documents that go through the models at once.
         resume: go on with what a killed run left.
@@ -62,20 +63,34 @@ def predict(
     """
     if on_error not in ON_ERROR:
         raise SegDREError(f"on_error is {on_error!r}", f"choose from {', '.join(ON_ERROR)}")
-    if not source.is_file():
-        raise SegDREError(f"--input {source} not found", "check the path")
     check_output("--output", output, [source])
-    made_from = {
-        "input": fingerprint(source),
-        "bundle": bundle_fingerprint(bundle),
-        "batch_size": batch_size,
-    }
-    target = Output(output, form, made_from)
+    bundle_hash = bundle_fingerprint(bundle)
+    with rereadable(source, "documents") as readable, written_at_end(output) as file:
+        made_from = {"input": fingerprint(readable), "bundle": bundle_hash, "batch_size": batch_size}
+        target = Output(file, form, made_from, kept=file == output)
+        return _predict(bundle, readable, target, clone, batch_size, resume, on_error == "skip", device)
+
+
+def _predict(
+    bundle: Path,
+    source: Path,
+    target: Output,
+    clone: Path | None,
+    batch_size: int,
+    resume: bool,
+    skip: bool,
+    device: str | None,
+) -> dict[str, Any]:
+    """Predict a file, locked, and return the report; arguments as :func:`predict`'s."""
+    output = target.path
     lock = FileLock(output.with_name(f".{output.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise SegDREError(f"{output}: another process is writing it", "wait for it, or pass another --output") from None
+    with explained(f"cannot write {output}"):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise SegDREError(
+                f"{output}: another process is writing it", "wait for it, or pass another --output"
+            ) from None
     try:
         first = target.start(resume)
         if first < 0:
@@ -83,8 +98,10 @@ def predict(
             return {"documents": 0, "triples": 0, "rejected": 0, "documents_per_second": 0.0}
         with closing(target):
             pipeline = SegPipeline.from_pretrained(bundle, clone, device)
-            report = _run(pipeline, source, target, first, batch_size, on_error == "skip")
+            report = _run(pipeline, source, target, first, batch_size, skip)
             target.finish(report)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("--resume goes on from here" if target.kept else "") from None
     finally:
         lock.release()
         Path(lock.lock_file).unlink(missing_ok=True)
@@ -126,10 +143,10 @@ def _run(
 
 
 def _stopped(result: Rejection, target: Output) -> SegDREError:
-    done = f"; {target.lines} holds what came before" if target.lines.stat().st_size else ""
+    done = f"; {target.lines} holds what came before" if target.kept and target.lines.stat().st_size else ""
     return SegDREError(
         "\n  - ".join(["stopped at a document that cannot be predicted" + done, *result.reasons]),
-        "correct it and start again, or continue without it: --resume --on-error skip",
+        f"correct it and start again, or continue without it: {'--resume ' if target.kept else ''}--on-error skip",
     )
 
 

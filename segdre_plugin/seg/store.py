@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from segdre_plugin.data.files import read_json, replacing, write_json
-from segdre_plugin.errors import SegDREError, raise_all
+from segdre_plugin.errors import SegDREError, explained, raise_all
 from segdre_plugin.stages.artifacts import SETTINGS
 
 
@@ -31,17 +31,15 @@ class Store:
         Raises:
             SegDREError: if another run is in it, or it cannot be made.
         """
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SegDREError(f"--seg-dir {self.root}: {error.strerror}", "pass a folder that can be made") from None
         lock = FileLock(self.root / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise SegDREError(
-                f"--seg-dir {self.root}: another run is using it", "wait for it, or pass another folder"
-            ) from None
+        with explained(f"cannot write --seg-dir {self.root}"):
+            self.root.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise SegDREError(
+                    f"--seg-dir {self.root}: another run is using it", "wait for it, or pass another folder"
+                ) from None
         try:
             yield
         finally:
@@ -93,11 +91,13 @@ class Store:
             raise SegDREError(f"{self.folder(stage)} exists, but is not a finished stage", "remove or rename it")
         partial = self.root / f".{stage}.partial"
         shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-        partial.mkdir()
+        with explained(f"cannot write {partial}"):
+            partial.mkdir()
         try:
             yield partial
             write_json(partial / SETTINGS, settings)
-            partial.rename(self.folder(stage))
+            with explained(f"cannot write {self.folder(stage)}"):
+                partial.rename(self.folder(stage))
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise

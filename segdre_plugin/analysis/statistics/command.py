@@ -45,15 +45,12 @@ def run(
     names = {} if rel_info is None else read_relation_names(rel_info, sort_relations(labelled.values()))
     if figures is not None and not labelled:
         raise SegDREError("--figures: no document has a triple, so there is nothing to draw", "leave --figures out")
-    try:
-        if figures is not None:
-            from segdre_plugin.analysis.statistics.figures import write_figures  # which loads matplotlib
+    if figures is not None:
+        from segdre_plugin.analysis.statistics.figures import write_figures  # which loads matplotlib
 
-            write_figures(figures, labelled, names)
-        if output is not None:
-            write_json(output, {column: as_json(s, names) for column, s in found.items()})
-    except OSError as error:
-        raise SegDREError(f"cannot write: {error}", "pass another path") from None
+        write_figures(figures, labelled, names)
+    if output is not None:
+        write_json(output, {column: as_json(s, names) for column, s in found.items()})
     notes = [
         f"{column}: no labels: no document has a triple, so there are no statistics of relations and salient entities"
         for column in found

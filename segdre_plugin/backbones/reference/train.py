@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import random
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from segdre_plugin.backbones.reference.features import build_features, collate_f
 from segdre_plugin.backbones.reference.model import ReferenceModel as DocREModel
 from segdre_plugin.backbones.reference.tokenizer import build_encoder, build_tokenizer, prepare_config
 from segdre_plugin.data.documents import load_documents
+from segdre_plugin.data.files import read_json
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.metrics import evaluate as official_scores
 
@@ -162,7 +162,7 @@ def main() -> None:
         config = AutoConfig.from_pretrained(args.model_name_or_path)
         encoder = AutoModel.from_pretrained(args.model_name_or_path, config=config)
     else:
-        names = json.loads((Path(args.data_dir) / "rel_info.json").read_text(encoding="utf-8"))
+        names = read_json(Path(args.data_dir) / "rel_info.json", "relation names")
         tokenizer = build_tokenizer(load_documents(Path(files[0]), rel2id), list(names.values()))
         encoder = build_encoder(len(tokenizer))
         config = encoder.config
@@ -175,5 +175,5 @@ def main() -> None:
 
 
 def _relations(args: argparse.Namespace) -> dict[str, int]:
-    relations: dict[str, int] = json.loads((Path(args.data_dir) / "rel2id.json").read_text(encoding="utf-8"))
+    relations: dict[str, int] = read_json(Path(args.data_dir) / "rel2id.json", "relations")
     return relations
