@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -25,6 +26,9 @@ from segdre_plugin.errors import SegDREError, explained
 
 if TYPE_CHECKING:
     import torch
+
+
+_NOT_WRITTEN = re.compile(r"inline_container|os error \d+")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -49,14 +53,15 @@ def write(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
                 fill(file)
             return
         target = Path(os.path.realpath(path))
-        if target.is_dir():
+        mode = os.stat(path).st_mode if os.path.lexists(target) else 0o644
+        if stat.S_ISDIR(mode):
             raise SegDREError(f"cannot write {path}: it is a folder", "pass another path, or remove it")
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.")
         try:
             with os.fdopen(handle, "wb") as file:
                 fill(file)
             # mkstemp makes files that only their owner may read
-            os.chmod(temporary, stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o644)
+            os.chmod(temporary, stat.S_IMODE(mode))
             os.replace(temporary, target)
         except BaseException:
             os.unlink(temporary)
@@ -79,7 +84,7 @@ def check_output(option: str, path: Path, sources: Iterable[Path] = (), *, folde
         return
     if not path.absolute().parent.is_dir():
         raise SegDREError(f"{option} {path}: no folder {path.parent}", "create it first")
-    if path.resolve() in {source.resolve() for source in sources}:
+    if os.path.realpath(path) in map(os.path.realpath, sources):
         raise SegDREError(f"{option} {path} is one of the files that are read", "pass another path")
     if path.exists() and path.is_dir() != folder:
         raise SegDREError(f"{option} {path} is not a {'folder' if folder else 'file'}", "pass another path")
@@ -161,6 +166,23 @@ def fingerprint(path: Path) -> str:
 
 
 @contextmanager
+def saved_by_libraries(place: Path) -> Iterator[None]:
+    """Explain how torch, and libraries in Rust (safetensors, tokenizers), say that a file cannot be written.
+
+    Raises:
+        SegDREError: in place of their errors.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, (SegDREError, OSError)) and _NOT_WRITTEN.search(str(error)):
+            raise SegDREError(
+                f"cannot write {place}: {_first_line(error)}", "check that the disk is not full"
+            ) from None
+        raise
+
+
+@contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
     """Replace a folder: what was there stays until the new one is whole.
 
@@ -178,7 +200,8 @@ def replacing(folder: Path) -> Iterator[Path]:
             shutil.rmtree(left, ignore_errors=True)
         partial.mkdir()
     try:
-        yield partial
+        with saved_by_libraries(folder):
+            yield partial
         with explained(f"cannot write {folder}"):
             if folder.exists():
                 folder.rename(old)

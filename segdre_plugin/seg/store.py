@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from segdre_plugin.data.files import read_json, replacing, write_json
+from segdre_plugin.data.files import read_json, replacing, saved_by_libraries, write_json
 from segdre_plugin.errors import SegDREError, explained, raise_all
 from segdre_plugin.stages.artifacts import SETTINGS
 
@@ -91,10 +91,11 @@ class Store:
             raise SegDREError(f"{self.folder(stage)} exists, but is not a finished stage", "remove or rename it")
         partial = self.root / f".{stage}.partial"
         shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-        with explained(f"cannot write {partial}"):
+        with explained(f"cannot write {self.folder(stage)}"):
             partial.mkdir()
         try:
-            yield partial
+            with saved_by_libraries(self.folder(stage)):
+                yield partial
             write_json(partial / SETTINGS, settings)
             with explained(f"cannot write {self.folder(stage)}"):
                 partial.rename(self.folder(stage))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -63,7 +64,8 @@ def run(
 
 def _check(paths: Sequence[Path], output: Path | None, figures: Path | None) -> None:
     """Refuse bad paths before any work."""
-    same = [path for i, path in enumerate(paths) if path.resolve() in {other.resolve() for other in paths[:i]}]
+    real = [os.path.realpath(path) for path in paths]
+    same = [path for i, path in enumerate(paths) if real[i] in real[:i]]
     if same:
         raise SegDREError(f"{same[0]} is listed twice", "list each file once")
     if output is not None:
