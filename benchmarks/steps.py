@@ -76,7 +76,7 @@ def step_mb(run: Callable[[], Any], device: torch.device) -> float | None:
         return (torch.cuda.max_memory_allocated() - before) / MB
     _give_back()
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: start a new measurement of the peak
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # Linux: start a new measurement of the peak
     except OSError:
         return None
     before = _status("VmRSS")
@@ -122,7 +122,7 @@ def _give_back() -> None:
 
 
 def _status(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 

@@ -11,12 +11,13 @@ import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
 from segdre_plugin import __version__
 from segdre_plugin.data.files import named_path
-from segdre_plugin.errors import SegDREError
+from segdre_plugin.errors import ENDINGS, console, report
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,22 @@ class Command:
     run: Callable[[Namespace], None]
     usage: str | None = None  # None lets argparse write it
     takes_script: bool = False  # whether the command line of a train script may follow after ``--``
+    output: str = ""  # the argument that names its output file, which may be ``-``
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line (None: the process's) and return its exit status: 0, or 2 for an error the user can fix."""
+    """Run a command line (None: the process's) and return its exit status: 0, or that of :func:`errors.report`."""
+    try:
+        with console():
+            _run_command(arguments)
+    except ENDINGS as error:
+        return report(error)
+    return 0
+
+
+def _run_command(arguments: Sequence[str] | None) -> None:
+    from segdre_plugin.data.pipes import is_stdout
+
     own, script = _split(sys.argv[1:] if arguments is None else arguments)
     parser = ArgumentParser(prog="segdre", description="SegDRE for document-level relation extraction.")
     parser.add_argument("--version", action="version", version=f"segdre-plugin {__version__}")
@@ -47,12 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if script and not chosen.takes_script:
         parser.error(f"unrecognized arguments: -- {' '.join(script)}")
     options.behind = script
-    try:
+    output = getattr(options, chosen.output) if chosen.output else None
+    with redirect_stdout(sys.stderr) if output and is_stdout(output) else nullcontext():
         chosen.run(options)
-    except SegDREError as error:
-        print(f"segdre: error: {error}", file=sys.stderr)
-        return 2
-    return 0
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -252,13 +262,19 @@ COMMANDS = {
         usage="segdre study NAME DIR [options] [-- SCRIPT ARGUMENTS [--seg-...]]",
         takes_script=True,
     ),
-    "report": Command("show a finished run on one HTML page", _report_arguments, _report),
+    "report": Command("show a finished run on one HTML page", _report_arguments, _report, output="output"),
     "validate": Command(
         "check a data file: every problem with title, entity and field", _validate_arguments, _validate
     ),
-    "evaluate": Command("score predictions against gold, or compare two of them", _evaluate_arguments, _evaluate),
-    "stats": Command("describe data files: sizes, salient entities, coverage, relations", _stats_arguments, _stats),
-    "convert": Command("turn plain text with entity spans into DocRED's JSON", _convert_arguments, _convert),
+    "evaluate": Command(
+        "score predictions against gold, or compare two of them", _evaluate_arguments, _evaluate, output="json"
+    ),
+    "stats": Command(
+        "describe data files: sizes, salient entities, coverage, relations", _stats_arguments, _stats, output="json"
+    ),
+    "convert": Command(
+        "turn plain text with entity spans into DocRED's JSON", _convert_arguments, _convert, output="output"
+    ),
     "bundle": Command("put what prediction needs of a finished --seg run into one folder", _bundle_arguments, _bundle),
-    "predict": Command("predict new documents with a bundle", _predict_arguments, _predict),
+    "predict": Command("predict new documents with a bundle", _predict_arguments, _predict, output="output"),
 }

@@ -20,15 +20,13 @@ def load_documents(path: Path, rel2id: Mapping[str, int] | None = None) -> list[
     """Return the documents, unchanged, of a file in DocRED's format.
 
     Args:
-        path: a JSON list of documents; ``labels`` may be missing, and ``evidence`` too.
+        path: as for :func:`read_gold`; ``labels`` may be missing, and ``evidence`` too.
         rel2id: the known relations; None leaves relations unchecked.
 
     Raises:
         SegDREError: if the file cannot be read, or with the list of all problems found in it.
     """
-    documents = read_json(path, "documents")
-    if not isinstance(documents, list):
-        raise_all([f"got {type(documents).__name__}"], f"{path}: expected a list of documents")
+    documents = list(read_values(path, whole=True))
     problems = [problem for _, found in check(documents, partial(find_problems, rel2id=rel2id)) for problem in found]
     raise_all(problems, f"{path}: {len(problems)} problems", "fix or remove these documents")
     return documents
@@ -43,7 +41,7 @@ def read_gold(path: Path, rel2id: Mapping[str, int] | None = None) -> Iterator[D
     """Read DocRED documents one by one; their file may be larger than memory.
 
     Args:
-        path: JSON or JSONL.
+        path: a JSON list, JSONL or one document; plain or gzip, perhaps a pipe, ``-`` for standard input.
         rel2id: the known relations; None leaves relations unchecked.
 
     Yields:

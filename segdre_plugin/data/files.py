@@ -1,4 +1,7 @@
-"""Files written whole or not at all, and read without pickle."""
+"""Files written whole or not at all, and read without pickle.
+
+Links are followed. Nothing replaces pipes and devices: they are written to (:mod:`segdre_plugin.data.pipes`).
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,8 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from segdre_plugin.data.folders import PARTIAL
-from segdre_plugin.errors import SegDREError, raise_all
+from segdre_plugin.data.pipes import is_stream, open_stream, opened
+from segdre_plugin.errors import SegDREError, explained, raise_all
 
 if TYPE_CHECKING:
     import torch
@@ -36,17 +40,30 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def write(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
-    """Fill a temporary file and rename it to ``path``."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            fill(file)
-        # mkstemp makes files that only their owner may read
-        os.chmod(temporary, stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    """Fill a temporary file and rename it to ``path``, or to what that links to; fill a pipe or a device itself.
+
+    Raises:
+        SegDREError: if it cannot be written; a file of that name is then as before.
+    """
+    with explained(f"cannot write {path}"):
+        if is_stream(path):
+            with open_stream(path) as file:
+                fill(file)
+            return
+        target = Path(os.path.realpath(path))
+        mode = os.stat(path).st_mode if os.path.lexists(target) else 0o644
+        if stat.S_ISDIR(mode):
+            raise SegDREError(f"cannot write {path}: it is a folder", "pass another path, or remove it")
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.", suffix=PARTIAL)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                fill(file)
+            # mkstemp makes files that only their owner may read
+            os.chmod(temporary, stat.S_IMODE(mode))
+            os.replace(temporary, target)
+        except BaseException:
+            os.unlink(temporary)
+            raise
 
 
 def named_path(text: str) -> Path:
@@ -75,6 +92,8 @@ def check_output(
     Raises:
         SegDREError: if its parent folder is missing or read-only, or something else exists at the path.
     """
+    if not folder and is_stream(path):
+        return
     parent = path.absolute().parent
     while parents and not parent.exists():
         parent = parent.parent
@@ -82,7 +101,7 @@ def check_output(
         raise SegDREError(f"{option} {path}: no folder {parent}", "create it first")
     if not os.access(parent, os.W_OK):
         raise SegDREError(f"{option} {path}: cannot write into {parent}", "pass another path")
-    if path.resolve() in {source.resolve() for source in sources}:
+    if os.path.realpath(path) in map(os.path.realpath, sources):
         raise SegDREError(f"{option} {path} is one of the files that are read", "pass another path")
     if path.exists() and path.is_dir() != folder:
         raise SegDREError(f"{option} {path} is not a {'folder' if folder else 'file'}", "pass another path")
@@ -94,12 +113,23 @@ def read_json(path: Path, what: str) -> Any:
     Raises:
         SegDREError: if it is missing or not JSON.
     """
+    with opened(path, what) as file:
+        return decode(file.read(), path, what)
+
+
+def decode(text: bytes, path: Path, what: str) -> Any:
+    """Return the value of JSON text in UTF-8; ``path`` and ``what`` say where it is from.
+
+    Raises:
+        SegDREError: if it is not JSON.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SegDREError(f"{what}: cannot read {path}: {error.strerror}", "check the path") from None
-    except (ValueError, RecursionError) as error:  # also: numbers of thousands of digits, lists in lists in lists
-        raise SegDREError(f"{what}: {path} is not JSON: {error}", "check that the file is whole") from None
+        return json.loads(text.decode())
+    except RecursionError:
+        reason = "nested too deeply"
+    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, and numbers of thousands of digits
+        reason = str(error)
+    raise SegDREError(f"{what}: {path} is not JSON: {reason}", "check that the file is whole")
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -109,10 +139,10 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         SegDREError: if it is missing or not a whole file of numeric arrays.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with explained(f"cannot read {path}"), np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except OSError as error:
-        raise SegDREError(f"cannot read {path}: {error.strerror or error}", "check the path") from None
+    except SegDREError:
+        raise
     except (ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         raise SegDREError(f"{path} is not a file of arrays: {_first_line(error)}", "train that stage again") from None
 
@@ -141,10 +171,11 @@ def read_state(path: Path, what: str) -> Any:
     import torch
 
     try:
-        # in its oldest format, a tar file, torch before 2.6 runs code all the same
-        return None if tarfile.is_tarfile(path) else torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise SegDREError(f"{what}: cannot read {path}: {error.strerror}", "check the path") from None
+        with explained(f"{what}: cannot read {path}"):
+            # in its oldest format, a tar file, torch before 2.6 runs code all the same
+            return None if tarfile.is_tarfile(path) else torch.load(path, map_location="cpu", weights_only=True)
+    except SegDREError:
+        raise
     except Exception as error:  # torch.load raises half a dozen types for a broken or foreign file
         # of objects torch says how to load them all the same
         found = "other objects" if isinstance(error, pickle.UnpicklingError) else _first_line(error)
@@ -172,7 +203,7 @@ def _first_line(error: Exception) -> str:
 def fingerprint(path: Path) -> str:
     """Return the SHA-256 of a file, however large."""
     found = hashlib.sha256()
-    with path.open("rb") as file:
+    with explained(f"cannot read {path}"), path.open("rb") as file:
         while block := file.read(1 << 20):
             found.update(block)
     return found.hexdigest()

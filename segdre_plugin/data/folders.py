@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -12,10 +13,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from segdre_plugin.errors import SegDREError, raise_all
+from segdre_plugin.errors import SegDREError, explained, raise_all
 
 PARTIAL = ".partial"  # how the hidden name of what is not whole yet ends
 OLD = ".old"  # how that of what is about to be replaced ends
+_NOT_WRITTEN = re.compile(r"inline_container|os error \d+")
 
 
 @contextmanager
@@ -26,10 +28,11 @@ def locked(path: Path, busy: str, hint: str) -> Iterator[None]:
         SegDREError: with the message ``busy`` if another process holds it.
     """
     lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise SegDREError(busy, hint) from None
+    with explained(f"cannot write {path}"):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise SegDREError(busy, hint) from None
     if not path.exists():  # its last holder removed it in between, and who comes next makes another
         lock.release()
         raise SegDREError(busy, hint)
@@ -62,17 +65,22 @@ def replacing(folder: Path) -> Iterator[Path]:
     Yields:
         A folder to write into.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(os.path.realpath(folder))  # a link stays one
+    with explained(f"cannot write {folder}"):
+        folder.parent.mkdir(parents=True, exist_ok=True)
     partial = _hidden(folder, PARTIAL)
     with _writing(folder):
-        _settle(folder)
-        shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
-        partial.mkdir()
+        with explained(f"cannot write {folder}"):
+            _settle(folder)
+            shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+            partial.mkdir()
         try:
-            yield partial
-            if folder.exists():
-                folder.rename(_hidden(folder, OLD))
-            partial.rename(folder)
+            with saved_by_libraries(folder):
+                yield partial
+            with explained(f"cannot write {folder}"):
+                if folder.exists():
+                    folder.rename(_hidden(folder, OLD))
+                partial.rename(folder)
         finally:
             _settle(folder)
             shutil.rmtree(partial, ignore_errors=True)
@@ -134,3 +142,20 @@ def copy_files(source: Path, target: Path, copy: Callable[[Path, Path], object] 
     for name, path in regular_files(source).items():
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         copy(path, target / name)
+
+
+@contextmanager
+def saved_by_libraries(place: Path) -> Iterator[None]:
+    """Explain, inside the context, how torch and libraries in Rust say that no file was written.
+
+    Raises:
+        SegDREError: in place of their errors.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, (SegDREError, OSError)) and _NOT_WRITTEN.search(str(error)):
+            raise SegDREError(
+                f"cannot write {place}: {str(error).splitlines()[0]}", "check that the disk is not full"
+            ) from None
+        raise

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from segdre_plugin.data.documents import load_documents
-from segdre_plugin.data.files import fingerprint, read_json
+from segdre_plugin.data.files import fingerprint, read_json, write
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.metrics import has_gold
 from segdre_plugin.vocabulary import Document, entities, is_index, is_na, labels
@@ -40,8 +40,14 @@ def load_splits(paths: Mapping[str, Path], rel2id: Mapping[str, int], skip_unusa
         skip_unusable: accept documents without a pair of entities.
 
     Raises:
-        SegDREError: if a file has problems, documents without a pair, or lacks the labels that it needs.
+        SegDREError: if a file has problems, documents without a pair, or lacks the labels that it needs, or is a pipe.
     """
+    pipes = [path for path in paths.values() if path.name == "-" or (path.exists() and not path.is_file())]
+    if pipes:
+        raise SegDREError(
+            f"{pipes[0]} is not a file: a run reads its data more than once",
+            "write the documents to a file (gzip is read as it is)",
+        )
     splits = {name: Split(name, path, load_documents(path, rel2id)) for name, path in paths.items()}
     for split in splits.values():
         lone = [
@@ -148,15 +154,21 @@ def fingerprints(splits: Mapping[str, Split], rel2id: Path) -> dict[str, str]:
     return {name: fingerprint(split.path) for name, split in splits.items()} | {"rel2id": fingerprint(rel2id)}
 
 
-def readable(split: Split, folder: Path) -> Path:
-    """Return a file in ``folder``, written anew, from which the backbones' readers can read a split's documents.
+def write_plain(split: Split, folder: Path) -> Path:
+    """Write a split's documents so that every backbone's reader reads them right.
 
-    They index ``label["evidence"]`` and loop over ``labels``; both may be missing in legal data.
+    Readers open a file in the locale's encoding, so it is a JSON list in ASCII, whatever the split's file is. They
+    index ``label["evidence"]`` and loop over ``labels``: empty lists take the place of null and of missing evidence.
+
+    Returns:
+        The file, in ``folder``.
     """
     filled = [
         {**document, "labels": [{**label, "evidence": label.get("evidence") or []} for label in labels(document)]}
+        if "labels" in document
+        else document
         for document in split.documents
     ]
-    copy = folder / split.path.name
-    copy.write_text(json.dumps(filled), encoding="utf-8")
-    return copy
+    path = folder / split.path.name  # readers may look for further files by this name
+    write(path, lambda file: file.write(json.dumps(filled).encode()))
+    return path

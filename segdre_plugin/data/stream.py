@@ -1,22 +1,24 @@
-"""Documents one by one from a JSON list or a JSONL file of any size.
+"""Documents one by one from a JSON list, a JSONL file of any size, or a file of one document.
 
 A JSON list is decoded element by element as it is read (ijson), a JSONL file line by line, so that memory holds one
 document and no file. In a JSONL file a broken line is one bad document; a JSON list cannot be read beyond a syntax
 error. As ijson's parser has it, a list holds neither NaN nor integers of more than 64 bits, and half a surrogate pair
-that is spelled as an escape becomes a question mark.
+that is spelled as an escape becomes a question mark; a list that is decoded as a whole keeps them.
 """
 
 from __future__ import annotations
 
-import codecs
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
 import ijson
 
+from segdre_plugin.data.files import decode
+from segdre_plugin.data.pipes import opened, unread
 from segdre_plugin.errors import SegDREError
 
 DEEPEST = 500  # nested lists and objects; documents have five
@@ -31,43 +33,58 @@ class Broken:
     reason: str
 
 
-def read_values(path: Path, what: str = "documents") -> Iterator[Any]:
-    """Read the values of a JSON list, or of a file with one JSON value a line.
+def read_values(path: Path, what: str = "documents", *, whole: bool = False) -> Iterator[Any]:
+    """Read the values of a JSON list, or of a file with one JSON value a line or in all.
 
     Args:
-        path: the file; read as a list if its first character is ``[``.
+        path: the file, in UTF-8, plain or gzip, perhaps a pipe; read as a list if its first character is ``[``.
         what: a noun for the values, for messages.
+        whole: decode a list as a whole: faster, and memory holds the file.
 
     Yields:
         The values in the file's order; a :class:`Broken` in place of each line that is not JSON.
 
     Raises:
-        SegDREError: if the file cannot be read, is empty, or is a list that breaks off or is not JSON.
+        SegDREError: if the file cannot be read, is empty, is a list that breaks off or is not JSON, or is an object
+            that holds the values under a key.
     """
-    try:
-        with path.open("rb") as file:
-            first = _first(file)
-            if not first:
-                raise SegDREError(f"{what}: {path} is empty", "use a JSON list, or one JSON object a line")
-            yield from _elements(file, path, what) if first == b"[" else map(_decode, filter(bytes.strip, file))
-    except OSError as error:
-        raise SegDREError(f"{what}: cannot read {path}: {error.strerror}", "check the path") from None
+    with opened(path, what) as file:
+        first = _first(file)
+        content = unread(first, file)
+        if not first:
+            raise SegDREError(f"{what}: {path} is empty", "use a JSON list, or one JSON object a line")
+        if first == b"[":
+            yield from decode(content.read(), path, what) if whole else _elements(content, path, what)
+        else:
+            yield from _lines(content, path, what)
 
 
 def count_lines(path: Path) -> int | None:
-    """Count the values of a JSONL file; None for a JSON list, which would have to be decoded for that."""
-    with path.open("rb") as file:
-        return None if _first(file) == b"[" else sum(1 for line in file if line.strip())
+    """Count the lines that begin an object, for a progress bar; None for a list, which would have to be decoded."""
+    with opened(path, "documents") as file:
+        first = _first(file)
+        return None if first == b"[" else sum(line.startswith(b"{") for line in unread(first, file))
 
 
 def _first(file: IO[bytes]) -> bytes:
-    """Return the first character that is not a space, empty at the end; go back to the start, after any BOM."""
-    start = len(codecs.BOM_UTF8) if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8 else 0
-    file.seek(start)
+    """Read up to the first character that is not a space, and return it; empty at the end."""
     while (character := file.read(1)) in _SPACE and character:
         pass
-    file.seek(start)
     return character
+
+
+def _lines(file: IO[bytes], path: Path, what: str) -> Iterator[Any]:
+    """Yield the values of lines, or the only value of a file that spells it over several."""
+    first, second = file.readline(), file.readline()
+    value = _decode(first)
+    if isinstance(value, Broken) and second.strip() and not second.startswith(b"{"):
+        value, second = decode(first + second + file.read(), path, what), b""
+    if isinstance(value, dict) and "title" not in value:
+        for key, part in value.items():
+            if isinstance(part, list) and part and isinstance(part[0], dict) and "title" in part[0]:
+                raise SegDREError(f"{what}: {path}: the list is under the key {key!r}", "write it alone into a file")
+    yield value
+    yield from map(_decode, filter(bytes.strip, chain([second], file)))
 
 
 def _decode(line: bytes) -> Any:

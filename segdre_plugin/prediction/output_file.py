@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from segdre_plugin.data.files import read_json, write, write_json
-from segdre_plugin.errors import SegDREError, raise_all
+from segdre_plugin.errors import SegDREError, explained, raise_all
 from segdre_plugin.prediction.answers import official_rows
 from segdre_plugin.prediction.features import Rejection
 from segdre_plugin.seg.store import differences
@@ -31,15 +32,17 @@ class Output:
         path: the file that the user asked for.
         form: ``jsonl`` (one answer a line) or ``official`` (DocRED's list of triples, made of the lines at the end).
         source: what the output depends on; what a killed run left is only continued if it was made from the same.
+        kept: whether the file stays, and with it what lies beside it; else rejected documents are printed at the end.
 
     Raises:
         SegDREError: if the form is unknown.
     """
 
-    def __init__(self, path: Path, form: str, source: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, form: str, source: Mapping[str, Any], kept: bool = True) -> None:
         if form not in FORMATS:
             raise SegDREError(f"unknown format {form!r}", f"formats: {', '.join(FORMATS)}")
         self.path, self.form, self.source = path, form, dict(source) | {"format": form}
+        self.kept = kept
         self.lines = path if form == "jsonl" else path.with_name(f"{path.name}.lines")
         self.rejected = path.with_name(f"{path.name}.rejected.jsonl")
         self.state = path.with_name(f"{path.name}.run.json")
@@ -71,7 +74,8 @@ class Output:
         """Open the files, and return the first document still to be predicted: that at which a killed run stopped."""
         first = repair(self.lines, self.rejected)
         write_json(self.state, {"done": False, "source": self.source})
-        self.files = self.lines.open("ab"), self.rejected.open("ab")
+        with explained(f"cannot write {self.path}"):
+            self.files = self.lines.open("ab"), self.rejected.open("ab")
         return first
 
     def add(self, index: int, title: Any, result: dict[str, Any] | Rejection) -> None:
@@ -82,22 +86,27 @@ class Output:
         else:
             file, line = self.files[0], {"index": index} | result
         # surrogates in a rejected title are written as JSON spells them
-        file.write(json.dumps(line, ensure_ascii=isinstance(result, Rejection)).encode() + b"\n")
+        with explained(f"cannot write {self.path}"):
+            file.write(json.dumps(line, ensure_ascii=isinstance(result, Rejection)).encode() + b"\n")
 
     def flush(self) -> None:
         """Flush the files, so that a killed process does not lose what was written."""
         assert self.files is not None
-        for file in self.files:
-            file.flush()
+        with explained(f"cannot write {self.path}"):
+            for file in self.files:
+                file.flush()
 
     def close(self) -> None:
         """Close the files; what is in them stays."""
-        for file in self.files or ():
-            file.close()
+        with explained(f"cannot write {self.path}"):
+            for file in self.files or ():
+                file.close()
 
     def finish(self, report: Mapping[str, Any]) -> None:
         """Mark the output complete; make the official list of the lines if that is asked for."""
         self.close()
+        if not self.kept:
+            print(self.rejected.read_text(encoding="utf-8"), end="", file=sys.stderr)
         if not self.rejected.stat().st_size:
             self.rejected.unlink()
         if self.form == "official":

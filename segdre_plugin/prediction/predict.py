@@ -14,6 +14,7 @@ from tqdm import tqdm
 from segdre_plugin.data.documents import check
 from segdre_plugin.data.files import check_output, fingerprint
 from segdre_plugin.data.folders import locked, remove_litter
+from segdre_plugin.data.pipes import rereadable, written_at_end
 from segdre_plugin.data.stream import count_lines, read_values
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.prediction.features import Rejection
@@ -46,8 +47,8 @@ def predict(
 
     Args:
         bundle: the bundle's folder.
-        source: documents, JSON or JSONL.
-        output: the file to write.
+        source: documents, JSON or JSONL; ``-`` or a pipe is copied to a temporary file first.
+        output: the file to write; ``-`` or a pipe gets everything at the end, and rejected documents are printed.
         clone: the backbone's clone.
         batch_size: documents that go through the models at once.
         resume: go on with what a killed run left.
@@ -66,31 +67,45 @@ def predict(
     if batch_size < 1:
         raise SegDREError(f"--batch-size is {batch_size}", "pass 1 or more")
     where = usable_device(device)
-    if not source.is_file():
-        raise SegDREError(f"--input {source} not found", "check the path")
     check_output("--output", output, [source])
-    if form == "official":
-        problems = [problem for _, found in check(read_values(source), lambda *_: []) for problem in found]
-        raise_all(
-            problems,
-            f"--format official: rows say which document they are of by its title; {source} has",
-            "make titles unique, or use --format jsonl",
-        )
-    made_from = {
-        "input": fingerprint(source),
-        "bundle": bundle_fingerprint(bundle),
-        "batch_size": batch_size,
-    }
-    target = Output(output, form, made_from)
+    bundle_hash = bundle_fingerprint(bundle)
+    with rereadable(source, "documents") as readable, written_at_end(output) as file:
+        if form == "official":
+            problems = [problem for _, found in check(read_values(readable), lambda *_: []) for problem in found]
+            raise_all(
+                problems,
+                f"--format official: rows say which document they are of by its title; {source} has",
+                "make titles unique, or use --format jsonl",
+            )
+        made_from = {"input": fingerprint(readable), "bundle": bundle_hash, "batch_size": batch_size}
+        target = Output(file, form, made_from, kept=file == output)
+        return _predict(bundle, readable, target, clone, batch_size, resume, on_error == "skip", where)
+
+
+def _predict(
+    bundle: Path,
+    source: Path,
+    target: Output,
+    clone: Path | None,
+    batch_size: int,
+    resume: bool,
+    skip: bool,
+    device: Any,
+) -> dict[str, Any]:
+    """Predict a file, locked, and return the report; arguments as :func:`predict`'s."""
+    output = target.path
     busy = f"{output}: another process is writing it"
     with locked(output.with_name(f".{output.name}.lock"), busy, "wait for it, or pass another --output"):
         remove_litter(output.parent, f"{output.name}.")
         if target.is_complete(resume):
             print(f"segdre: {output} is complete")
             return {"documents": 0, "triples": 0, "rejected": 0, "documents_per_second": 0.0}
-        pipeline = SegPipeline.from_pretrained(bundle, clone, where)
+        pipeline = SegPipeline.from_pretrained(bundle, clone, device)
         with closing(target):
-            report = _run(pipeline, source, target, target.start(), batch_size, on_error == "skip")
+            try:
+                report = _run(pipeline, source, target, target.start(), batch_size, skip)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt("--resume goes on from here" if target.kept else "") from None
             target.finish(report)
     return report
 
@@ -130,10 +145,10 @@ def _run(
 
 
 def _stopped(result: Rejection, target: Output) -> SegDREError:
-    done = f"; {target.lines} holds what came before" if target.lines.stat().st_size else ""
+    done = f"; {target.lines} holds what came before" if target.kept and target.lines.stat().st_size else ""
     return SegDREError(
         "\n  - ".join(["stopped at a document that cannot be predicted" + done, *result.reasons]),
-        "correct it and start again, or continue without it: --resume --on-error skip",
+        f"correct it and start again, or continue without it: {'--resume ' if target.kept else ''}--on-error skip",
     )
 
 

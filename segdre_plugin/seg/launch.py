@@ -6,7 +6,9 @@ does the same for a script that is not patched.
 
 from __future__ import annotations
 
+import codecs
 import importlib.util
+import locale
 import sys
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +18,8 @@ from typing import Any
 from segdre_plugin.backbones.backbone import Backbone, get_backbone
 from segdre_plugin.backbones.clones.compat import adapt_names, supply_modules
 from segdre_plugin.backbones.script import REL2ID, Script
-from segdre_plugin.errors import SegDREError
+from segdre_plugin.data.files import read_json
+from segdre_plugin.errors import ENDINGS, SegDREError, console, report
 from segdre_plugin.seg.options import build_parser, parse
 from segdre_plugin.stages.wrap import place_outputs
 
@@ -34,14 +37,34 @@ def prepare(adapter: str = "atlop") -> None:
         missing = [name for name in script.required if importlib.util.find_spec(name) is None]
         if missing:
             raise SegDREError(f"{script.file} imports {', '.join(missing)}", f"pip install {' '.join(missing)}")
-        if not Path(REL2ID).is_file():
-            raise SegDREError(
-                f"{REL2ID} not found in {Path.cwd()}: the backbone reads it when it is imported",
-                "run from the clone's folder, and put DocRED's rel2id.json into its folder meta/",
-            )
+        check_relations(Path(REL2ID))
         supplied = supply_modules()
         if supplied:
             print(f"segdre: standing in for {', '.join(supplied)}", file=sys.stderr)
+
+
+def check_relations(path: Path) -> None:
+    """Check that the backbone can read its relations: it opens the file itself, as text of the locale.
+
+    Raises:
+        SegDREError: if the file is missing, is not JSON, or would be misread.
+    """
+    if not path.is_file():
+        raise SegDREError(
+            f"{path} not found in {Path.cwd()}: the backbone reads it when it is imported",
+            "run from the clone's folder, and put DocRED's rel2id.json into its folder meta/",
+        )
+    read_json(path, "relations")
+    content, encoding = path.read_bytes(), locale.getpreferredencoding(False)
+    if content.startswith(codecs.BOM_UTF8):
+        raise SegDREError(
+            f"{path} starts with a byte order mark, over which the backbone stumbles", "save it as UTF-8 without one"
+        )
+    if not content.isascii() and codecs.lookup(encoding).name != "utf-8":
+        raise SegDREError(
+            f"{path} holds characters beyond ASCII, and the backbone would read it in this locale's {encoding}",
+            "set PYTHONUTF8=1, or write them as JSON escapes (json.dump does)",
+        )
 
 
 def entry(names: MutableMapping[str, Any], adapter: str | Backbone, script: Script | None = None) -> Callable[[], None]:
@@ -133,9 +156,9 @@ def run_reference(arguments: Sequence[str]) -> None:
 
 @contextmanager
 def messages() -> Iterator[None]:
-    """Turn our errors into a message and exit status 2."""
+    """Turn errors and Ctrl-C into a message and an exit status."""
     try:
-        yield
-    except SegDREError as error:
-        print(f"segdre: error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        with console():
+            yield
+    except ENDINGS as error:
+        raise SystemExit(report(error)) from None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,7 @@ from typing import Any
 from segdre_plugin.backbones.attach import attach_features
 from segdre_plugin.backbones.backbone import Backbone
 from segdre_plugin.backbones.script import Script
-from segdre_plugin.data import splits as data
-from segdre_plugin.data.splits import Split
+from segdre_plugin.data.splits import Split, write_plain
 from segdre_plugin.errors import SegDREError, raise_all
 
 
@@ -57,7 +56,7 @@ class Reader:
 
     def _fill(self, split: Split, arguments: dict[str, Any]) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            path = data.readable(split, Path(folder))
+            path = write_plain(split, Path(folder))
             try:
                 features = self.read(str(path), self.tokenizer, **arguments)
             except SegDREError:
@@ -81,10 +80,9 @@ class Reader:
         problems = []
         with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             for i, document in enumerate(split.documents):
-                single = Split(split.name, Path(folder) / split.path.name, [document])
-                single.path.write_text(json.dumps([document]), encoding="utf-8")
+                path = write_plain(replace(split, documents=[document]), Path(folder))
                 try:
-                    self.read(str(data.readable(single, Path(folder))), self.tokenizer, **self.arguments)
+                    self.read(str(path), self.tokenizer, **self.arguments)
                 except Exception as cause:
                     reason = explain(document, self.tokenizer, self.arguments, cause)
                     problems.append(f"document {i} {document['title']!r}: {reason}")

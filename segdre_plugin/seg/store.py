@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from segdre_plugin.data.files import read_json, write_json
-from segdre_plugin.data.folders import PARTIAL, copy_files, locked, remove_litter, replacing
-from segdre_plugin.errors import SegDREError, raise_all
+from segdre_plugin.data.folders import PARTIAL, copy_files, locked, remove_litter, replacing, saved_by_libraries
+from segdre_plugin.errors import SegDREError, explained, raise_all
 from segdre_plugin.stages.artifacts import SETTINGS
 
 UNFINISHED = "unfinished-{}.pt"  # training that was cut off, by the digest of its settings
@@ -32,10 +32,8 @@ class Store:
         Raises:
             SegDREError: if another run is in it, or it cannot be made.
         """
-        try:
+        with explained(f"cannot write --seg-dir {self.root}"):
             self.root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SegDREError(f"--seg-dir {self.root}: {error.strerror}", "pass a folder that can be made") from None
         busy = f"--seg-dir {self.root}: another run is using it"
         with locked(self.root / ".lock", busy, "wait for it, or pass another folder"):
             remove_litter(self.root, keep=UNFINISHED.format("*"))
@@ -90,11 +88,14 @@ class Store:
         resume = self.resume(partial, settings)
         if not resume.is_file():
             shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-            partial.mkdir()
+            with explained(f"cannot write {self.folder(stage)}"):
+                partial.mkdir()
         try:
-            yield partial
+            with saved_by_libraries(self.folder(stage)):
+                yield partial
             write_json(partial / SETTINGS, settings)
-            partial.rename(self.folder(stage))
+            with explained(f"cannot write {self.folder(stage)}"):
+                partial.rename(self.folder(stage))
         except BaseException:
             if not resume.is_file():
                 shutil.rmtree(partial, ignore_errors=True)

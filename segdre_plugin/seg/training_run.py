@@ -109,7 +109,10 @@ class TrainingRun(ScriptRun):
                     self.store.check(stage, self.settings.of(stage))
             for stage in STAGES:
                 if stage in asked:
-                    self._run_stage(stage, others)
+                    try:
+                        self._run_stage(stage, others)
+                    except KeyboardInterrupt:
+                        raise KeyboardInterrupt(f"the same command goes on from stage {stage}") from None
             if self.options.stage in ("all", "fuse"):
                 self.require("fuse", STAGES)
                 fuse(RunFolder(self.store.root), self.splits, self.rel2id, self.options, self.args.seed)

@@ -115,4 +115,4 @@ def test_a_run_is_a_process_of_its_own(tmp_path):
     assert status == 2
     assert "rel2id.json" in runs.last_words(log)
     assert not runs.last_words(log).startswith("segdre")
-    assert Path(log).read_text().startswith("segdre: error: ")
+    assert Path(log).read_text(encoding="utf-8").startswith("segdre: error: ")

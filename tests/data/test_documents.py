@@ -127,7 +127,7 @@ def test_many_problems_are_counted(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b'{"title": "A"}', "expected a list of documents"), (b"[{]", "is not JSON"), (b"\xff\xfe[", "is not JSON")],
+    [(b'{"title": "A"}', "sents: expected sentences"), (b"[{]", "is not JSON"), (b"\xff\xfe[", "is UTF-16")],
 )
 def test_file_that_holds_no_documents(tmp_path, content, message):
     path = tmp_path / "dev.json"

@@ -58,7 +58,7 @@ class TestReplacing:
     def test_an_error_at_the_last_rename_leaves_what_was_there(self, tmp_path):
         folder = tmp_path / "dev"
         self.fill(folder, "first")
-        with pytest.raises(FileNotFoundError), replacing(folder) as new:
+        with pytest.raises(SegDREError, match="cannot write"), replacing(folder) as new:
             new.rmdir()
         assert [path.name for path in tmp_path.iterdir()] == ["dev"]
         assert [path.name for path in folder.iterdir()] == ["first"]

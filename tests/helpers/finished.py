@@ -123,5 +123,5 @@ def best_triples(dense: Margins, n_documents: int, classes) -> list[list]:
 
 def rewrite(path: Path, change) -> None:
     """Change a JSON file."""
-    value = json.loads(path.read_text())
-    path.write_text(json.dumps(change(value)))
+    value = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(change(value)), encoding="utf-8")

@@ -181,7 +181,7 @@ def test_a_document_that_breaks_the_reader_or_the_model_is_rejected_alone(pipeli
     read, predict = pipeline.code.read, pipeline._predict
 
     def fragile(path, tokenizer, **arguments):
-        if '"breaks"' in Path(path).read_text():
+        if '"breaks"' in Path(path).read_text(encoding="utf-8"):
             raise AssertionError("too much")
         return read(path, tokenizer, **arguments)
 

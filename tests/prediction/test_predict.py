@@ -269,7 +269,7 @@ def test_outputs_of_something_else_are_not_touched(bundle, whole, source, tmp_pa
     assert main(command(bundle, source, source)) == 2
     assert "one of the files that are read" in capsys.readouterr().err
     assert main(command(bundle, tmp_path / "nowhere.jsonl", tmp_path / "o.jsonl")) == 2
-    assert "not found" in capsys.readouterr().err
+    assert "No such file" in capsys.readouterr().err
 
 
 SCRIPT = """

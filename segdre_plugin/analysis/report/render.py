@@ -14,7 +14,6 @@ from segdre_plugin.analysis.report.choose import choose_typical, find_titles
 from segdre_plugin.analysis.report.documents import view_document
 from segdre_plugin.analysis.report.run_cells import dev_grid, load_candidates
 from segdre_plugin.data.files import write
-from segdre_plugin.errors import SegDREError
 from segdre_plugin.salient import gold_salient
 from segdre_plugin.seg.run_folder import RunFolder
 
@@ -42,10 +41,7 @@ def write_report(
     run.require_finished()
     text = template.render(**build(run, titles), style=_resource("style.css"))
     path = output or folder / "report.html"
-    try:
-        write(path, lambda file: file.write(text.encode("utf-8", errors="xmlcharrefreplace")))
-    except OSError as error:
-        raise SegDREError(f"{path}: cannot be written: {error.strerror}", "pass another --output") from None
+    write(path, lambda file: file.write(text.encode("utf-8", errors="xmlcharrefreplace")))
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,15 +46,12 @@ def run(
     names = {} if rel_info is None else read_relation_names(rel_info, sort_relations(labelled.values()))
     if figures is not None and not labelled:
         raise SegDREError("--figures: no document has a triple, so there is nothing to draw", "leave --figures out")
-    try:
-        if figures is not None:
-            from segdre_plugin.analysis.statistics.figures import write_figures  # which loads matplotlib
+    if figures is not None:
+        from segdre_plugin.analysis.statistics.figures import write_figures  # which loads matplotlib
 
-            write_figures(figures, labelled, names)
-        if output is not None:
-            write_json(output, {column: as_json(s, names) for column, s in found.items()})
-    except OSError as error:
-        raise SegDREError(f"cannot write: {error}", "pass another path") from None
+        write_figures(figures, labelled, names)
+    if output is not None:
+        write_json(output, {column: as_json(s, names) for column, s in found.items()})
     notes = [
         f"{column}: no labels: no document has a triple, so there are no statistics of relations and salient entities"
         for column in found
@@ -66,7 +64,8 @@ def run(
 
 def _check(paths: Sequence[Path], output: Path | None, figures: Path | None) -> None:
     """Refuse bad paths before any work."""
-    same = [path for i, path in enumerate(paths) if path.resolve() in {other.resolve() for other in paths[:i]}]
+    real = [os.path.realpath(path) for path in paths]
+    same = [path for i, path in enumerate(paths) if real[i] in real[:i]]
     if same:
         raise SegDREError(f"{same[0]} is listed twice", "list each file once")
     if output is not None:

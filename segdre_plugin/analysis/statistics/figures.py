@@ -20,6 +20,7 @@ from segdre_plugin.analysis.figure_style import (
 )
 from segdre_plugin.analysis.statistics.coverage import CRITERIA
 from segdre_plugin.analysis.statistics.measure import LabelStatistics, sort_relations
+from segdre_plugin.errors import explained
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,7 +40,8 @@ def write_figures(folder: Path, found: Found, names: Mapping[str, str]) -> None:
             "coverage": draw_coverage(found),
             "chain": draw_chain(found),
         }
-        folder.mkdir(exist_ok=True)
+        with explained(f"cannot write {folder}"):
+            folder.mkdir(exist_ok=True)
         for name, figure in pictures.items():
             write_figure(folder, name, figure)
 

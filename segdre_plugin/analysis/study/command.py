@@ -49,6 +49,7 @@ def run(
 
     Raises:
         SegDREError: if an argument is wrong, or rows failed; the results of the others are written then.
+        KeyboardInterrupt: at Ctrl-C, with how to go on.
     """
     has_script = bool(behind) and not behind[0].startswith("-")
     script, arguments = (Path(behind[0]), list(behind[1:])) if has_script else (None, list(behind))
@@ -76,8 +77,11 @@ def run(
         seconds = [*seeds[1:], seeds[0]] if partners == "next" else [seed + PARTNER_OFFSET for seed in seeds]
         pairs = dict(zip(seeds, seconds, strict=True))
         runner = StudyRunner(STUDIES[name], Runs(folder, script, tuple(arguments), pairs, tuple(others)), seeds, trains)
-        with _orderly_end():
-            results = runner.run()
+        try:
+            with _orderly_end():
+                results = runner.run()
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("the same command goes on; what is finished is skipped") from None
         provenance = find_provenance(shlex.join(command), seeds, runner.any_finished())
         print("\n" + write_results(folder, name, results, provenance))
     print(f"\nwritten: {folder / name}.md, .csv, .json")

@@ -31,7 +31,7 @@ Opened = tuple[MutableMapping[str, Any], Callable[[], Any], Backbone, Script]
 def serve(given: Sequence[str]) -> None:
     """Be the worker of the process at the other end of the standard input, and end with it, however it ends."""
     pipe = os.dup(0)
-    with open(os.devnull) as nothing:
+    with open(os.devnull, encoding="utf-8") as nothing:
         os.dup2(nothing.fileno(), 0)  # scripts that ask for input find none
     threading.Thread(target=_end_with, args=(pipe,), daemon=True).start()
     main(given)

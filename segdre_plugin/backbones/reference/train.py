@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from segdre_plugin.backbones.reference.tokenizer import build_encoder, build_tok
 from segdre_plugin.backbones.trainer import Recipe, set_seed
 from segdre_plugin.backbones.trainer import train as run
 from segdre_plugin.data.documents import load_documents
+from segdre_plugin.data.files import read_json
 from segdre_plugin.metrics import evaluate as official_scores
 
 DataLoader = progress_loader("documents")
@@ -117,7 +117,7 @@ def main() -> None:
         config = AutoConfig.from_pretrained(args.model_name_or_path)
         encoder = AutoModel.from_pretrained(args.model_name_or_path, config=config)
     else:
-        names = json.loads((Path(args.data_dir) / "rel_info.json").read_text(encoding="utf-8"))
+        names = read_json(Path(args.data_dir) / "rel_info.json", "relation names")
         tokenizer = build_tokenizer(load_documents(Path(files[0]), rel2id), list(names.values()))
         encoder = build_encoder(len(tokenizer))
         config = encoder.config
@@ -130,5 +130,5 @@ def main() -> None:
 
 
 def _relations(args: argparse.Namespace) -> dict[str, int]:
-    relations: dict[str, int] = json.loads((Path(args.data_dir) / "rel2id.json").read_text(encoding="utf-8"))
+    relations: dict[str, int] = read_json(Path(args.data_dir) / "rel2id.json", "relations")
     return relations
