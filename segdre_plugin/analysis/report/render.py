@@ -13,6 +13,7 @@ from segdre_plugin.analysis.report import page
 from segdre_plugin.analysis.report.choose import choose_typical, find_titles
 from segdre_plugin.analysis.report.documents import view_document
 from segdre_plugin.analysis.report.run_cells import dev_grid, load_candidates
+from segdre_plugin.analysis.report.verdict import against_tuned_base, sentence
 from segdre_plugin.data.files import write
 from segdre_plugin.salient import gold_salient
 from segdre_plugin.seg.run_folder import RunFolder
@@ -55,6 +56,7 @@ def build(run: RunFolder, titles: Sequence[str] = ()) -> dict[str, Any]:
     grid, best = dev_grid(run, dev)
     threshold_table, threshold_figures, at_end = page.threshold_section(run.metrics)
     saliency_table, saliency_figures = page.saliency_section(run)
+    compared = {name: against_tuned_base(run, name, load(name)) for name in ("test", "dev") if name in run.documents}
     return {
         "name": run.path.resolve().name,
         "adapter": run.sources["adapter"],
@@ -63,6 +65,7 @@ def build(run: RunFolder, titles: Sequence[str] = ()) -> dict[str, Any]:
         "grid": run.search["grid"],
         "objective": page.OBJECTIVES[grid.objective],
         "n_points": len(grid.offsets),
+        "verdicts": [sentence(name, found) for name, found in compared.items() if found],
         "headlines": page.headlines(run.metrics),
         "score_tables": page.score_tables(run.metrics),
         "score_figures": page.score_figures(run.metrics),
