@@ -20,7 +20,7 @@ from segdre_plugin.backbones.losses import UPSTREAM
 from segdre_plugin.data.files import read_json
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.prediction.clone_code import BackboneCode
-from segdre_plugin.seg.bundle import AGAIN, Description, State
+from segdre_plugin.seg.bundle import AGAIN, DESCRIPTION, Description, State
 from segdre_plugin.stages.artifacts import check_form
 from segdre_plugin.stages.wrap import wrap_model
 
@@ -37,7 +37,9 @@ def load_encoder(folder: Path) -> tuple[Any, Any]:
     _check_encoder(folder)
     try:
         config = AutoConfig.from_pretrained(folder, **LOCAL)
-        return config, AutoTokenizer.from_pretrained(str(folder), **LOCAL)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), **LOCAL)
+        tokenizer.tokenize("a")  # whether its settings are of the right types
+        return config, tokenizer
     except Exception as error:  # transformers raises all sorts of types for a damaged folder
         raise SegDREError(
             f"{folder}: cannot be loaded: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
@@ -78,6 +80,10 @@ def build_model(
         encoder = transformers.AutoModel.from_config(config, attn_implementation="eager", **pooler)
         given = description.arguments | {"config": config, "model": encoder, "tokenizer": tokenizer}
         names = inspect.signature(code.model.__init__).parameters
+        # the types of the defaults; inspect has a class where there is none
+        forms = {name: (int, float) if isinstance(p.default, float) else type(p.default) for name, p in names.items()}
+        known = {k: v for k, v in forms.items() if k in description.arguments and v not in (type, type(None))}
+        check_form(Path(DESCRIPTION), description.arguments, known, "arguments", AGAIN)
         model = code.model(**{name: value for name, value in given.items() if name in names})
         settings = replace(description.config, loss=UPSTREAM)  # one of the user's own need not be registered here
         return wrap_model(model, stage=stage, adapter=code.backbone, config=settings)

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -116,3 +118,41 @@ def test_a_run_is_a_process_of_its_own(tmp_path):
     assert "rel2id.json" in runs.last_words(log)
     assert not runs.last_words(log).startswith("segdre")
     assert Path(log).read_text(encoding="utf-8").startswith("segdre: error: ")
+
+
+# A study's process whose worker holds a lock and would go on for a minute.
+PARENT = """
+import os, sys
+from pathlib import Path
+from segdre_plugin.analysis.study import runs
+runs.WORKER = '''
+import sys, time
+from filelock import FileLock
+from segdre_plugin.analysis.study import worker
+def work(arguments):
+    with FileLock(arguments[0]):
+        print("working", repr(sys.stdin.read()), flush=True)
+        time.sleep(60)
+worker.main = work
+worker.serve(sys.argv[1:])
+'''
+runs.launch(sys.argv[1:2], Path(sys.argv[2]), os.environ)
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_ends_with_the_study_that_was_killed(tmp_path):
+    from filelock import FileLock
+
+    lock, log = tmp_path / "lock", tmp_path / "log"
+    study = subprocess.Popen([sys.executable, "-c", PARENT, str(lock), str(log)])
+    try:
+        deadline = time.time() + 60
+        while not (log.exists() and log.read_text(encoding="utf-8")) and time.time() < deadline:
+            time.sleep(0.1)
+        assert log.read_text(encoding="utf-8") == "working ''\n"  # a script that asks for input finds none
+    finally:
+        study.kill()
+        study.wait()
+    with FileLock(lock, timeout=20):  # the worker is gone
+        pass

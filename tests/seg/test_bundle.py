@@ -188,6 +188,7 @@ VALUES = {  # file, field, value -> words of the message
     "seed": ("bundle.json", "seed", 1.5, "seed: expected int, got 1.5"),
     "argument": ("bundle.json", "arguments.num_labels", [4], "arguments.num_labels: expected"),
     "size of the model": ("bundle.json", "arguments.emb_size", "64", "weights of stage base do not fit"),
+    "number of labels": ("bundle.json", "arguments.num_labels", "4", "arguments.num_labels: expected int, got '4'"),
     "reading": ("bundle.json", "reading", [], "reading: expected dict"),
     "files": ("bundle.json", "files", ["base.safetensors"], "files: expected dict"),
     "a class of -1": ("rel2id.json", "P17", -1, "expected relation -> class with classes 0, 1, 2"),
