@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from segdre_plugin.backbones.clones.stand_ins import no_report, open_outside, progress_loader, with_new_layer_lr
-from segdre_plugin.data.files import fingerprint, write_json
+from segdre_plugin.data.files import fingerprint, write, write_json
 from segdre_plugin.data.splits import fingerprints
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.salient import Chain
@@ -88,6 +88,8 @@ class TrainingRun(ScriptRun):
             for stage in STAGES:
                 if stage in asked:
                     self._run_stage(stage, others)
+                if stage in asked and not NEEDS[stage]:
+                    self._save_base(stage)
             if self.options.stage in ("all", "fuse"):
                 self.require("fuse", STAGES)
                 fuse(RunFolder(self.store.root), self.splits, self.rel2id, self.options, self.args.seed)
@@ -177,10 +179,15 @@ class TrainingRun(ScriptRun):
                     f"{self.script.file}: main() ended without training",
                     "leave out the options by which the script only evaluates",
                 )
-        if is_base and self.args.save_path and not self.args.load_path:
-            target = self.script.checkpoint_at(self.args.save_path)
+
+    def _save_base(self, name: str) -> None:
+        """Copy the base's checkpoint to ``--save_path``, also where the run that trained it did not come to that."""
+        source, target = self.checkpoint(name), self.script.checkpoint_at(self.args.save_path)
+        wanted = self.args.save_path and not self.args.load_path
+        if wanted and not (target.is_file() and fingerprint(target) == fingerprint(source)):
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(self.checkpoint(name), target)
+            with source.open("rb") as weights:
+                write(target, lambda file: shutil.copyfileobj(weights, file))
 
     def _choose(self, name: str, settings: dict[str, Any]) -> None:
         """Make a stage that trains nothing: its strategy chooses the salient entities (section 6.1)."""
