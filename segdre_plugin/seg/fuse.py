@@ -22,6 +22,7 @@ def fuse(
     """Fuse the finished stages of a run; write ``result.json`` and ``metrics.json``, print and return the metrics."""
     thresholds: FusionResult | None = None
     report: dict[str, Any] = {"salient_k": options.config.salient_k}
+    predictions: dict[str, list[dict[str, Any]]] = {}
     for name in (name for name in SPLITS if name in splits):
         split = splits[name]
         tables = {stage: folder.margins(stage, name, split.documents, len(rel2id)) for stage in TRAINED}
@@ -31,18 +32,20 @@ def fuse(
         if thresholds is None:  # dev comes first: they are chosen there
             thresholds = scored.search(cells, options.grid, options.objective)
             tau_base_alone = scored.search_base(cells, options.grid, options.objective)
-        predictions = scored.predict(cells, thresholds)
-        write_json(folder.result_file(name), predictions)
-        report[name] = scored.rows(predictions, tau_base_alone) | {"salient": folder.stage_metrics("identify", name)}
+        predictions[name] = scored.predict(cells, thresholds)
+        own = folder.stage_metrics("identify", name)
+        report[name] = scored.rows(predictions[name], tau_base_alone) | {"salient": own}
         if report[name]["gold"]:
             report[name]["strategies"] = scored.strategies(options.config, seed)
         report["evidence"] = scored.has_evidence
-    if "test" not in splits:
-        write_json(folder.result_file("test"), predictions)
     assert thresholds is not None
     search = {"grid": options.grid, "objective": options.objective, "tau_base_alone": tau_base_alone}
     report["thresholds"] = asdict(thresholds) | search
     report["branches_left_out"] = folder.left_out
+    # without metrics.json a run is not fused: results of two fusions never count as one, whenever this is killed
+    folder.metrics_file.unlink(missing_ok=True)
+    for name, found in ({"test": predictions["dev"]} | predictions).items():
+        write_json(folder.result_file(name), found)
     write_json(folder.metrics_file, report)
     print_scores(report, folder.path)
     return report

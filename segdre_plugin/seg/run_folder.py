@@ -2,7 +2,7 @@
 
 =================================  ===================================================================================
 ``run.json``                       where the run's data are, and their hashes; written last
-``metrics.json``                   thresholds, and the scores of dev and test
+``metrics.json``                   thresholds, and the scores of dev and test; a run that has it is fused
 ``result.json``                    fused predictions on test (on dev where there is no test), in the official format
 ``result_dev.json``                the same on dev
 ``isf.json``                       what inference-stage fusion tuned on dev
@@ -226,11 +226,16 @@ class RunFolder:
 
     @property
     def evaluations(self) -> dict[str, dict[str, Any]]:
-        """Metrics of later evaluations, by the name of their folder."""
+        """Metrics of later evaluations, by the name of their folder; those of an earlier fusion are refused."""
         found = {}
         for path in sorted((self.path / EVALUATIONS).glob(f"*/{METRICS}")):
-            found[path.parent.name] = _read(path, "metrics of an evaluation", dict)
-            _check_scores(path, found[path.parent.name])
+            metrics = found[path.parent.name] = _read(path, "metrics of an evaluation", dict)
+            _check_scores(path, metrics)
+            if metrics.get("thresholds") != self.metrics["thresholds"]:
+                raise SegDREError(
+                    f"{path}: evaluated with other thresholds than those of {self.metrics_file}",
+                    "evaluate that file again, or remove its folder",
+                )
         return found
 
     def stage_metrics(self, stage: str, split: str) -> dict[str, float]:

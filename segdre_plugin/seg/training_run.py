@@ -15,7 +15,7 @@ from segdre_plugin.backbones.attention import check_encoder
 from segdre_plugin.backbones.clones.compat import AutoConfig, AutoModel, AutoTokenizer
 from segdre_plugin.backbones.clones.stand_ins import no_report, open_outside, progress_loader, with_new_layer_lr
 from segdre_plugin.backbones.trainer import Resume
-from segdre_plugin.data.files import check_output, fingerprint, write_json
+from segdre_plugin.data.files import check_output, fingerprint, write, write_json
 from segdre_plugin.data.splits import fingerprints
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.seg.bundle import check_target, offer
@@ -113,6 +113,8 @@ class TrainingRun(ScriptRun):
                         self._run_stage(stage, others)
                     except KeyboardInterrupt:
                         raise KeyboardInterrupt(f"the same command goes on from stage {stage}") from None
+                if stage in asked and not NEEDS[stage]:
+                    self._save_base(stage)
             if self.options.stage in ("all", "fuse"):
                 self.require("fuse", STAGES)
                 fuse(RunFolder(self.store.root), self.splits, self.rel2id, self.options, self.args.seed)
@@ -207,10 +209,15 @@ class TrainingRun(ScriptRun):
                     f"{self.script.file}: main() ended without training",
                     "leave out the options by which the script only evaluates",
                 )
-        if is_base and self.args.save_path and not self.args.load_path:
-            target = self.script.checkpoint_at(self.args.save_path)
+
+    def _save_base(self, name: str) -> None:
+        """Copy the base's checkpoint to ``--save_path``, also where the run that trained it did not come to that."""
+        source, target = self.checkpoint(name), self.script.checkpoint_at(self.args.save_path)
+        wanted = self.args.save_path and not self.args.load_path
+        if wanted and not (target.is_file() and fingerprint(target) == fingerprint(source)):
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(self.checkpoint(name), target)
+            with source.open("rb") as weights:
+                write(target, lambda file: shutil.copyfileobj(weights, file))
 
     def loader(self, stage: str) -> Any:
         """Return the class of a stage's data loaders."""

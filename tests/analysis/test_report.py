@@ -226,7 +226,8 @@ def test_evidence_and_later_evaluations(tmp_path):
     out = make_run(tmp_path, evidence=True)
     metrics = json.loads((out / "metrics.json").read_text())
     isf = {"tau": 0.25, "thresholds": metrics["thresholds"]}
-    later = {"test": metrics["test"] | {"fused_isf": metrics["test"]["fused"]}, "evidence": True, "isf": isf}
+    scores = metrics["test"] | {"fused_isf": metrics["test"]["fused"]}
+    later = {"test": scores, "evidence": True, "isf": isf, "thresholds": metrics["thresholds"]}
     (out / "eval" / "test_isf").mkdir(parents=True)
     (out / "eval" / "test_isf" / "metrics.json").write_text(json.dumps(later))
     text = words(write_report(out).read_text())

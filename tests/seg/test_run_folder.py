@@ -98,6 +98,11 @@ FIELDS = {  # file, change, words of the message
         lambda x: x | {"thresholds": {k: v for k, v in x["thresholds"].items() if k != "fusion"}},
         "thresholds.fusion missing",
     ),
+    "an evaluation of another fusion": (
+        "eval/other/metrics.json",
+        lambda x: x | {"thresholds": x["thresholds"] | {"grid": "redocred"}},
+        "evaluated with other thresholds",
+    ),
     "no f1": (
         "metrics.json",
         lambda x: x | {"dev": x["dev"] | {"fused": {"precision": 1}}},

@@ -18,8 +18,8 @@ from segdre_plugin.analysis.study.repredict import READINGS, Request, is_read
 from segdre_plugin.analysis.study.studies import TRAININGS
 from segdre_plugin.data.files import read_json, write_json
 from segdre_plugin.errors import SegDREError
+from segdre_plugin.seg.run_folder import RunFolder
 from segdre_plugin.seg.store import Store
-from segdre_plugin.stages.config import STAGES
 
 # A worker's code: nothing is imported from the current folder, which may be anybody's (python -P, from 3.11 on).
 WORKER = """import sys
@@ -66,8 +66,7 @@ class Runs:
         """Return whether a run is finished, with the command line that it would get now."""
         path, stage = self.path(name, seed), TRAININGS[name].stage
         mark = path.with_suffix(".json")
-        whole = all(map(Store(path).is_done, STAGES if stage == "all" else (stage,)))
-        whole = whole and (stage != "all" or (path / "metrics.json").is_file())
+        whole = RunFolder(path).is_finished if stage == "all" else Store(path).is_done(stage)
         return whole and mark.is_file() and read_json(mark, "finished run") == self._command(name, seed)
 
     def train(self, name: str, seed: int) -> None:
