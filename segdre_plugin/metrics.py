@@ -170,11 +170,11 @@ def _problem(item: object, by_title: Mapping[str, Document]) -> str:
     for field in ("h_idx", "t_idx"):
         if not is_index(item[field], n):
             return f"{field!r} must be an index" + (f" below {n}" if n is not None else "") + f", got {item[field]!r}"
-    evidence = item.get("evidence")
+    evidence, n = item.get("evidence"), len((doc or {}).get("sents") or ()) or None  # None: the text is not known
     if evidence is not None and (
-        not isinstance(evidence, (list, tuple, set)) or not all(is_index(sentence) for sentence in evidence)
+        not isinstance(evidence, (list, tuple, set)) or not all(is_index(sentence, n) for sentence in evidence)
     ):
-        return f"'evidence' must be a list of sentence indices, got {evidence!r}"
+        return "'evidence' must be a list of sentence indices" + (f" below {n}" if n else "") + f", got {evidence!r}"
     return ""
 
 

@@ -117,7 +117,7 @@ def text_problems(value: Any, index: int) -> list[str]:
         if not (isinstance(mentions, list) and mentions):
             problems.append(f"{where}: entities[{e}]: expected an object with one mention or more")
             continue
-        if not isinstance(entity.get("type", UNTYPED), str):
+        if not is_text(entity.get("type", UNTYPED)):
             problems.append(f"{where}: entities[{e}]: type: expected text, got {entity['type']!r}")
         problems += [
             f"{where}: entities[{e}].mentions[{m}]: {problem}"

@@ -123,7 +123,7 @@ def _elements(file: IO[bytes], path: Path, what: str) -> Iterator[Any]:
             if depth == 0:
                 yield builder.value
                 n += 1
-    except ijson.JSONError as error:
+    except (ijson.JSONError, UnicodeDecodeError) as error:  # the parser lets some bytes pass that are not UTF-8
         # the parser adds a picture of the text; where that is not UTF-8, all of it is the repr of bytes
         reason = str(error).removeprefix("b'").partition("\n")[0].partition("\\n")[0]
         raise SegDREError(f"{where} {n}: {reason}", hint) from None

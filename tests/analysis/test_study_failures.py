@@ -69,6 +69,7 @@ def test_a_terminated_study_ends_and_goes_on(tmp_path, monkeypatch):
 
 BAD = {
     "seed twice": (["--seeds", "1", "1"], "a seed is listed twice"),
+    "no seed": (["--seeds", "1", "-1"], "--seeds: expected 0 to 4294966295, got -1"),
     "one model twice": (["--partners", "next"], "--partners next with one seed"),
     "no such study": (["--reuse", "nowhere"], "--reuse: no folder nowhere"),
     "no documents": (["--dev", "0"], "--dev is 0"),

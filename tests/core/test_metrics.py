@@ -127,13 +127,15 @@ def test_gold_scores_one():
         (prediction(None, 0, 1, "p"), "'title' must be str"),
         (prediction("A", 0, 1, "p", evidence="01"), "'evidence'"),
         (prediction("A", 0, 1, "p", evidence=[0.5]), "'evidence'"),
+        (prediction("S", 0, 1, "p", evidence=[1, 2]), "'evidence' must be a list of sentence indices below 2, got"),
         ({"title": "A", "h_idx": 0}, "lacks 't_idx', 'r'"),
         (("A", 0, 1, "p"), "expected a dict, got tuple"),
     ],
 )
 def test_malformed_predictions(bad, message):
+    sentences = document("S", [[0], [1]], []) | {"sents": [["one"], ["two"]]}
     with pytest.raises(SegDREError, match=message):
-        evaluate([PREDICTIONS[0], bad], DOCS)
+        evaluate([PREDICTIONS[0], bad], [*DOCS, sentences])
 
 
 def test_all_malformed_predictions_are_listed():
@@ -181,7 +183,11 @@ def random_predictions(docs, rng):
         triples = [(x["h"], x["t"], x["r"]) for x in doc["labels"] if rng.random() < 0.6]
         triples += [(*rng.choice(n, 2, replace=False).tolist(), str(rng.choice(["P17", "P131"]))) for _ in range(6)]
         for h, t, r in triples:
-            evidence = {"evidence": rng.integers(0, 4, rng.integers(0, 4)).tolist()} if rng.random() < 0.7 else {}
+            evidence = (
+                {"evidence": rng.integers(0, min(4, len(doc["sents"])), rng.integers(0, 4)).tolist()}
+                if rng.random() < 0.7
+                else {}
+            )
             out.extend(prediction(title, h, t, r, **evidence) for _ in range(2 if rng.random() < 0.2 else 1))
     rng.shuffle(out)
     return out

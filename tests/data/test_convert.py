@@ -125,6 +125,10 @@ BAD = [
     (GOOD | {"entities": [[[0, 3]]]}, "entities[0]: expected an object with one mention or more"),
     (GOOD | {"entities": [{"mentions": []}]}, "entities[0]: expected an object with one mention or more"),
     (GOOD | {"entities": [{"mentions": [[0, 3]], "type": 1}]}, "entities[0]: type: expected text, got 1"),
+    (
+        GOOD | {"entities": [{"mentions": [[0, 3]], "type": "\ud800"}]},
+        "entities[0]: type: expected text, got '\\ud800'",
+    ),
     (GOOD | {"entities": [{"mentions": [[0, 3], [0]]}]}, "entities[0].mentions[1]: expected [start, end)"),
     (GOOD | {"entities": [{"mentions": [[0, 3.0]]}]}, "entities[0].mentions[0]: expected [start, end)"),
     (GOOD | {"entities": [{"mentions": [[7, 12]]}]}, "mentions[0]: [7, 12] is not a [start, end) inside the text of 9"),

@@ -79,6 +79,7 @@ BAD_LISTS = [
     (b"[1, tru", "element 1: lexical error: invalid string in json text"),
     (b"[1, NaN]", "element 1: lexical error: invalid char in json text"),
     (b'["a", "\xff"]', "element 1: lexical error: invalid bytes in UTF8 string"),
+    (b'["a", "\xed\xa0\x80"]', "element 1: 'utf-8' codec can't decode byte 0xed"),
     (b"[1] [2]", "element 1: parse error: trailing garbage"),
     (b"[[" + b"[" * 200_000, "element 0: nested too deeply"),
     (b"[" + b"9" * 5000 + b"]", "element 0: parse error: integer overflow"),

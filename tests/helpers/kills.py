@@ -143,7 +143,11 @@ def kill() -> None:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep a run's output to itself."""
-    with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing), contextlib.redirect_stderr(nothing):
+    with (
+        open(os.devnull, "w", encoding="utf-8") as nothing,
+        contextlib.redirect_stdout(nothing),
+        contextlib.redirect_stderr(nothing),
+    ):
         yield
 
 

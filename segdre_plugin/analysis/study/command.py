@@ -17,6 +17,7 @@ from segdre_plugin.backbones.clones.patching import recognise
 from segdre_plugin.data.folders import locked, remove_litter
 from segdre_plugin.data.synthetic.corpus import rel2id
 from segdre_plugin.errors import SegDREError, raise_all
+from segdre_plugin.seg.arguments import LARGEST_SEED
 from segdre_plugin.seg.demo import prepare_corpus
 from segdre_plugin.seg.options import parse
 
@@ -119,6 +120,10 @@ def _check(
     """Refuse what cannot work, before anything is made."""
     if len(set(seeds)) < len(seeds):
         raise SegDREError(f"--seeds {' '.join(map(str, seeds))}: a seed is listed twice", "pass different seeds")
+    largest = LARGEST_SEED - PARTNER_OFFSET
+    for seed in seeds:
+        if not 0 <= seed <= largest:
+            raise SegDREError(f"--seeds: expected 0 to {largest}, got {seed}", "pass other seeds")
     given = [key for key, value in sizes.items() if value is not None]
     if script is not None:
         if not script.is_file():
