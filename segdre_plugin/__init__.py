@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from segdre_plugin.backbones.clones.compat import AutoTokenizer as AutoTokenizer
     from segdre_plugin.backbones.inputs import encoder_inputs as encoder_inputs
     from segdre_plugin.errors import SegDREError as SegDREError
+    from segdre_plugin.fusion import search_thresholds as search_thresholds
+    from segdre_plugin.injection import inject as inject
     from segdre_plugin.prediction.pipeline import SegPipeline as SegPipeline
     from segdre_plugin.salient import gold_salient as gold_salient
     from segdre_plugin.seg import launch as launch
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from segdre_plugin.stages.wrap import unwrap_model as unwrap_model
     from segdre_plugin.stages.wrap import wrap_collate as wrap_collate
     from segdre_plugin.stages.wrap import wrap_model as wrap_model
+    from segdre_plugin.zip_head import CountHead as CountHead
+    from segdre_plugin.zip_head import CountLoss as CountLoss
 
 __version__ = "0.1.0"
 
@@ -34,6 +38,8 @@ _MODULES = {
     "AutoModel": "backbones.clones.compat",  # transformers' own, with what the clones expect of old versions
     "AutoTokenizer": "backbones.clones.compat",
     "Backbone": "backbones.backbone",
+    "CountHead": "zip_head",
+    "CountLoss": "zip_head",
     "StageFeatures": "stages.prepare",
     "SegConfig": "stages.config",
     "SegDREError": "errors",
@@ -42,8 +48,10 @@ _MODULES = {
     "encoder_inputs": "backbones.inputs",
     "gold_dense_triples": "stages.branches",
     "gold_salient": "salient",
+    "inject": "injection",
     "launch": "seg",  # what a patched train script calls
     "prepare_features": "stages.prepare",
+    "search_thresholds": "fusion",
     "unwrap_model": "stages.wrap",
     "wrap_collate": "stages.wrap",
     "wrap_model": "stages.wrap",
