@@ -43,12 +43,16 @@ from segdre_plugin.seg.store import Store
 
 DOCUMENT = {k: v for k, v in generate(1, 3)[0].items() if k != "labels"}
 STAGES = ("base", "dense", "sparse")
-opened: set[str] = set()
-sys.addaudithook(lambda event, how: opened.add(str(how[0])) if event == "open" and _watched(how[0]) else None)
+watched: list[Path] = []  # folders of which it is noted ...
+opened: set[str] = set()  # ... which files are opened, by whatever path
 
 
-def _watched(path) -> bool:
-    return isinstance(path, (str, os.PathLike)) and "outside" in Path(path).parts
+def _note(event, how):
+    if watched and event == "open" and isinstance(how[0], (str, os.PathLike)):
+        opened.update(str(how[0]) for folder in watched if folder in Path(os.path.realpath(how[0])).parents)
+
+
+sys.addaudithook(_note)
 
 
 class Bomb:
@@ -353,9 +357,10 @@ def sources(tmp_path_factory):
 
 @pytest.fixture
 def place(tmp_path, sources):
-    place = Place(tmp_path, *sources)
-    opened.clear()
+    place = Place(tmp_path.resolve(), *sources)
+    watched.append(place.outside)
     yield place
+    watched.clear()
     opened.clear()
 
 

@@ -91,7 +91,7 @@ def read_model(folder: Path) -> dict[str, Any]:
     """
     if not (folder / MODEL).is_file() or not (folder / ENCODER).is_dir():
         raise SegDREError(
-            f"{folder}: no {MODEL} and {ENCODER}/, without which the model cannot be built again",
+            f"{folder / MODEL} or {ENCODER}/ not found, without which the model cannot be built again",
             "remove that stage's folder and run it again",
         )
     found: dict[str, Any] = read_json(folder / MODEL, "model of the run")

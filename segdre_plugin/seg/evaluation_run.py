@@ -97,8 +97,9 @@ class EvaluationRun(ScriptRun):
         check_form(self.folder.settings_file("sparse"), self.folder.settings("sparse"), {"options": {"rel_info": str}})
         arguments: dict[str, Any] = base["arguments"]
         known = {name: value for name, value in vars(self.args).items() if name not in self.places}
-        hint = f"use the {self.script.file} and the folder of the run itself"
-        raise_all(sorted(arguments.keys() - known), f"{path}: arguments that {self.script.file} does not take", hint)
+        hint = f"use the {self.script.file} that the run was made with"
+        strange = sorted(arguments.keys() - known)
+        raise_all(strange, f"{path}: arguments that {self.script.file} takes from no run", hint)
         forms = {name: NUMBER if type(value) in NUMBER else type(value) for name, value in known.items()}
         given = {name: form for name, form in forms.items() if name in arguments and known[name] is not None}
         check_form(path, arguments, given, "arguments")

@@ -13,7 +13,7 @@ from segdre_plugin.stages.margins import Margins
 
 pytestmark = [pytest.mark.slow, pytest.mark.upstream]
 
-WORKER = "segdre_plugin.analysis.study.worker"
+WORKER = "import sys; from segdre_plugin.analysis.study.worker import main; main(sys.argv[1:])"
 
 
 @pytest.fixture(scope="module", params=seg_runs.UPSTREAM)
@@ -37,15 +37,8 @@ def test_models_read_what_they_read_in_the_run(place):
     }
     (place.folder / "requests.json").write_text(json.dumps({name: asdict(r) for name, r in requests.items()}))
     before = seg_runs.contents(out)
-    worker = [
-        "-m",
-        "segdre_plugin.analysis.study.worker",
-        "--script",
-        place.upstream.script,
-        "--requests",
-        "requests.json",
-    ]
-    result = place.python(*worker, "--", *place.seg("--seg-dir", "read-again"))
+    worker = ["--script", place.upstream.script, "--requests", "requests.json"]
+    result = place.python("-c", WORKER, *worker, "--", *place.seg("--seg-dir", "read-again"))
     assert result.returncode == 0, result.stderr[-3000:]
     assert "Total steps" not in result.stdout  # nothing is trained
     after = seg_runs.contents(out)
@@ -73,15 +66,8 @@ def test_readings_of_other_models_are_refused(place):
     shutil.copytree(finished, out)
     requests = {"one": asdict(FinishedRun(out).request(Reading(), out))}
     (place.folder / "requests.json").write_text(json.dumps(requests))
-    worker = [
-        "-m",
-        "segdre_plugin.analysis.study.worker",
-        "--script",
-        place.upstream.script,
-        "--requests",
-        "requests.json",
-    ]
-    result = place.python(*worker, "--", *place.seg("--seg-dir", "read-otherwise", "--seed", "1"))
+    worker = ["--script", place.upstream.script, "--requests", "requests.json"]
+    result = place.python("-c", WORKER, *worker, "--", *place.seg("--seg-dir", "read-otherwise", "--seed", "1"))
     assert result.returncode == 2
     assert "arguments.seed: 66 there, 1 now" in result.stderr
     assert not (out / "readings").exists()

@@ -1,6 +1,7 @@
 """A run's folder: every file missing, cut off and with a field of the wrong type ends in one message that names it."""
 
 import json
+import math
 import shutil
 
 import numpy as np
@@ -9,6 +10,7 @@ from finished import make_run, rewrite
 
 from segdre_plugin import SegDREError
 from segdre_plugin.data.files import read_arrays, write_arrays
+from segdre_plugin.seg.checkpoints import read_model
 from segdre_plugin.seg.run_folder import RunFolder
 from segdre_plugin.stages.config import SegConfig
 
@@ -18,6 +20,9 @@ def out(tmp_path_factory):
     out = make_run(tmp_path_factory.mktemp("run"), sparse={"alpha": 0.5, "salient_k": 1})
     thresholds = json.loads((out / "metrics.json").read_text())["thresholds"]
     (out / "isf.json").write_text(json.dumps({"tau": 0.5, "thresholds": thresholds}))
+    (out / "base" / "encoder").mkdir()
+    model = {"repository": "", "arguments": {"emb_size": 64}, "reading": {}}
+    (out / "base" / "model.json").write_text(json.dumps(model))
     (out / "eval" / "other").mkdir(parents=True)
     shutil.copy(out / "metrics.json", out / "eval" / "other")
     return out
@@ -35,6 +40,7 @@ READERS = {  # file -> what reads it
     "isf.json": lambda run: run.isf,
     "eval/other/metrics.json": lambda run: run.evaluations,
     "base/settings.json": lambda run: run.seed,
+    "base/model.json": lambda run: read_model(run.stage("base")),
     "identify/settings.json": lambda run: run.config,
     "sparse/settings.json": lambda run: run.config,
     "identify/metrics.json": lambda run: run.stage_metrics("identify", "dev"),
@@ -93,6 +99,18 @@ FIELDS = {  # file, change, words of the message
     "class in words": ("run.json", lambda x: x | {"rel2id": {"P1": "one"}}, "rel2id.P1: expected int, got 'one'"),
     "no tau": ("metrics.json", lambda x: x | {"thresholds": x["thresholds"] | {"tau_base": None}}, "tau_base"),
     "a grid": ("metrics.json", lambda x: x | {"thresholds": x["thresholds"] | {"grid": "mine"}}, "thresholds.grid"),
+    "tau of NaN": ("metrics.json", lambda x: x | {"thresholds": x["thresholds"] | {"tau_base": math.nan}}, "got nan"),
+    "tau of infinity": ("isf.json", lambda x: x | {"tau": math.inf}, "tau: expected int or float, got inf"),
+    "tau of true": ("isf.json", lambda x: x | {"tau": True}, "tau: expected int or float, got True"),
+    "a class twice": ("run.json", lambda x: x | {"rel2id": {"Na": 0, "P1": 1, "P2": 1}}, "classes 0, 1, 2"),
+    "another class 0": ("run.json", lambda x: x | {"rel2id": {"P1": 0, "P2": 1}}, "class 0 is 'P1'"),
+    "a checkpoint elsewhere": (
+        "run.json",
+        lambda x: x | {"checkpoint": "/x.pt"},
+        "expected {folder}/ and a file in it",
+    ),
+    "a list of arguments": ("base/model.json", lambda x: x | {"arguments": {"emb_size": [64]}}, "arguments.emb_size"),
+    "a list to read with": ("base/model.json", lambda x: x | {"reading": []}, "reading: expected dict, got []"),
     "no fusion": (
         "metrics.json",
         lambda x: x | {"thresholds": {k: v for k, v in x["thresholds"].items() if k != "fusion"}},

@@ -7,11 +7,10 @@ from pathlib import Path
 from segdre_plugin.analysis.study.repredict import READINGS, REQUEST, Request
 from segdre_plugin.analysis.study.rows import OWN, SOURCES, Reading
 from segdre_plugin.data.files import read_json
-from segdre_plugin.errors import SegDREError
 from segdre_plugin.salient import Chain, as_chain
 from segdre_plugin.seg.run_folder import RunFolder
 from segdre_plugin.seg.store import digest
-from segdre_plugin.stages.artifacts import INJECTED, margins_file
+from segdre_plugin.stages.artifacts import INJECTED, check_form, margins_file
 from segdre_plugin.stages.branches import Triple, gold_dense_triples
 from segdre_plugin.stages.margins import Margins
 from segdre_plugin.stages.scored import ScoredSplit
@@ -32,10 +31,8 @@ class FinishedRun(RunFolder):
         if reading is not None:
             own = self.reading(reading)
             asked = read_json(own / REQUEST, "request of a reading")
-            try:
-                salient = [as_chain(chosen) for chosen in asked["salient"][name]]
-            except (KeyError, TypeError):
-                raise SegDREError(f"{own / REQUEST}: salient.{name} missing", REREAD) from None
+            check_form(own / REQUEST, asked, {"salient": {name: [[int]]}}, hint=REREAD)
+            salient = [as_chain(chosen) for chosen in asked["salient"][name]]
             folders |= {stage: own / stage for stage in ("dense", "sparse") if (own / stage).is_dir()}
         tables = {stage: Margins.load(margins_file(folder, name)) for stage, folder in folders.items()}
         return ScoredSplit(self.split(name), tables, salient, self.rel2id, self.train, self.thresholds.fusion)
@@ -48,10 +45,8 @@ class FinishedRun(RunFolder):
         """Return how many triples were injected into the documents of a split."""
         path = self.reading(reading) / INJECTED
         found = read_json(path, "injected triples")
-        try:
-            return int(found[name]["triples"])
-        except (KeyError, TypeError, ValueError):
-            raise SegDREError(f"{path}: expected {name} -> triples, left_out", REREAD) from None
+        check_form(path, found, {name: {"triples": int}}, hint=REREAD)
+        return int(found[name]["triples"])
 
     def request(self, reading: Reading, head: Path) -> Request:
         """Spell a reading out, with counts of stage identify of the run ``head`` if its strategy needs them."""
