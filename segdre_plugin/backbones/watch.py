@@ -64,22 +64,20 @@ class FiniteWatch:
         parameters = list(self.model.named_parameters())
         weights = [name for name, p in parameters if not p.isfinite().all()]
         gradients = [name for name, p in parameters if p.grad is not None and not p.grad.norm().isfinite()]
-        found = f"a loss of {' and '.join(f'{float(loss):g}' for loss in losses)}"
+        found = [f"a loss of {' and '.join(f'{float(loss):g}' for loss in losses)}"] if losses else []
         if all(loss.isfinite() for loss in losses):
-            found += f" with the gradients of {_some(gradients)} not finite"
+            found.append(f"gradients that are not, of {_some(gradients)}")
         if weights:
-            found += f"; not finite either: weights {_some(weights)}"
+            found.append(f"weights that are not, {_some(weights)}")
         hint = "lower the learning rate"
         if weights and self.step == 1:
             hint = "training starts from broken weights: check the encoder's"
-        elif not weights and losses[0].device.type != "cpu":
+        elif not weights and any(p.is_cuda for _, p in parameters):
             hint += "; if it computes in float16, whose numbers end at 65504, use bfloat16: --seg-bf16"
         rate = f", learning rate {' and '.join(self.rates)}" if self.rates else ""
         titles = ", ".join(repr(title) for title in self.batch)
-        return SegDREError(
-            f"stage {self.stage}, step {self.step}{rate}, documents {titles}: expected finite numbers, got {found}",
-            hint,
-        )
+        where = f"stage {self.stage}, step {self.step}{rate}, documents {titles}"
+        return SegDREError(f"{where}: expected finite numbers, got {'; '.join(found)}", hint)
 
 
 @contextmanager

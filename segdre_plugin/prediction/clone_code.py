@@ -100,7 +100,8 @@ def _import(clone: Path, rel2id: Mapping[str, int]) -> tuple[dict[str, Any], set
                 found[part] = getattr(module, part)
             else:
                 problems.append(f"{part} in {name}.py")
-        files = {path.name for module in list(sys.modules.values()) if clone in (path := _file(module)).parents}
+        paths = [path for module in list(sys.modules.values()) if clone in (path := _file(module)).parents]
+        files = {path.relative_to(clone).as_posix() for path in paths}
     raise_all(problems, f"{clone}: missing", "use an unchanged clone")
     return found, files
 

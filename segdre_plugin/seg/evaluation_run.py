@@ -22,7 +22,7 @@ from segdre_plugin.seg.options import flag, parse
 from segdre_plugin.seg.run_folder import NUMBER, RESULT, RunFolder
 from segdre_plugin.seg.score_table import print_scores
 from segdre_plugin.seg.script_run import ScriptRun
-from segdre_plugin.seg.store import differences, digest
+from segdre_plugin.seg.store import differences, digest, flat
 from segdre_plugin.stages.artifacts import METRICS, check_form
 from segdre_plugin.stages.branches import Verbaliser
 from segdre_plugin.stages.candidates import count_entities, fusible, gold_flags
@@ -106,7 +106,13 @@ class EvaluationRun(ScriptRun):
         return arguments
 
     def _check_files(self) -> None:
-        data = self.folder.settings("base")["data"]
+        base = self.folder.settings("base")
+        data, now = base["data"], self.code_and_encoder()
+        raise_all(
+            differences(flat({name: base.get(name, {}) for name in now}), flat(now)),
+            f"{self.store.root} was made with other code or another encoder",
+            "restore these files, or pass the folder of the same ones",
+        )
         expected = {
             self.splits["train"].path: data["train"],
             self.rel2id_file: data["rel2id"],

@@ -20,6 +20,7 @@ from segdre_plugin.seg.arguments import PLACES, check_arguments
 from segdre_plugin.seg.checkpoints import load_all
 from segdre_plugin.seg.options import Options
 from segdre_plugin.seg.reader import Reader
+from segdre_plugin.seg.settings import clone_modules, encoder_files
 from segdre_plugin.seg.store import Store
 from segdre_plugin.stages.config import SegConfig
 from segdre_plugin.stages.wrap import unwrap_model, wrap_collate, wrap_model
@@ -76,6 +77,11 @@ class ScriptRun:
         self.reader = Reader(
             self.names["read_docred"], self.splits, self.backbone, self.script, self.args, skip_unusable
         )
+
+    def code_and_encoder(self) -> dict[str, Any]:
+        """Return fingerprints of the clone's ``modules`` and of the files of the ``encoder``."""
+        script = self.names.get("__file__") if self.script.versions else None
+        return {"modules": clone_modules(script), "encoder": encoder_files(self.args)}
 
     def collate(self) -> Any:
         """Return the script's collate function, wrapped."""

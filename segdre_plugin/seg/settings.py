@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segdre_plugin.backbones.clones.patching import blob_hash
+from transformers.utils import cached_file
+
+from segdre_plugin.backbones.clones.patching import blob_hash, remove
+from segdre_plugin.data.files import fingerprint
+from segdre_plugin.errors import SegDREError
 from segdre_plugin.seg.options import Options
 from segdre_plugin.seg.store import digest
 from segdre_plugin.stages.config import NEEDS, settings_of
+
+# arguments of the train scripts that name what from_pretrained reads -> a file that is always among it
+PRETRAINED = {
+    "model_name_or_path": "config.json",
+    "config_name": "config.json",
+    "tokenizer_name": "tokenizer_config.json",
+}
+OURS, INSTALLED = "segdre_plugin", {"site-packages", "dist-packages"}  # no part of a clone, even in its folder
+READ = (".json", ".txt", ".model", ".safetensors", ".bin")  # suffixes of weights, configuration and tokenizer
 
 
 @dataclass(frozen=True)
@@ -22,7 +36,8 @@ class RunSettings:
         adapter: the backbone's name.
         arguments: the script's own arguments, without those that only say where things are.
         data: name -> SHA-256 of the files that training reads.
-        modules: file -> git blob hash of the clone's modules that the script imported.
+        modules: file -> git blob hash of the clone's script, and of its modules that the script imported.
+        encoder: what :func:`encoder_files` finds.
         rel_info: SHA-256 of the relation names, which become the text of branches.
         load_path: SHA-256 of the weights that ``--load_path`` gives the base; None without.
         options: our options.
@@ -32,6 +47,7 @@ class RunSettings:
     arguments: Mapping[str, Any]
     data: Mapping[str, str]
     modules: Mapping[str, str]
+    encoder: Mapping[str, Mapping[str, str]]
     rel_info: str
     load_path: str | None
     options: Options
@@ -55,6 +71,7 @@ class RunSettings:
             "arguments": dict(self.arguments),
             "data": dict(self.data),
             "modules": dict(self.modules),
+            "encoder": {argument: dict(files) for argument, files in self.encoder.items()},
             "options": own,
             "before": {name: digest(self.of(name)) for name in NEEDS[stage]},
         }
@@ -66,18 +83,59 @@ class RunSettings:
 
 
 def clone_modules(script: str | None) -> dict[str, str]:
-    """Return file -> git blob hash of the imported modules that lie beside a train script.
+    """Return file -> git blob hash of a train script, lines of ours left out, and of the modules of its folder.
 
-    None, or the file of a package, has no clone around it.
+    Those are the modules that are imported; installed packages, even if they lie there, and a user's own script are
+    none of them. None has no clone around it.
     """
     if script is None:
         return {}
     path = Path(script).resolve()
     own = sys.modules["__main__"]  # it may be a user's own script; multiprocessing gives it a second name
-    modules = [module for module in list(sys.modules.values()) if module is not own]
+    modules = [m for name, m in list(sys.modules.items()) if m is not own and name.split(".")[0] != OURS]
     files = {Path(file).resolve() for module in modules if (file := _file(module))}
-    beside = sorted(file for file in files if file.parent == path.parent and file != path and file.is_file())
-    return {file.name: blob_hash(file.read_bytes()) for file in beside}
+    beside = {
+        file.relative_to(path.parent) for file in files | {path} if path.parent in file.parents and file.is_file()
+    }
+    return {
+        file.as_posix(): blob_hash(remove((path.parent / file).read_bytes()))
+        for file in sorted(beside)
+        if not INSTALLED & set(file.parts)
+    }
+
+
+def encoder_files(args: Namespace) -> dict[str, dict[str, str]]:
+    """Return argument of the script -> file -> SHA-256 of the weights, configuration and tokenizer that it names.
+
+    A name on the Hugging Face hub stands for the files of a commit; its hash is under ``commit``.
+
+    Raises:
+        SegDREError: if an argument names neither files nor anything on the hub or in its cache.
+    """
+    found = {}
+    for argument, always in PRETRAINED.items():
+        name = vars(args).get(argument)
+        path = Path(name or "")
+        if name and path.is_file():
+            found[argument] = {path.name: fingerprint(path)}
+        elif name and path.is_dir():
+            files = [file for file in sorted(path.iterdir()) if file.suffix in READ and file.is_file()]
+            found[argument] = {file.name: fingerprint(file) for file in files}
+        elif name:
+            found[argument] = {"commit": _commit(argument, name, always)}
+    return found
+
+
+def _commit(argument: str, name: str, file: str) -> str:
+    """Return the commit of a model on the hub, in whose folder of the cache its files lie."""
+    try:
+        return Path(str(cached_file(name, file))).parent.name
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise SegDREError(
+            f"--{argument} {name}: not a folder, and not found on the Hugging Face hub: {reason}",
+            "pass the folder of an encoder, or the name of one that is downloaded or can be",
+        ) from None
 
 
 def _file(module: Any) -> str | None:

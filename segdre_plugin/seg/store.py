@@ -54,7 +54,7 @@ class Store:
             SegDREError: with all the settings that differ.
         """
         path = self.folder(stage) / SETTINGS
-        before, now = _flat(read_json(path, f"stage {stage}")), _flat(json.loads(json.dumps(settings)))
+        before, now = flat(read_json(path, f"stage {stage}")), flat(json.loads(json.dumps(settings)))
         raise_all(
             differences(before, now),
             f"{self.folder(stage)} was made with other settings",
@@ -129,10 +129,8 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     """Flatten nested settings to dotted names."""
     if not isinstance(value, dict):
         return {prefix: value}
-    return {
-        k: v for name, part in value.items() for k, v in _flat(part, f"{prefix}.{name}" if prefix else name).items()
-    }
+    return {k: v for name, part in value.items() for k, v in flat(part, f"{prefix}.{name}" if prefix else name).items()}

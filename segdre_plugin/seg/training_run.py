@@ -17,14 +17,14 @@ from segdre_plugin.backbones.clones.stand_ins import no_report, open_outside, pr
 from segdre_plugin.backbones.trainer import Resume
 from segdre_plugin.data.files import check_output, fingerprint, write, write_json
 from segdre_plugin.data.splits import fingerprints
-from segdre_plugin.errors import SegDREError
+from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.seg.bundle import check_target, offer
 from segdre_plugin.seg.fuse import fuse
 from segdre_plugin.seg.run_folder import RunFolder
 from segdre_plugin.seg.script_run import ScriptRun
-from segdre_plugin.seg.settings import RunSettings, clone_modules
+from segdre_plugin.seg.settings import RunSettings, encoder_files
 from segdre_plugin.seg.stage_training import StageTraining
-from segdre_plugin.seg.store import Store
+from segdre_plugin.seg.store import Store, differences, flat
 from segdre_plugin.stages.artifacts import METRICS, save_result
 from segdre_plugin.stages.branches import Verbaliser
 from segdre_plugin.stages.config import NEEDS, STAGES, TRAINED
@@ -82,7 +82,7 @@ class TrainingRun(ScriptRun):
             adapter=self.backbone.name,
             arguments={k: v for k, v in vars(self.args).items() if k not in self.places},
             data=self.hashes,
-            modules=clone_modules(self.names.get("__file__") if self.script.versions else None),
+            **self.code_and_encoder(),
             rel_info=fingerprint(self.rel_info),
             load_path=fingerprint(self.given_weights()) if self.args.load_path else None,
             options=self.options,
@@ -174,6 +174,11 @@ class TrainingRun(ScriptRun):
         if "identify_warmup" in settings["options"]:
             overrides["warmup_ratio"] = self.options.identify_warmup
         is_base = not NEEDS[name]
+        raise_all(
+            differences(flat(self.settings.encoder), flat(encoder_files(self.args))),
+            f"stage {name}: the encoder's files have changed since this run began",
+            "restore them; stages of different encoders are not mixed",
+        )
         print(f"segdre: stage {name}", flush=True)
         with self.store.building(name, settings) as folder:
             collate_fn = self.collate()

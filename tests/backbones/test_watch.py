@@ -62,7 +62,7 @@ def test_first_loss_that_is_not_finite(value, clip):
 def test_first_gradient_that_is_not_finite(clip):
     model, error = train(Poison(7, float("nan"), gradient=True), clip=clip)
     assert "step 7, " in error
-    assert "with the gradients of encoder.weight, encoder.bias, bilinear.weight and 1 more not finite" in error
+    assert "gradients that are not, of encoder.weight, encoder.bias, bilinear.weight and 1 more" in error
     assert all(p.isfinite().all() for p in model.parameters())
 
 
@@ -81,7 +81,7 @@ def test_broken_weights_are_named():
 
     _, error = train(Poison(0, 1), broken)
     assert "step 1, " in error
-    assert "weights encoder.weight" in error
+    assert "weights that are not, encoder.weight" in error
     assert "starts from broken weights" in error
 
 
@@ -145,6 +145,14 @@ def test_losses_of_a_dictionary():
         model(torch.ones(2, requires_grad=True))
 
 
+def test_a_loss_that_the_model_does_not_give():
+    model, optimizer = amp_loop.build()
+    x, labels = amp_loop.batches(1)[0]
+    (nn.functional.cross_entropy(model(x)[0], labels) * torch.nan).backward()
+    with pytest.raises(SegDREError, match=r"got gradients that are not, of encoder\.weight"), watched(model):
+        optimizer.step()
+
+
 def test_titles_are_those_of_the_batch():
     model = wrap_model(tiny.model())
     collate = wrap_collate(collate_fn, adapter=tiny.ATLOP)
@@ -152,7 +160,7 @@ def test_titles_are_those_of_the_batch():
     with torch.no_grad():
         model.bilinear.bias[0] = torch.inf
     with (
-        pytest.raises(SegDREError, match=r"documents 'random 1', 'random 2': .*weights bilinear.bias"),
+        pytest.raises(SegDREError, match=r"documents 'random 1', 'random 2': .*weights that are not, bilinear.bias"),
         watch_finite(model, "base", lambda: collate.titles),
     ):
         model.train()(*batch)

@@ -202,6 +202,7 @@ def sweep(scenario: Scenario, every: int = 1, start: int = 1, stop: int | None =
             left = seg_runs.contents(here)
             litter = {name for name in left.keys() - due.keys() if LITTER.match(Path(name).name)}
             found.litter += len(litter)
+            print(f"{at} of {found.moments}", file=sys.stderr, flush=True)
             differ = {name for name in left.keys() | due.keys() if left.get(name) != due.get(name)} - litter
             found.differ += [f"{at}: {name}" for name in sorted(differ)]
     return found
@@ -239,9 +240,18 @@ def reference(folder: Path) -> dict[str, Scenario]:
     made = folder / "made"
     with quiet():
         run(made, "--seg-bundle", str(made / "bundle"))
+
+    def stages_before(stage: str, here: Path) -> None:
+        for done in seg_runs.STAGES[: seg_runs.STAGES.index(stage)]:
+            shutil.copytree(made / "out" / done, here / "out" / done)
+        here.mkdir(exist_ok=True)
+
     other = ("--seg-grid", "redocred", "--seg-fusion", "average")
     copy = partial(shutil.copytree, made)
     return {
+        stage: Scenario(lambda here, stage=stage: run(here, "--seg-stage", stage), partial(stages_before, stage))
+        for stage in seg_runs.STAGES
+    } | {
         "run": Scenario(fresh),
         "reuse": Scenario(lambda here: run(here, "--seg-reuse", str(made / "out"))),
         "fuse again": Scenario(lambda here: run(here, *other), copy),

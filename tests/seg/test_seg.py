@@ -171,11 +171,14 @@ def test_bad_input_ends_in_one_message_and_writes_nothing(place):
 
 def test_a_changed_module_of_the_clone_is_refused(place):
     out, _ = place.finished
-    path, before = place.folder / "losses.py", contents(out)
-    original = path.read_text()
-    path.write_text(f"{original}# changed\n")
-    try:
-        seg_runs.check_messages(place, {"again": (place.seg("--seg-dir", "out"), ["out/base", "modules.losses.py"])})
-    finally:
-        path.write_text(original)
+    before = contents(out)
+    for name in ("losses.py", place.upstream.script):
+        path = place.folder / name
+        original = path.read_text()
+        path.write_text(f"{original}# changed\n")
+        try:
+            words = ["out/base", f"modules.{name}"]
+            seg_runs.check_messages(place, {"again": (place.seg("--seg-dir", "out"), words)})
+        finally:
+            path.write_text(original)
     assert contents(out) == before

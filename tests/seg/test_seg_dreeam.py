@@ -197,3 +197,19 @@ def test_bad_input_ends_in_one_message_and_writes_nothing(place):
     check_messages(place, known)
     assert contents(out) == before
     assert not any(path.is_file() for path in (place.folder / "new").rglob("*") if path.name != ".lock")
+
+
+def test_evaluation_with_other_files_than_those_of_training_is_refused(place):
+    place.finished  # noqa: B018
+    evaluate = ["--data_dir", "data", "--seg", "--seg-dir", "out", "--test_file", "dev.json"]
+    for file, word in {
+        "bert/config.json": "encoder.model_name_or_path.config.json",
+        "run.py": "modules.run.py",
+    }.items():
+        path = place.folder / file
+        original = path.read_bytes()
+        path.write_bytes(original + b"\n")
+        try:
+            check_messages(place, {file: (evaluate, ["made with other code or another encoder", word])})
+        finally:
+            path.write_bytes(original)

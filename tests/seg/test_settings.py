@@ -1,14 +1,16 @@
 """The settings of a stage: which option they hold, what a change of one makes again, the clone's modules."""
 
 import sys
+from argparse import Namespace
 from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
-from segdre_plugin import SegConfig
+from segdre_plugin import SegConfig, SegDREError
+from segdre_plugin.backbones.clones.patching import MARK
 from segdre_plugin.seg.options import Options
-from segdre_plugin.seg.settings import RunSettings, clone_modules
+from segdre_plugin.seg.settings import RunSettings, clone_modules, encoder_files
 from segdre_plugin.stages.config import NEEDS, STAGES, settings_of
 
 # another legal value of every field that a stage depends on
@@ -39,6 +41,7 @@ OTHER = {
 
 def make(options=None, **more):
     own = {"adapter": "atlop", "arguments": {"seed": 1}, "data": {"train": "a"}, "modules": {"model.py": "b"}}
+    own["encoder"] = {"model_name_or_path": {"config.json": "d"}}
     return RunSettings(**own | {"rel_info": "c", "load_path": None, "options": options or Options(seg=True)} | more)
 
 
@@ -71,7 +74,12 @@ def test_a_change_concerns_the_fields_own_stages_and_those_behind_them(name):
 
 @pytest.mark.parametrize(
     ("what", "stages"),
-    [({"modules": {"model.py": "z"}}, STAGES), ({"load_path": "z"}, ("base",)), ({"rel_info": "z"}, ("sparse",))],
+    [
+        ({"modules": {"model.py": "z"}}, STAGES),
+        ({"encoder": {"model_name_or_path": {"config.json": "z"}}}, STAGES),
+        ({"load_path": "z"}, ("base",)),
+        ({"rel_info": "z"}, ("sparse",)),
+    ],
 )
 def test_a_change_of_files(what, stages):
     changed = {stage for stage in STAGES if make().of(stage) != make(**what).of(stage)}
@@ -103,9 +111,76 @@ def test_modules_of_a_clone_are_those_that_were_imported_beside_the_script(tmp_p
 
     try:
         found = clone_modules(str(tmp_path / "train.py"))
-        assert found.keys() == {"segdre_imported.py"}
+        assert found.keys() == {"segdre_imported.py", "train.py"}
+        (tmp_path / "train.py").write_bytes((tmp_path / "train.py").read_bytes() + b"import segdre " + MARK + b"\n")
+        assert clone_modules(str(tmp_path / "train.py")) == found  # patched
+        (tmp_path / "train.py").write_text("NAME = 'changed'\n")
+        assert clone_modules(str(tmp_path / "train.py"))["train.py"] != found["train.py"]
         (tmp_path / "segdre_imported.py").write_text("NAME = 'changed'\n")
         assert clone_modules(str(tmp_path / "train.py")) != found
     finally:
         del sys.modules["segdre_imported"]
     assert clone_modules(None) == {}
+
+
+def test_packages_in_a_clones_folder_are_its_modules_and_installed_ones_are_not(tmp_path, monkeypatch):
+    inside = {
+        "segdre_own": tmp_path / "segdre_own",
+        "segdre_other": tmp_path / ".venv" / "site-packages" / "segdre_other",
+    }
+    for folder in inside.values():
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").write_text("")
+        monkeypatch.syspath_prepend(folder.parent)
+    (tmp_path / "train.py").write_text("")
+    try:
+        for name in inside:
+            __import__(name)
+        assert clone_modules(str(tmp_path / "train.py")).keys() == {"segdre_own/__init__.py", "train.py"}
+    finally:
+        for name in inside:
+            sys.modules.pop(name, None)
+
+
+class TestEncoderFiles:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        folder = tmp_path / "encoder"
+        (folder / "onnx").mkdir(parents=True)
+        for name in ("config.json", "model.safetensors", "vocab.txt", "README.md", "optimizer.pt", "onnx/model.bin"):
+            (folder / name).write_text(name)
+        return folder
+
+    def test_those_that_are_read(self, folder):
+        found = encoder_files(Namespace(model_name_or_path=str(folder), config_name="", seed=1))
+        assert {name: sorted(files) for name, files in found.items()} == {
+            "model_name_or_path": ["config.json", "model.safetensors", "vocab.txt"]
+        }
+        for name in found["model_name_or_path"]:
+            (folder / name).write_text("other")
+            now = encoder_files(Namespace(model_name_or_path=str(folder)))["model_name_or_path"]
+            assert now[name] != found["model_name_or_path"][name]
+
+    def test_of_other_arguments(self, folder):
+        args = Namespace(model_name_or_path="", config_name=str(folder / "config.json"), tokenizer_name=str(folder))
+        assert {name: len(files) for name, files in encoder_files(args).items()} == {
+            "config_name": 1,
+            "tokenizer_name": 3,
+        }
+
+    def test_there_may_be_none(self):
+        assert encoder_files(Namespace(model_name_or_path="")) == encoder_files(Namespace()) == {}
+
+    def test_a_name_stands_for_its_commit(self, tmp_path, monkeypatch):
+        constants = pytest.importorskip("huggingface_hub.constants")
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+        model, commit = tmp_path / "models--made--up", "0123456789abcdef0123456789abcdef01234567"
+        for file, text in {"refs/main": commit, f"snapshots/{commit}/config.json": "{}"}.items():
+            (model / file).parent.mkdir(parents=True)
+            (model / file).write_text(text)
+        assert encoder_files(Namespace(model_name_or_path="made/up")) == {"model_name_or_path": {"commit": commit}}
+
+    @pytest.mark.parametrize("name", ["no/where", "/no/where", "./no where at all"])
+    def test_what_is_not_there(self, name):
+        with pytest.raises(SegDREError, match=rf"--model_name_or_path {name}: not a folder, and not found"):
+            encoder_files(Namespace(model_name_or_path=name))

@@ -3,10 +3,12 @@
 import json
 
 import pytest
+import seg_runs
 import torch
 from seg_objects import corpus, training_run
 
 from segdre_plugin import SegDREError
+from segdre_plugin.data.synthetic.corpus import RELATIONS
 from segdre_plugin.seg.store import Store
 from segdre_plugin.stages.config import STAGES
 
@@ -56,6 +58,46 @@ class TestBeforeAnythingIsTrained:
         with pytest.raises(SegDREError, match="was made with other settings") as caught:
             training_run(monkeypatch, data, tmp_path / "out", "--seed", "2", "--seg-stage", "identify").run()
         assert "arguments.seed: 1 there, 2 now" in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+class TestEncoder:
+    @pytest.fixture
+    def run(self, monkeypatch, data, tmp_path):
+        documents = json.loads((data / "train_annotated.json").read_text())
+        seg_runs.make_encoder(tmp_path / "encoder", documents, RELATIONS, "bert")
+        more = ("--model_name_or_path", str(tmp_path / "encoder"), "--num_train_epochs", "1")
+        more += ("--seg-identify-epochs", "1")
+        return lambda *other: training_run(monkeypatch, data, tmp_path / "out", *more, *other)
+
+    @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+    def test_that_changes_between_runs(self, run, tmp_path, name):
+        run("--seg-stage", "base").run()
+        with (tmp_path / "encoder" / name).open("ab") as file:
+            file.write(b"\n")
+        with pytest.raises(
+            SegDREError, match=rf"out.base was made with other .*\n  - encoder\.\w+\.{name}: "
+        ) as caught:
+            run("--seg-stage", "identify").run()
+        assert str(caught.value).count("  - ") == 1
+
+    def test_that_changes_between_stages(self, run, tmp_path):
+        training, path = run(), tmp_path / "encoder" / "config.json"
+        once, make = [], training.run_main
+
+        def then_change(*how):
+            make(*how)
+            once.append(path.write_text(path.read_text() + " "))
+
+        training.run_main = then_change
+        with pytest.raises(
+            SegDREError, match=r"stage identify: the encoder's files have changed.*\n.*\.config\.json: "
+        ):
+            training.run()
+        assert len(once) == 1
+        assert training.store.is_done("base")
+        assert not training.store.folder("identify").exists()
 
 
 @pytest.mark.slow
