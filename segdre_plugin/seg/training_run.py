@@ -71,7 +71,18 @@ class TrainingRun(ScriptRun):
         )
 
     def run(self) -> None:
-        """Run the stages that were asked for and are not done, then fuse."""
+        """Run the stages that were asked for and are not done, then fuse.
+
+        Raises:
+            KeyboardInterrupt: at Ctrl-C, with how to go on.
+        """
+        try:
+            self._run()
+        except KeyboardInterrupt:
+            left = next((stage for stage in STAGES if not self.store.is_done(stage)), "fuse")
+            raise KeyboardInterrupt(f"the same command goes on from stage {left}") from None
+
+    def _run(self) -> None:
         asked = STAGES if self.options.stage == "all" else (self.options.stage,)
         if self.options.bundle:
             check_target(self.options.bundle)
@@ -87,10 +98,7 @@ class TrainingRun(ScriptRun):
                     self.store.check(stage, self.settings.of(stage))
             for stage in STAGES:
                 if stage in asked:
-                    try:
-                        self._run_stage(stage, others)
-                    except KeyboardInterrupt:
-                        raise KeyboardInterrupt(f"the same command goes on from stage {stage}") from None
+                    self._run_stage(stage, others)
             if self.options.stage in ("all", "fuse"):
                 self.require("fuse", STAGES)
                 fuse(RunFolder(self.store.root), self.splits, self.rel2id, self.options, self.args.seed)
