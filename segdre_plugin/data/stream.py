@@ -60,7 +60,7 @@ def read_values(path: Path, what: str = "documents", *, whole: bool = False) -> 
 
 
 def count_lines(path: Path) -> int | None:
-    """Count the lines that begin an object, for a progress bar; None for a list, which would have to be decoded."""
+    """Count the lines that begin an object, for a progress bar; None for a JSON list, which is not decoded for that."""
     with opened(path, "documents") as file:
         first = _first(file)
         return None if first == b"[" else sum(line.startswith(b"{") for line in unread(first, file))

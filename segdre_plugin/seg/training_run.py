@@ -89,7 +89,18 @@ class TrainingRun(ScriptRun):
         )
 
     def run(self) -> None:
-        """Run the stages that were asked for and are not done, then fuse."""
+        """Run the stages that were asked for and are not done, then fuse.
+
+        Raises:
+            KeyboardInterrupt: at Ctrl-C, with how to go on.
+        """
+        try:
+            self._run()
+        except KeyboardInterrupt:
+            left = next((stage for stage in STAGES if not self.store.is_done(stage)), "fuse")
+            raise KeyboardInterrupt(f"the same command goes on from stage {left}") from None
+
+    def _run(self) -> None:
         if self.options.trainer == "own" and self.script.recipe is None:
             raise SegDREError(f"--seg-trainer own: no recipe for {self.script.file}", "give its Script a recipe")
         asked = STAGES if self.options.stage == "all" else (self.options.stage,)
@@ -109,10 +120,7 @@ class TrainingRun(ScriptRun):
                     self.store.check(stage, self.settings.of(stage))
             for stage in STAGES:
                 if stage in asked:
-                    try:
-                        self._run_stage(stage, others)
-                    except KeyboardInterrupt:
-                        raise KeyboardInterrupt(f"the same command goes on from stage {stage}") from None
+                    self._run_stage(stage, others)
                 if stage in asked and not NEEDS[stage]:
                     self._save_base(stage)
             if self.options.stage in ("all", "fuse"):

@@ -1,5 +1,7 @@
 """``segdre predict``: order, resuming after any kill, rejected documents, the official format."""
 
+import gzip
+import io
 import json
 import os
 import random
@@ -324,3 +326,26 @@ def test_memory_holds_a_window_only(bundle, documents, tmp_path, monkeypatch):  
     predict(bundle, path, tmp_path / "out.jsonl", batch_size=2)
     assert max(held) == module.WINDOW * 2
     assert sum(held) == 3 * len(documents)
+
+
+def test_through_pipes(bundle, whole, source, tmp_path, capfd, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(
+        sys, "stdin", io.TextIOWrapper(io.BytesIO(gzip.compress(source.read_bytes())), encoding="utf-8")
+    )
+    monkeypatch.chdir(tmp_path)
+    assert main(command(bundle, "-", "-")) == 0
+    printed = capfd.readouterr()
+    assert printed.out == whole.read_text()
+    assert "written: -: " in printed.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_rejected_documents_are_printed_where_the_output_is_a_pipe(bundle, source, tmp_path, capfd):  # noqa: F811
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"title": "Bad"}\n' + source.read_text().splitlines()[0] + "\n")
+    assert main(command(bundle, bad, "-")) == 2
+    assert "-> correct it and start again, or continue without it: --on-error skip" in capfd.readouterr().err
+    assert main(command(bundle, bad, "-", "--on-error", "skip")) == 0
+    printed = capfd.readouterr()
+    assert json.loads(printed.out)["index"] == 1
+    assert '{"index": 0, "title": "Bad", "reasons": ["' in printed.err

@@ -1,6 +1,8 @@
 """The reader between checked documents and features: every split once, and messages for what cannot be read."""
 
+import gzip
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -63,6 +65,47 @@ def test_arguments_that_the_description_lacks_are_refused_before_training(splits
         ours(str(splits["train"].path), tokenizer(), **arguments)
     assert "Script.reading" in str(caught.value)
     assert "teacher" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda documents: json.dumps(documents, ensure_ascii=False).encode(),
+        lambda documents: b"\xef\xbb\xbf" + json.dumps(documents, ensure_ascii=False, indent=2).encode(),
+        lambda documents: "\n".join(json.dumps(each, ensure_ascii=False) for each in documents).encode(),
+        lambda documents: gzip.compress(json.dumps(documents, ensure_ascii=False).encode()),
+    ],
+    ids=["list", "byte order mark", "lines", "gzip"],
+)
+def test_readers_get_what_no_locale_misreads(splits, form):
+    path = splits["train"].path
+    documents = [document | {"title": f"Vibér 中 😀 {n}"} for n, document in enumerate(splits["train"].documents)]
+    del documents[0]["labels"][0]["evidence"]
+    documents[1]["labels"] = documents[2]["labels"]
+    del documents[2]["labels"]
+    path.write_bytes(form(documents))
+    found = []
+
+    def read(path, *_, **__):
+        for encoding in ("ascii", "latin-1", "gbk", "utf-8"):
+            with open(path, encoding=encoding) as file:
+                found.append(json.load(file))
+        raise SegDREError("enough")
+
+    again = load_splits({"train": path}, rel2id(), False)
+    with pytest.raises(SegDREError, match="enough"):
+        reader(again, read)(str(path), tokenizer())
+    documents[0]["labels"][0]["evidence"] = []
+    assert found == [documents] * 4
+    with pytest.raises(UnicodeDecodeError):  # negative control: the user's own file would be misread
+        path.read_text(encoding="ascii")
+
+
+@pytest.mark.parametrize("name", ["-", "pipe"])
+def test_a_pipe_is_refused(splits, tmp_path, name):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SegDREError, match="is not a file: a run reads its data more than once"):
+        load_splits({"train": tmp_path / name}, rel2id(), False)
 
 
 class TestWhatTheBackboneCannotRead:

@@ -1,0 +1,50 @@
+"""``--seg`` on clones, whose readers open files: a data file of any form, in any locale, makes the same run."""
+
+import gzip
+import json
+import subprocess
+import sys
+
+import pytest
+from seg_runs import contents, environment
+
+pytestmark = [pytest.mark.upstream, pytest.mark.slow]
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+@pytest.mark.parametrize("backbone", ["atlop", "dreeam"])
+def test_forms_and_locales(request, backbone):
+    place = request.getfixturevalue(f"{backbone}_place")
+    data = place.folder / "data"
+    for name in ("train_annotated", "dev", "test"):
+        documents = [
+            document | {"sents": [["é中", *document["sents"][0][1:]], *document["sents"][1:]]}
+            for document in place.documents(name)
+        ]
+        text = json.dumps(documents, ensure_ascii=False)
+        (data / f"plain_{name}.json").write_text(text, encoding="utf-8")
+        (data / f"{name}_mark.json").write_text(text, encoding="utf-8-sig")
+        lines = "\n".join(json.dumps(document, ensure_ascii=False) for document in documents)
+        (data / f"{name}.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    runs = {
+        "plain": ("plain_{}.json", {}),
+        "marked": ("{}_mark.json", ASCII),
+        "packed": ("{}.jsonl.gz", ASCII),
+    }
+    for out, (form, locale) in runs.items():
+        files = {"train_file": "train_annotated", "dev_file": "dev", "test_file": "test"}
+        more = [part for flag, name in files.items() for part in (f"--{flag}", form.format(name))]
+        command = place.seg("--seg-dir", out, "--seg-stage", "base", *more)
+        ended = subprocess.run(
+            [sys.executable, place.upstream.script, *command],
+            cwd=place.folder,
+            env=environment() | locale,
+            capture_output=True,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stderr.decode()[-2000:]
+    plain, *others = (contents(place.folder / out / "base") for out in runs)
+    settings = json.loads(plain.pop("settings.json"))
+    for other in others:
+        assert settings["data"] != json.loads(other.pop("settings.json"))["data"]  # hashes are of the user's files
+        assert other == plain
