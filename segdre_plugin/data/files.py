@@ -94,10 +94,10 @@ def read_json(path: Path, what: str) -> Any:
         SegDREError: if it is missing or not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise SegDREError(f"{what}: cannot read {path}: {error.strerror}", "check the path") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: syntax, encoding, numbers of thousands of digits
         raise SegDREError(f"{what}: {path} is not JSON: {error}", "check that the file is whole") from None
 
 
