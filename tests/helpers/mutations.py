@@ -179,7 +179,11 @@ def parse(data):
     if not data.strip(b" \t\r\n"):
         raise ValueError("empty")
     if data.lstrip(b" \t\r\n")[:1] == b"[":
-        values = json.loads(data.decode(), parse_constant=no_constant)
+        try:
+            values = json.loads(data.decode(), parse_constant=no_constant)
+        except json.JSONDecodeError:
+            json.loads(re.sub(rb"[\x0b\x0c]", b" ", data).decode(), parse_constant=no_constant)
+            raise UnsureError from None  # the parser takes these two for spaces, too
         if beyond(values):
             raise UnsureError
         return [json.loads(re.sub(r"\\ud[89a-f]..", "?", json.dumps(value))) for value in values]
