@@ -9,8 +9,8 @@ from typing import Any
 
 from segdre_plugin.data.files import read_json
 from segdre_plugin.data.stream import Broken, read_values
-from segdre_plugin.errors import raise_all
-from segdre_plugin.vocabulary import Document, entities, labels
+from segdre_plugin.errors import SegDREError, raise_all
+from segdre_plugin.vocabulary import Document, entities, is_na, labels
 
 ALL = 1_000_000_000  # limit of the problems that validate lists
 LONGEST = 100  # characters of a value in a message
@@ -60,10 +60,34 @@ def read_gold(path: Path, rel2id: Mapping[str, int] | None = None) -> Iterator[D
 
 def validate(path: Path, rel2id: Path | None = None) -> str:
     """Return a line on what a data file holds; arguments and errors as :func:`read_gold`, ``rel2id`` as a file."""
-    documents = load_gold(path, None if rel2id is None else read_json(rel2id, "relations"))
+    documents = load_gold(path, None if rel2id is None else read_rel2id(rel2id))
     mentions = [len(entity) for document in documents for entity in entities(document)]
     triples = sum(len(labels(document)) for document in documents)
     return f"{path}: {len(documents)} documents, {len(mentions)} entities, {sum(mentions)} mentions, {triples} triples"
+
+
+def read_rel2id(path: Path) -> dict[str, int]:
+    """Return relation id -> class from DocRED's ``rel2id.json``.
+
+    Raises:
+        SegDREError: if the file is missing, or its classes are not 0 (NA), 1, 2, ...
+    """
+    return check_rel2id(path, read_json(path, "relations"))
+
+
+def check_rel2id(path: Path, found: Any) -> dict[str, int]:
+    """Return what a file holds as relation id -> class.
+
+    Raises:
+        SegDREError: if its classes are not 0 (NA), 1, 2, ...
+    """
+    classes = list(found.values()) if isinstance(found, dict) else []
+    if not classes or any(type(i) is not int for i in classes) or sorted(classes) != list(range(len(classes))):
+        raise SegDREError(f"{path}: expected relation -> class with classes 0, 1, 2, ...", "use DocRED's rel2id.json")
+    na = next(name for name, i in found.items() if i == 0)
+    if not is_na(na):
+        raise SegDREError(f"{path}: class 0 is {na!r}", "make class 0 NA: it is the threshold class")
+    return dict(found)
 
 
 def check(values: Iterable[Any], find: Callable[[Any, int], list[str]]) -> Iterator[tuple[Any, list[str]]]:

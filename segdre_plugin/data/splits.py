@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from segdre_plugin.data.documents import load_documents
+from segdre_plugin.data.documents import is_text, load_documents, read_rel2id
 from segdre_plugin.data.files import fingerprint, read_json, write
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.metrics import has_gold
-from segdre_plugin.vocabulary import Document, entities, is_index, is_na, labels
+from segdre_plugin.vocabulary import Document, entities, labels
 
 
 @dataclass
@@ -95,26 +95,10 @@ def load_rel2id(path: Path, num_class: int) -> dict[str, int]:
     Raises:
         SegDREError: if the file is missing, or its classes are not 0 (NA) to ``num_class - 1``.
     """
-    rel2id = check_rel2id(path, read_json(path, "relations"))
+    rel2id = read_rel2id(path)
     if len(rel2id) != num_class:
         raise SegDREError(f"{path} has {len(rel2id)} classes, the model {num_class}", f"pass --num_class {len(rel2id)}")
     return rel2id
-
-
-def check_rel2id(path: Path, rel2id: Any) -> dict[str, int]:
-    """Return what a file holds as relation id -> class.
-
-    Raises:
-        SegDREError: if its classes are not 0 (NA), 1, 2, ...
-    """
-    classes = list(rel2id.values()) if isinstance(rel2id, dict) else []
-    if not classes or not all(map(is_index, classes)) or sorted(classes) != list(range(len(classes))):
-        raise SegDREError(f"{path}: expected relation -> class with classes 0, 1, 2, ...", "use DocRED's rel2id.json")
-    na = next(name for name, i in rel2id.items() if i == 0)
-    if not is_na(na):
-        raise SegDREError(f"{path}: class 0 is {na!r}", "make class 0 NA: it is the threshold class")
-    found: dict[str, int] = rel2id
-    return found
 
 
 def load_relation_names(candidates: Sequence[Path], rel2id: Mapping[str, int]) -> tuple[Path, dict[str, str]]:
@@ -144,7 +128,7 @@ def read_relation_names(path: Path, relations: Iterable[str]) -> dict[str, str]:
     names = read_json(path, "relation names")
     if not isinstance(names, dict):
         raise SegDREError(f"{path}: expected relation id -> name", "use DocRED's rel_info.json")
-    missing = [relation for relation in relations if not isinstance(names.get(relation), str)]
+    missing = [relation for relation in relations if not is_text(names.get(relation)) or not names[relation].strip()]
     raise_all(missing, f"{path}: relations without a name", "add them")
     return names
 

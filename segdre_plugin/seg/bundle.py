@@ -26,9 +26,10 @@ import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from segdre_plugin.data.documents import read_rel2id
 from segdre_plugin.data.files import check_finite, fingerprint, read_json, read_weights, write_json
 from segdre_plugin.data.folders import copy_files, recover, regular_files, replacing
-from segdre_plugin.data.splits import check_rel2id, read_relation_names
+from segdre_plugin.data.splits import read_relation_names
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.fusion import FusionResult
 from segdre_plugin.seg.checkpoints import ENCODER, MODEL_FORM, read_model
@@ -188,7 +189,7 @@ def read_bundle(folder: Path) -> Description:
             own[name] = cls(**own[name])
         except SegDREError as error:
             raise error.at(path) from None
-    rel2id = check_rel2id(folder / FILES["rel2id"], read_json(folder / FILES["rel2id"], "relations"))
+    rel2id = read_rel2id(folder / FILES["rel2id"])
     own["relation_names"] = read_relation_names(folder / FILES["relation_names"], [r for r, i in rel2id.items() if i])
     return Description(**own, rel2id=rel2id, metrics=read_json(folder / METRICS, "metrics"))
 

@@ -28,9 +28,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from segdre_plugin.data.documents import Document, load_documents
+from segdre_plugin.data.documents import Document, check_rel2id, load_documents
 from segdre_plugin.data.files import fingerprint, read_arrays, read_json
-from segdre_plugin.data.splits import Split, check_rel2id
+from segdre_plugin.data.splits import Split
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.fusion import FUSIONS, GRIDS, FusionResult
 from segdre_plugin.salient import Chain

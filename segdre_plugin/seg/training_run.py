@@ -59,7 +59,8 @@ class TrainingRun(ScriptRun):
         Raises:
             SegDREError: if it or its tokenizer cannot be loaded, or it does not fit the stages.
         """
-        path, given = self.args.model_name_or_path, vars(self.args)
+        given = vars(self.args)
+        path = given.get("model_name_or_path")
         if path:
             AutoTokenizer.from_pretrained(given.get("tokenizer_name") or path)
             config = AutoConfig.from_pretrained(given.get("config_name") or path)

@@ -123,7 +123,7 @@ def change(value, rng):
 
 def written(values, rng):
     """Return values as a file: a list or lines, now and then with bytes changed."""
-    if rng.random() < 0.5:
+    if not isinstance(values, list) or rng.random() < 0.5:
         data = json.dumps(values, ensure_ascii=rng.random() < 0.5, indent=rng.choice([None, 1])).encode(
             errors="surrogatepass"
         )
@@ -159,7 +159,7 @@ def mutated(values, rng):
     values = copy.deepcopy(values)
     for _ in range(rng.choice([0, 1, 1, 1, 2, 3])):
         change(values, rng)
-    return written(values if isinstance(values, list) else [values], rng)
+    return written(values, rng)
 
 
 # What is broken, said another way than in the package
@@ -179,7 +179,11 @@ def parse(data):
     if not data.strip(b" \t\r\n"):
         raise ValueError("empty")
     if data.lstrip(b" \t\r\n")[:1] == b"[":
-        values = json.loads(data.decode(), parse_constant=no_constant)
+        try:
+            values = json.loads(data.decode(), parse_constant=no_constant)
+        except json.JSONDecodeError:
+            json.loads(re.sub(rb"[\x0b\x0c]", b" ", data).decode(), parse_constant=no_constant)
+            raise UnsureError from None  # the parser takes these two for spaces, too
         if beyond(values):
             raise UnsureError
         return [json.loads(re.sub(r"\\ud[89a-f]..", "?", json.dumps(value))) for value in values]
@@ -304,6 +308,22 @@ def good_texts(values):
     return all(map(good_text, values)) and len({*titles}) == len(titles)
 
 
+def good_relations(values):
+    """Return whether this is a rel2id.json that knows the relations of DOCUMENTS."""
+    (found,) = values
+    classes = list(found.values()) if type(found) is dict else []
+    if not all(type(i) is int for i in classes) or {*classes} != {*range(len(classes))}:
+        return False
+    zero = [name for name, i in found.items() if i == 0]
+    return zero in (["Na"], ["N/A"]) and {"P1", "P2"} <= found.keys()
+
+
+def good_names(values):
+    """Return whether this is a rel_info.json with names of the relations of DOCUMENTS."""
+    (found,) = values
+    return type(found) is dict and all(is_text(found.get(name)) and found[name].strip() for name in ("P1", "P2"))
+
+
 # Commands: what is mutated, the command line, whether the values are good, and what good ones have to give
 
 
@@ -339,6 +359,7 @@ def answered(values, folder):
         assert long or not good_document(values[row["index"]], labels=False), "rejected, though good"
 
 
+NAMES = {"P1": "lives in", "P2": "lies by"}
 FILES = {"gold.json": DOCUMENTS, "rows.json": ROWS, "rel2id.json": RELATIONS}
 COMMANDS = {
     "validate": (
@@ -351,6 +372,9 @@ COMMANDS = {
     "evaluate": (ROWS, "evaluate IN --gold gold.json --json OUT", good_predictions, None),
     "evaluate lines": (LINES, "evaluate IN --gold gold.json --json OUT", good_predictions, None),
     "evaluate gold": (DOCUMENTS, "evaluate rows.json --gold IN --json OUT", None, None),
+    "evaluate train": (DOCUMENTS, "evaluate rows.json --gold gold.json --train IN --json OUT", good_documents, None),
+    "rel2id": (RELATIONS, "validate gold.json --rel2id IN", good_relations, None),
+    "rel_info": (NAMES, "stats gold.json --rel-info IN --json OUT", good_names, None),
     "convert": (TEXTS, "convert IN --output OUT", good_texts, same_words),
     "predict": (DOCUMENTS, "predict BUNDLE --input IN --output OUT --on-error skip", lambda values: True, answered),
 }
@@ -378,7 +402,7 @@ def attempt(name, seed, folder, bundle="bundle"):
     except BaseException:
         return "exception", traceback.format_exc()
     try:
-        found = parse(data)
+        found = parse(data) if isinstance(values, list) else [json.loads(data.decode("utf-8-sig"))]
         good = good_gold(found) if is_good is None else is_good(found)
     except UnsureError:
         return "unsure", ""
