@@ -49,7 +49,7 @@ from segdre_plugin.stages.artifacts import (
 )
 from segdre_plugin.stages.config import STAGES, SegConfig
 from segdre_plugin.stages.margins import Margins, check_arrays
-from segdre_plugin.vocabulary import Triple
+from segdre_plugin.vocabulary import Triple, is_index
 
 RUN = "run.json"
 ISF = "isf.json"
@@ -309,7 +309,14 @@ class RunFolder:
             SegDREError: if the file is missing or broken, or does not fit ``documents``, those of the split.
         """
         triples = _split(self.injected_file, self._injected[0], split)
-        _require(documents is None or len(triples) == len(documents), self.injected_file, split, len(documents or ()))
+        if documents is not None:
+            fits = len(triples) == len(documents) and all(
+                is_index(entity, len(document["vertexSet"]))
+                for own, document in zip(triples, documents, strict=True)
+                for triple in own
+                for entity in (triple.head, triple.tail)
+            )
+            _require(fits, self.injected_file, split, len(documents))
         return triples
 
     @property

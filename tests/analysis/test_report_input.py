@@ -23,7 +23,7 @@ def copied(out, tmp_path):
 
 def test_triples_that_no_stage_scored(out, tmp_path):
     broken = copied(out, tmp_path)
-    unheard = [[[0, "P17", 99]]] * 12
+    unheard = [[[0, "P17", 0]]] * 12
     rewrite(broken / "sparse" / "injected.json", lambda found: found | {"dev": found["dev"] | {"triples": unheard}})
     with pytest.raises(SegDREError, match="has no margins"):
         write_report(broken)

@@ -191,6 +191,17 @@ def test_what_does_not_fit_the_documents(broken):
         broken.margins("base", "dev", broken.documents["dev"], 2)
 
 
+def test_an_injected_triple_of_an_entity_that_the_document_lacks(broken):
+    def change(found):
+        place = next(triples for triples in found["dev"]["triples"] if triples)
+        place[0][2] = 99
+        return found
+
+    rewrite(broken.injected_file, change)
+    with pytest.raises(SegDREError, match="does not fit the 12 documents of dev"):
+        broken.injected("dev", broken.documents["dev"])
+
+
 def test_a_run_that_is_not_finished_says_what_is_missing(broken):
     broken.require_finished()
     assert broken.is_finished
