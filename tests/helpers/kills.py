@@ -202,9 +202,10 @@ def sweep(scenario: Scenario, every: int = 1, start: int = 1, stop: int | None =
             left = seg_runs.contents(here)
             litter = {name for name in left.keys() - due.keys() if LITTER.match(Path(name).name)}
             found.litter += len(litter)
-            print(f"{at} of {found.moments}", file=sys.stderr, flush=True)
             differ = {name for name in left.keys() | due.keys() if left.get(name) != due.get(name)} - litter
             found.differ += [f"{at}: {name}" for name in sorted(differ)]
+            counts = f"{found.kills} kills, {len(found.differ)} files differ, {len(found.mixed)} mixed"
+            print(f"moment {at} of {found.moments}: {counts}", file=sys.stderr, flush=True)
     return found
 
 
