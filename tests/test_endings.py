@@ -113,7 +113,9 @@ DEMO = ["--train", "8", "--dev", "3", "--test", "2", "--epochs", "1"]
 
 def interrupt(command, moment, **how):
     """Start a command, press Ctrl-C once a file is there; return its status and what it said."""
-    started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment(), **how)
+    how |= {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "env": environment()}
+    # a shell's job in the background passes on that Ctrl-C is ignored
+    started = subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **how)
     deadline = time.time() + 200
     while not moment.exists() and started.poll() is None and time.time() < deadline:
         time.sleep(0.02)

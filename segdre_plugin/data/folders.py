@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from segdre_plugin.errors import SegDREError, explained, raise_all
+from segdre_plugin.errors import SegDREError, explain, explained, raise_all
 
 PARTIAL = ".partial"  # how the hidden name of what is not whole yet ends
 OLD = ".old"  # how that of what is about to be replaced ends
@@ -154,6 +154,8 @@ def saved_by_libraries(place: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is None and not isinstance(error, BrokenPipeError):
+            raise explain(error, f"cannot write {place}") from None  # of a copy that breaks off
         if not isinstance(error, (SegDREError, OSError)) and _NOT_WRITTEN.search(str(error)):
             raise SegDREError(
                 f"cannot write {place}: {str(error).splitlines()[0]}", "check that the disk is not full"

@@ -62,4 +62,4 @@ def _read(
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # their progress bars and counts
             features: list[Feature] = code.read(str(path), tokenizer, **arguments)
     assert [feature["title"] for feature in features] == [document["title"] for document in plain]
-    return features
+    return [feature | {"title": document["title"]} for feature, document in zip(features, documents, strict=True)]

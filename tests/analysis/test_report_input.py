@@ -90,5 +90,5 @@ def test_data_that_moved_or_changed(out, tmp_path):
 def test_unknown_title_and_bad_output(out, tmp_path):
     with pytest.raises(SegDREError, match="unheard of"):
         write_report(out, titles=["unheard of"])
-    with pytest.raises(SegDREError, match="--output"):
+    with pytest.raises(SegDREError, match="cannot write"):
         write_report(out, tmp_path / "no" / "folder.html")

@@ -196,7 +196,7 @@ def test_labels_are_missed_before_anything_is_trained(run_folder, tmp_path):  # 
     ("options", "message"),
     [
         (["--seg-salient", "zap"], "unknown strategy 'zap'"),
-        (["--seg-salient-k", "0"], "salient_k is 0"),
+        (["--seg-salient-k", "0"], "--seg-salient-k is 0"),
         (["--seg-train-salient", "same"], "strategy zip rests on predictions"),
     ],
 )

@@ -187,6 +187,12 @@ def parse(data):
         if beyond(values):
             raise UnsureError
         return [json.loads(re.sub(r"\\ud[89a-f]..", "?", json.dumps(value))) for value in values]
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise ValueError("UTF-16")
+    try:
+        return [json.loads(data.decode())]  # one document, over any number of lines
+    except (ValueError, RecursionError):
+        pass
     values = []
     for line in data.split(b"\n"):
         if line.strip():

@@ -100,9 +100,10 @@ def test_without_seg_the_script_is_upstreams_own(place):
     data, upstream = place.folder / "data", place.upstream
     # upstream's Ign-F1 wants the distantly supervised documents, too
     shutil.copy(data / "train_annotated.json", data / "train_distant.json")
-    printed = place.plain(*place.arguments("--save_path", upstream.saved))
+    target = f"upstreams-{upstream.saved}"
+    printed = place.plain(*place.arguments("--save_path", target))
     assert "F1_ign" in printed or "rel_ign" in printed
-    saved = place.folder / upstream.saved
+    saved = place.folder / target
     if saved.is_dir():  # DREEAM makes a folder with the time of day in it
         (made,) = saved.iterdir()
         saved = made / upstream.checkpoint

@@ -26,8 +26,8 @@ def same_weights(one, other):
 def test_every_stage_is_the_very_one_of_upstreams_loop(request, name):
     place = request.getfixturevalue(f"{name}_place")
     theirs, _ = place.finished
-    place.run("--seg-dir", "own", "--seg-trainer", "own")
-    ours = place.folder / "own"
+    place.run("--seg-dir", "own-loop", "--seg-trainer", "own")
+    ours = place.folder / "own-loop"
     for stage in STAGES:
         assert same_weights(*(run / stage / place.upstream.checkpoint for run in (theirs, ours))), stage
     for stage in ("base", "dense", "sparse"):
