@@ -155,7 +155,8 @@ def saved_by_libraries(place: Path) -> Iterator[None]:
         yield
     except Exception as error:
         if isinstance(error, OSError) and error.filename is None and not isinstance(error, BrokenPipeError):
-            raise explain(error, f"cannot write {place}") from None  # of a copy that breaks off
+            problem = explain(error, f"cannot write {place}")  # of a copy that breaks off
+            raise problem from None
         if not isinstance(error, (SegDREError, OSError)) and _NOT_WRITTEN.search(str(error)):
             raise SegDREError(
                 f"cannot write {place}: {str(error).splitlines()[0]}", "check that the disk is not full"
