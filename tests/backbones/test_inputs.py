@@ -8,7 +8,6 @@ import tiny
 import torch
 import transformers
 from locate import REPOSITORY
-from transformers import BertModel
 
 from segdre_plugin import SegDREError, encoder_inputs
 from segdre_plugin.backbones.attention import check_encoder
@@ -52,9 +51,9 @@ def test_hidden_tokens_get_no_attention_and_the_natural_way_would_give_them_some
 
 
 def test_the_hint_names_eager_attention():
+    if int(transformers.__version__.split(".")[0]) < 5:
+        pytest.skip("transformers 4 falls back to eager attention by itself")
     encoder = tiny.encoder(attn_implementation="sdpa")
-    if not isinstance(encoder, BertModel) or encoder.config._attn_implementation != "sdpa":
-        pytest.skip("this version of transformers has no sdpa for BERT")
     with pytest.raises(SegDREError, match='attn_implementation="eager"'):
         encoder_inputs(encoder, [document()[1]])
 
