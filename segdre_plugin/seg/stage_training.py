@@ -168,7 +168,8 @@ class StageTraining:
             if script.report:
                 no_report()  # the script would predict test now
 
-        train(model, loader, recipe, loss=loss, evaluate=look, keep=keep, resume=self.resume)
+        adamw = run.names["AdamW"]  # the script's: that of older transformers has another epsilon than torch's
+        train(model, loader, recipe, loss=loss, evaluate=look, keep=keep, resume=self.resume, adamw=adamw)
 
     def _prepare(self, split: Split, model: Any) -> StageFeatures:
         """Make the stage's features of a split; once, though dev is judged every epoch."""
