@@ -76,7 +76,7 @@ def test_writing_fails_whole(bundle, tmp_path):  # noqa: F811
             raise OSError("disk full")
         return {"a": torch.zeros(2)}
 
-    with pytest.raises(SegDREError, match="cannot write .*disk full"):
+    with pytest.raises(SegDREError, match=r"cannot write .*disk full"):
         write_bundle(tmp_path / "new", description, weights, lambda folder: None)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "mine").mkdir()
