@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 
 from segdre_plugin.backbones.attention import check_encoder, encoder_dtype, position_range, visible_tokens
+from segdre_plugin.backbones.hooks import assemble
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.injection import Injection
 
@@ -31,13 +32,12 @@ def encoder_inputs(encoder: nn.Module, injections: Sequence[Injection], *, trans
         input_ids, position_ids and token_type_ids, long [batch, L], and attention_mask, on the encoder's device.
 
     Raises:
-        SegDREError: if there is no document, a soft position lies outside the encoder's range, or the encoder does not
-            fit.
+        SegDREError: if no document is passed, a soft position exceeds the encoder's range, or the encoder does not
+            support a mask over pairs of tokens.
     """
     if not injections:
         raise SegDREError("encoder_inputs: no document", "pass one Injection or more")
     config: Any = encoder.config
-    longest = max(len(injection.input_ids) for injection in injections)
     form = check_encoder(encoder, transformer_type, min(WINDOW, position_range(encoder, transformer_type)[0]))
     last = max(int(injection.position_ids.max()) for injection in injections)
     if last >= config.max_position_embeddings:
@@ -45,24 +45,19 @@ def encoder_inputs(encoder: nn.Module, injections: Sequence[Injection], *, trans
             f"encoder_inputs: soft position {last}, expected fewer than {config.max_position_embeddings}",
             "pass max_positions and position_offset to inject()",
         )
-    nodes = max(len(injection.visibility) for injection in injections)
-    shape = (len(injections), longest)
-    ids, positions = (np.full(shape, config.pad_token_id or 0, dtype=np.int64) for _ in range(2))
-    node_ids, present = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=bool)
-    visibility = np.zeros((len(injections), nodes, nodes), dtype=bool)
-    for b, injection in enumerate(injections):
-        n, size = len(injection.input_ids), len(injection.visibility)
-        ids[b, :n], positions[b, :n], node_ids[b, :n] = injection.input_ids, injection.position_ids, injection.node_ids
-        present[b, :n], visibility[b, :size, :size] = True, injection.visibility
     device = next(encoder.parameters()).device
-
-    def moved(array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(device)
-
-    visible = visible_tokens(moved(node_ids), moved(visibility), moved(present))
+    node_ids, positions, _, visibility = (
+        part.to(device) for part in assemble(injections, max(injection.n_document for injection in injections))
+    )
+    ids = pad_sequence(
+        [torch.from_numpy(injection.input_ids) for injection in injections], True, config.pad_token_id or 0
+    )
+    lengths = torch.tensor([len(injection.input_ids) for injection in injections])
+    present = (torch.arange(ids.shape[1]) < lengths[:, None]).to(device)
+    visible = visible_tokens(node_ids, visibility, present)
     return {
-        "input_ids": moved(ids),
-        "position_ids": moved(positions),
-        "token_type_ids": torch.zeros(shape, dtype=torch.long, device=device),
+        "input_ids": ids.to(device),
+        "position_ids": positions,
+        "token_type_ids": torch.zeros_like(positions),
         "attention_mask": form(visible, encoder_dtype(encoder)),
     }

@@ -55,7 +55,7 @@ class AdaptiveThresholdLoss(ThresholdLoss):
     """
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss, a scalar, of logits and multi-hot labels, each [pairs, classes]; 0 when there is no pair.
+        """Return the loss, a scalar, of logits and multi-hot labels, each [pairs, classes]; 0 without pairs.
 
         Column 0 of the labels (no relation) is not read: P and N hold real classes only.
         """
@@ -73,7 +73,7 @@ class MarginLoss(ThresholdLoss):
     """A loss that reads margins only: the mean over pairs of :meth:`of_pairs`."""
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss, a scalar, of logits and multi-hot labels, each [pairs, classes]; 0 when there is no pair.
+        """Return the loss, a scalar, of logits and multi-hot labels, each [pairs, classes]; 0 without pairs.
 
         Column 0 of the labels is not read. Half types are computed in float32.
         """

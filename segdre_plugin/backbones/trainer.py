@@ -24,6 +24,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from segdre_plugin.data.files import read_state, write
 from segdre_plugin.errors import SegDREError
 
+STATE = {"model", "optimizer", "schedule", "at_start", "now", "best", "steps", "epoch", "batch"}  # of what is kept
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -112,7 +114,7 @@ def train(
         adamw: makes the optimiser.
 
     Raises:
-        SegDREError: if there is no whole batch.
+        SegDREError: if the documents do not fill one batch, or the unfinished training is not one of this loop.
     """
     if len(loader) == 0:
         raise SegDREError(
@@ -216,7 +218,12 @@ def set_random_states(states: dict[str, Any]) -> None:
 
 def _read(resume: Resume | None) -> dict[str, Any] | None:
     """Return where training was cut off; None where it was not."""
-    return read_state(resume.path, "unfinished training") if resume and resume.path.is_file() else None
+    if resume is None or not resume.path.is_file():
+        return None
+    found = read_state(resume.path, "unfinished training")
+    if not isinstance(found, dict) or found.keys() != STATE:
+        raise SegDREError(f"{resume.path}: expected {', '.join(sorted(STATE))}", "remove it; the stage starts again")
+    return found
 
 
 def _write(path: Path, state: dict[str, Any]) -> None:

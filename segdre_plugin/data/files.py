@@ -163,7 +163,7 @@ def read_weights(path: Path, what: str) -> dict[str, torch.Tensor]:
 
 
 def read_state(path: Path, what: str) -> Any:
-    """Return what ``torch.save`` wrote, tensors and plain values, on the CPU; None for its oldest format, a tar file.
+    """Return what ``torch.save`` wrote, tensors and plain values, on the CPU; ``what`` names it in messages.
 
     Raises:
         SegDREError: if it is missing, or holds anything else.
@@ -173,7 +173,9 @@ def read_state(path: Path, what: str) -> Any:
     try:
         with explained(f"{what}: cannot read {path}"):
             # in its oldest format, a tar file, torch before 2.6 runs code all the same
-            return None if tarfile.is_tarfile(path) else torch.load(path, map_location="cpu", weights_only=True)
+            if tarfile.is_tarfile(path):
+                raise SegDREError(f"{what}: {path} is not a checkpoint of tensors", "pass a saved state_dict")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except SegDREError:
         raise
     except Exception as error:  # torch.load raises half a dozen types for a broken or foreign file

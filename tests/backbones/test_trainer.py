@@ -162,6 +162,14 @@ def test_no_batch_and_nothing_to_train(tmp_path):
         Recipe.of(args, learning_rate=1.0, new_layer_lr=1.0)
 
 
+def test_a_file_of_another_form_is_refused(tmp_path):
+    loop = Loop(tmp_path)
+    for other in ({}, {"model": loop.model.state_dict()}, [1]):
+        torch.save(other, loop.resume.path)
+        with pytest.raises(SegDREError, match=r"unfinished\.pt: expected at_start, batch"):
+            loop.train()
+
+
 def test_a_file_of_anything_else_is_not_unpickled(tmp_path):
     loop = Loop(tmp_path)
     loop.resume.path.write_bytes(b"cos\nsystem\n(S'exit'\ntR.")

@@ -1,7 +1,7 @@
 """Run masks, positions, adapters and whole runs on real clones with old and new Pythons and libraries.
 
 ``python tests/matrix/run.py`` makes an environment for each row (gigabytes each: the wheels of torch for a GPU), runs
-the tests and prints the table of docs/versions.md. ``--row 3.10`` runs the rows whose Python begins so.
+the tests and prints a row of results for each (docs/versions.md). ``--row 3.10`` runs the rows whose Python begins so.
 """
 
 from __future__ import annotations

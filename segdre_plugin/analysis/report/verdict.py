@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from segdre_plugin.analysis.comparison import Comparison, compare
+from segdre_plugin.analysis.comparison import Comparison, compare, count
 from segdre_plugin.analysis.report.run_cells import JudgedCandidates
 from segdre_plugin.seg.run_folder import RunFolder
-from segdre_plugin.vocabulary import BoolArray, labels
+from segdre_plugin.stages.margins import official
 
 
 def against_tuned_base(run: RunFolder, name: str, found: JudgedCandidates) -> Comparison | None:
@@ -19,20 +17,13 @@ def against_tuned_base(run: RunFolder, name: str, found: JudgedCandidates) -> Co
     documents = run.documents[name]
     if not run.metrics[name]["gold"] or len(documents) < 2:
         return None
-    gold = [len({(label["h"], label["r"], label["t"]) for label in labels(document)}) for document in documents]
-
-    def counts(predicted: BoolArray) -> dict[str, list[int]]:
-        sums = [
-            np.bincount(found.cells.document[chosen], minlength=len(documents)).tolist()
-            for chosen in (predicted & found.gold, predicted)
-        ]
-        return {str(d): list(numbers) for d, numbers in enumerate(zip(*sums, gold, strict=True))}
-
-    return compare(counts(found.fused), counts(found.cells.margin > run.tau_base_alone))
+    names = {i: relation for relation, i in run.rel2id.items()}
+    systems = (found.fused, found.cells.margin > run.tau_base_alone)
+    return compare(*(count(official(found.cells.take(chosen), documents, names), documents) for chosen in systems))
 
 
 def sentence(name: str, found: Comparison) -> str:
-    """Say it in points of F1."""
+    """Return the comparison as a sentence, in points of F1."""
     difference, low, high = (100 * value for value in (found.difference, found.low, found.high))
     text = (
         f"{difference:+.2f} points of {name} F1 over the tuned base; {found.confidence:.0%} of the resamples of its "
