@@ -294,6 +294,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         known = script(asked.script, asked.given, place) if asked.script else reference(place)
+        if not asked.script and (unknown := [name for name in asked.given if name not in known]):
+            parser.error(f"expected some of {', '.join(known)}, got {', '.join(unknown)}")
         for name in known if asked.script else asked.given or known:
             found = sweep(known[name], asked.every, asked.start, asked.stop)
             print(json.dumps({"scenario": name} | vars(found)), flush=True)
