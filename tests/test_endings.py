@@ -4,10 +4,8 @@ import errno
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from malformed import DOCUMENT
@@ -111,17 +109,30 @@ class TestOutput:
 DEMO = ["--train", "8", "--dev", "3", "--test", "2", "--epochs", "1"]
 
 
-def interrupt(command, moment, **how):
-    """Start a command, press Ctrl-C once a file is there; return its status and what it said."""
-    how |= {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "env": environment()}
-    # a shell's job in the background passes on that Ctrl-C is ignored
-    started = subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **how)
-    deadline = time.time() + 200
-    while not moment.exists() and started.poll() is None and time.time() < deadline:
-        time.sleep(0.02)
-    started.send_signal(signal.SIGINT)
-    said = started.communicate()[1].decode()
-    return started.returncode, said
+# Python runs it at start: Ctrl-C comes when a stage is finished, however busy the machine is
+CTRL_C = """
+import os, pathlib, signal
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background ignores it
+rename = pathlib.Path.rename
+
+def renamed(path, target):
+    moved = rename(path, target)
+    if pathlib.Path(target).name == {stage!r}:
+        os.kill(os.getpid(), signal.SIGINT)
+    return moved
+
+pathlib.Path.rename = renamed
+"""
+
+
+def interrupt(command, stage, start, cwd):
+    """Run a command, with Ctrl-C once a stage is finished; return its status and what it said."""
+    start.mkdir()
+    (start / "sitecustomize.py").write_text(CTRL_C.format(stage=stage))
+    path = os.pathsep.join(filter(None, [str(start), os.environ.get("PYTHONPATH")]))
+    ended = subprocess.run(command, cwd=cwd, env=environment() | {"PYTHONPATH": path}, capture_output=True, check=False)
+    return ended.returncode, ended.stderr.decode()
 
 
 @pytest.mark.slow
@@ -131,8 +142,8 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
     subprocess.run([*SEGDRE, "demo", "demo", *DEMO], cwd=tmp_path / "whole", env=environment(), check=True)
     again = [*SEGDRE, "demo", "demo", *DEMO]
     for stage, following in (("base", "identify"), ("identify", "dense")):
-        status, said = interrupt(again, tmp_path / "new" / "demo" / stage, cwd=tmp_path / "new")
-        assert status == 130
+        status, said = interrupt(again, stage, tmp_path / stage, cwd=tmp_path / "new")
+        assert status == 130, said
         assert f"segdre: stopped; the same command goes on from stage {following}\n" in said
         assert "Traceback" not in said
     subprocess.run(again, cwd=tmp_path / "new", env=environment(), check=True)
@@ -143,10 +154,10 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.upstream
-def test_ctrl_c_in_a_clone(atlop_place):
+def test_ctrl_c_in_a_clone(atlop_place, tmp_path):
     out = atlop_place.folder / "interrupted"
     command = [sys.executable, "train.py", *atlop_place.seg("--seg-dir", str(out))]
-    status, said = interrupt(command, out / "base", cwd=atlop_place.folder)
-    assert status == 130
+    status, said = interrupt(command, "base", tmp_path / "start", cwd=atlop_place.folder)
+    assert status == 130, said
     assert "segdre: stopped; the same command goes on from stage identify\n" in said
     assert "Traceback" not in said
