@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from segdre_plugin.data.folders import PARTIAL
+from segdre_plugin.data.folders import PARTIAL, remove_litter
 from segdre_plugin.data.pipes import is_stream, open_stream, opened
 from segdre_plugin.errors import SegDREError, explained, raise_all
 
@@ -54,7 +54,7 @@ def write(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
         mode = os.stat(path).st_mode if os.path.lexists(target) else 0o644
         if stat.S_ISDIR(mode):
             raise SegDREError(f"cannot write {path}: it is a folder", "pass another path, or remove it")
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.", suffix=PARTIAL)
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{_stem(target)}", suffix=PARTIAL)
         try:
             with os.fdopen(handle, "wb") as file:
                 fill(file)
@@ -64,6 +64,17 @@ def write(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
         except BaseException:
             os.unlink(temporary)
             raise
+
+
+def remove_half_written(path: Path) -> None:
+    """Remove what killed processes left of writing a file which no other process writes now."""
+    target = Path(os.path.realpath(path))
+    remove_litter(target.parent, _stem(target))
+
+
+def _stem(path: Path) -> str:
+    """Begin the name of what is written before it takes the place of a file."""
+    return f"{path.name[:40]}."
 
 
 def named_path(text: str) -> Path:

@@ -12,8 +12,8 @@ from typing import Any
 from tqdm import tqdm
 
 from segdre_plugin.data.documents import check
-from segdre_plugin.data.files import check_output, fingerprint
-from segdre_plugin.data.folders import locked, remove_litter
+from segdre_plugin.data.files import check_output, fingerprint, remove_half_written
+from segdre_plugin.data.folders import locked
 from segdre_plugin.data.pipes import rereadable, written_at_end
 from segdre_plugin.data.stream import count_lines, read_values
 from segdre_plugin.errors import SegDREError, raise_all
@@ -96,7 +96,7 @@ def _predict(
     output = target.path
     busy = f"{output}: another process is writing it"
     with locked(output.with_name(f".{output.name}.lock"), busy, "wait for it, or pass another --output"):
-        remove_litter(output.parent, f"{output.name}.")
+        remove_half_written(output)
         if target.is_complete(resume):
             print(f"segdre: {output} is complete")
             return {"documents": 0, "triples": 0, "rejected": 0, "documents_per_second": 0.0}

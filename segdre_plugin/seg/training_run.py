@@ -15,7 +15,7 @@ from segdre_plugin.backbones.attention import check_encoder
 from segdre_plugin.backbones.clones.compat import AutoConfig, AutoModel, AutoTokenizer
 from segdre_plugin.backbones.clones.stand_ins import no_report, open_outside, progress_loader, with_new_layer_lr
 from segdre_plugin.backbones.trainer import Resume
-from segdre_plugin.data.files import check_output, fingerprint, write, write_json
+from segdre_plugin.data.files import check_output, fingerprint, remove_half_written, write, write_json
 from segdre_plugin.data.splits import fingerprints
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.seg.bundle import check_target, offer
@@ -228,6 +228,8 @@ class TrainingRun(ScriptRun):
         """Copy the base's checkpoint to ``--save_path``, also where the run that trained it did not come to that."""
         source, target = self.checkpoint(name), self.script.checkpoint_at(self.args.save_path)
         wanted = self.args.save_path and not self.args.load_path
+        if wanted:
+            remove_half_written(target)
         if wanted and not (target.is_file() and fingerprint(target) == fingerprint(source)):
             target.parent.mkdir(parents=True, exist_ok=True)
             with source.open("rb") as weights:

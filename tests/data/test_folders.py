@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from segdre_plugin import SegDREError
-from segdre_plugin.data.files import write_json
+from segdre_plugin.data.files import remove_half_written, write_json
 from segdre_plugin.data.folders import copy_files, locked, recover, regular_files, remove_litter, replacing
 
 
@@ -127,12 +127,14 @@ def test_litter_goes_and_nothing_else(tmp_path):
     assert sorted(os.listdir(tmp_path)) == sorted(kept)
 
 
-def test_a_file_half_written_is_litter(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["a.json", "a" * 60, "link"])
+def test_a_file_half_written_is_litter(tmp_path, monkeypatch, name):
+    (tmp_path / "link").symlink_to(tmp_path / "a.json")
     monkeypatch.setattr(os, "replace", lambda *_: None)
-    write_json(tmp_path / "a.json", 1)
-    assert len(os.listdir(tmp_path)) == 1
-    remove_litter(tmp_path, "a.json.")
-    assert os.listdir(tmp_path) == []
+    write_json(tmp_path / name, 1)
+    assert len(os.listdir(tmp_path)) == 2
+    remove_half_written(tmp_path / name)
+    assert os.listdir(tmp_path) == ["link"]
 
 
 @pytest.fixture

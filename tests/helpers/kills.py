@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import json
 import os
-import re
 import shutil
 import signal
 import sys
@@ -37,7 +36,6 @@ from segdre_plugin.seg.run_folder import RunFolder
 
 CHANGES = {"os.rename": 2, "os.link": 2, "os.remove": 1, "os.rmdir": 1, "os.mkdir": 1, "os.chmod": 1}  # event -> paths
 FUSED = {"metrics.json", "result.json", "result_dev.json", "run.json"}
-LITTER = re.compile(r"\..+\.[a-z0-9_]{8}$")  # a temporary file of a write that was killed
 Contents = dict[str, bytes]
 
 
@@ -63,14 +61,12 @@ class Count:
         kills: how often it was.
         differ: files that differ after the command has run again, by moment.
         mixed: what a killed command left that counts as finished and is neither what was there nor what is to be.
-        litter: temporary files that were left.
     """
 
     moments: int = 0
     kills: int = 0
     differ: list[str] = field(default_factory=list)
     mixed: list[str] = field(default_factory=list)
-    litter: int = 0
 
 
 class Moments:
@@ -200,9 +196,7 @@ def sweep(scenario: Scenario, every: int = 1, start: int = 1, stop: int | None =
             found.mixed += [f"{at}: {name}" for name in mixed(here, before, due)]
             forked(lambda: scenario.command(here), here)
             left = seg_runs.contents(here)
-            litter = {name for name in left.keys() - due.keys() if LITTER.match(Path(name).name)}
-            found.litter += len(litter)
-            differ = {name for name in left.keys() | due.keys() if left.get(name) != due.get(name)} - litter
+            differ = {name for name in left.keys() | due.keys() if left.get(name) != due.get(name)}
             found.differ += [f"{at}: {name}" for name in sorted(differ)]
             counts = f"{found.kills} kills, {len(found.differ)} files differ, {len(found.mixed)} mixed"
             print(f"moment {at} of {found.moments}: {counts}", file=sys.stderr, flush=True)

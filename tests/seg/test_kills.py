@@ -36,6 +36,12 @@ def test_reference(scenarios, every, kills):
     assert not [name for one in found for name in (*one["differ"], *one["mixed"])]
 
 
+def test_while_the_base_is_saved_elsewhere():  # --save_path, outside the run's folder
+    found = sweep("run", "--start", "131", "--stop", "146", "--every", "5")["run"]
+    assert found["kills"] == 4
+    assert not found["differ"]
+
+
 def test_a_careless_program_is_found_out():
     assert sweep("careless")["careless"]["differ"] == ["2: second"]
 
