@@ -40,7 +40,7 @@ def batches(
 ) -> Iterator[tuple[list[Feature], list[int]]]:
     """Sort features into batches of like length, with at most ``batch_size`` features and ``max_pairs`` pairs each.
 
-    The logits of a pair do not depend on the other pairs, so a document with more than ``max_pairs`` is read in parts.
+    A document with more than ``max_pairs`` is read in parts, unless the logits of a pair depend on the other pairs.
 
     Yields:
         The features of a batch, and for each its index in ``features``; parts of a feature come in order.
@@ -62,7 +62,7 @@ def batches(
 
 def _parts(feature: Feature, backbone: Backbone, max_pairs: int) -> Iterator[Feature]:
     n = len(feature["hts"])
-    if n <= max_pairs:
+    if n <= max_pairs or backbone.all_pairs or backbone.square_fields:
         yield feature
         return
     place = np.arange(n)

@@ -22,6 +22,7 @@ EntityPositions = Sequence[Sequence[Sequence[tuple[int, int]]]]  # [document][en
 Pairs = Sequence[Sequence[Sequence[int]]]  # [document][pair] -> head, tail
 
 FEATURE = "segdre"  # the field that holds a feature's injections, one for each window
+STAGE_PAIRS = "segdre_pairs"  # the field that says which pairs are the stage's, where a model needs all of them
 START_TOKENS = 1  # [CLS] or <s>: entity positions do not count it
 LAST_TOKENS = 1  # [SEP] or </s>: a document ends in one, also where the backbone ends a window with two
 
@@ -30,21 +31,57 @@ def keep_pairs(feature: Feature, keep: BoolArray, backbone: Backbone) -> Feature
     """Return a new feature, restricted to the entity pairs where ``keep``, bool [pairs], is true.
 
     Raises:
-        SegDREError: if a field of the backbone's ``pair_fields`` does not have one entry for each pair.
+        SegDREError: if a field does not have the entries that the backbone's description says.
     """
-    chosen = np.flatnonzero(keep).tolist()
+    positive = np.zeros(0, dtype=bool)
+    if backbone.positive_fields:
+        positive = np.asarray([any(row[1:]) for row in feature["labels"]], dtype=bool)
+    fields = dict.fromkeys(("hts", *backbone.pair_fields, *backbone.square_fields), keep)
+    fields |= dict.fromkeys(backbone.positive_fields, keep[: len(positive)][positive])
     restricted = dict(feature)
-    for name in ("hts", *backbone.pair_fields):
-        if feature.get(name) is None:
+    for name, kept in fields.items():
+        values = feature.get(name)
+        if values is None:
             continue
-        if len(feature[name]) != len(keep):
+        square = name in backbone.square_fields
+        if len(values) != len(kept) or (square and any(len(row) != len(kept) for row in values)):
+            expected = f"{len(kept)} x {len(kept)}" if square else f"{len(kept)}"
             raise SegDREError(
-                f"document {feature.get('title')!r}: {name} has {len(feature[name])} entries for {len(keep)} pairs",
+                f"document {feature.get('title')!r}: {name}: expected {expected} entries, one for each pair"
+                f"{' with a relation' if name in backbone.positive_fields else ''}, got {len(values)}",
                 f"is this a feature of {backbone.name}?",
             )
-        values = feature[name]
-        restricted[name] = values[chosen] if isinstance(values, np.ndarray) else [values[k] for k in chosen]
+        chosen = np.flatnonzero(kept).tolist()
+        restricted[name] = _rows(values, chosen)
+        if square:
+            restricted[name] = _columns(restricted[name], chosen)
     return restricted
+
+
+def _rows(values: Any, chosen: list[int]) -> Any:
+    return [values[k] for k in chosen] if isinstance(values, (list, tuple)) else values[chosen]
+
+
+def _columns(rows: Any, chosen: list[int]) -> Any:
+    return [_rows(row, chosen) for row in rows] if isinstance(rows, (list, tuple)) else rows[:, chosen]
+
+
+def choose_pairs(feature: Feature, keep: BoolArray, backbone: Backbone) -> Feature:
+    """Return a new feature of a stage's entity pairs, those where ``keep``, bool [pairs], is true.
+
+    A model that needs all pairs gets all of them, and with them which ones are meant, pairs (h, h) never.
+
+    Raises:
+        SegDREError: as :func:`keep_pairs`.
+    """
+    if not backbone.all_pairs:
+        return keep_pairs(feature, keep, backbone)
+    return feature | {STAGE_PAIRS: keep}
+
+
+def chosen_pairs(feature: Feature) -> BoolArray:
+    """Return which pairs of a feature that :func:`choose_pairs` made are the stage's, bool [pairs]."""
+    return np.asarray(feature.get(STAGE_PAIRS, np.ones(len(feature["hts"]), dtype=bool)))
 
 
 def visible_entities(feature: Feature, backbone: Backbone, transformer_type: str) -> list[bool]:

@@ -29,9 +29,14 @@ class InjectedPositions(list[Any]):
     """A batch's ``entity_pos`` that carries the injections of its documents, one for each window.
 
     The backbones' training loops pass ``entity_pos`` on to ``forward`` as it is, so it can carry what they do not know.
+
+    Attributes:
+        injections: those of the batch; None in stages without.
+        pairs: which pairs of the batch are the stage's, bool [pairs]; None where all are.
     """
 
-    injections: list[Injection]
+    injections: list[Injection] | None = None
+    pairs: Tensor | None = None
 
 
 @dataclass
@@ -42,6 +47,9 @@ class WrapState:
         stage: base, identify, dense or sparse.
         backbone: the model's description.
         undo: steps that undo the wrapping, in the order in which they were taken.
+        head: attribute of the model with the count head; None where there is none.
+        count_loss: the count head's loss.
+        pairs: which pairs of the current batch are the stage's, bool [pairs]; None where all are.
         mask_form: builds the encoder's pairwise mask; None where nothing is injected.
         injections: those of the current batch, one for each window; None outside ``forward``.
         width: tokens of a window in the current call, before branches were appended; 0 outside such a call.
@@ -51,6 +59,9 @@ class WrapState:
     stage: str
     backbone: Backbone
     undo: list[Callable[[], None]] = field(default_factory=list)
+    head: str | None = None
+    count_loss: Any = None
+    pairs: Tensor | None = None
     mask_form: MaskForm | None = None
     injections: list[Injection] | None = None
     width: int = 0
@@ -78,7 +89,7 @@ class InjectionReceiver:
     def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Take them from ``forward``'s arguments."""
         positions = self.signature.bind(*args, **kwargs).arguments.get("entity_pos")
-        if not isinstance(positions, InjectedPositions):
+        if not isinstance(positions, InjectedPositions) or positions.injections is None:
             raise SegDREError(
                 "stage sparse got a batch without injections",
                 "prepare features with prepare_features and collate them with wrap_collate(collate_fn)",
@@ -95,6 +106,49 @@ class InjectionReset:
     def __call__(self, *_: Any) -> None:
         """Forget them."""
         self.state.injections, self.state.width, self.state.covered = None, 0, None
+
+
+class PairReceiver:
+    """Keep which pairs of a batch are the stage's while ``forward`` runs, for a model that needs all pairs."""
+
+    def __init__(self, state: WrapState, signature: inspect.Signature) -> None:
+        self.state = state
+        self.signature = signature
+
+    def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Take them from ``forward``'s arguments."""
+        positions = self.signature.bind(*args, **kwargs).arguments.get("entity_pos")
+        if not isinstance(positions, InjectedPositions) or positions.pairs is None:
+            raise SegDREError(
+                f"stage {self.state.stage} got a batch without its pairs",
+                "prepare features with prepare_features and collate them with wrap_collate(collate_fn)",
+            )
+        self.state.pairs = positions.pairs
+
+
+class PairReset:
+    """Forget a batch's pairs after its ``forward``, also when that failed."""
+
+    def __init__(self, state: WrapState) -> None:
+        self.state = state
+
+    def __call__(self, *_: Any) -> None:
+        """Forget them."""
+        self.state.pairs = None
+
+
+class PairSelector:
+    """Compute a loss on the stage's pairs alone."""
+
+    def __init__(self, state: WrapState) -> None:
+        self.state = state
+
+    def __call__(self, loss: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Change the loss's arguments: logits and labels, [pairs, classes] each."""
+        if self.state.pairs is None:  # the loss was called on its own
+            return args
+        chosen = self.state.pairs.to(args[0].device)
+        return (args[0][chosen], args[1][chosen.to(args[1].device)], *args[2:])
 
 
 class BranchAppender:

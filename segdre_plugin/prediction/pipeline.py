@@ -101,7 +101,7 @@ class SegPipeline:
                     f"use the clone of {code.backbone.name} that the models were trained with",
                 ) from None
             models[stage] = model.to(where).eval()
-        classes = getattr(models["base"], code.backbone.classifier).out_features
+        classes = code.backbone.classes(models["base"])
         if classes != len(description.rel2id):
             problem = f"{len(description.rel2id)} relations (NA included), its models know {classes}"
             raise SegDREError(f"{folder}: {problem}", "make the bundle again")

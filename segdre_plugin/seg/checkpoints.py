@@ -32,14 +32,14 @@ def load_all(model: nn.Module, path: Path) -> None:
     model.load_state_dict(_fitting(path, model.state_dict()))
 
 
-def load_shared(model: nn.Module, path: Path, classifier: str) -> None:
-    """Load the base's checkpoint into identify's model, all but its count head, the ``classifier`` (section 3.3).
+def load_shared(model: nn.Module, path: Path, head: str) -> None:
+    """Load the base's checkpoint into identify's model, all but its count ``head`` (section 3.3).
 
     Raises:
         SegDREError: if it is missing, broken, or of another model.
     """
-    shared = {name: weight for name, weight in model.state_dict().items() if not name.startswith(f"{classifier}.")}
-    weights = _fitting(path, shared, lambda name: name.startswith(f"{classifier}."))
+    shared = {name: weight for name, weight in model.state_dict().items() if not name.startswith(f"{head}.")}
+    weights = _fitting(path, shared, lambda name: name.startswith(f"{head}."))
     model.load_state_dict(weights, strict=False)
 
 

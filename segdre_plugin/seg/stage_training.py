@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from segdre_plugin.backbones.clones.stand_ins import no_report
+from segdre_plugin.backbones.hooks import wrap_state
 from segdre_plugin.backbones.trainer import Resume, train
 from segdre_plugin.backbones.watch import watch_finite
 from segdre_plugin.data.files import write_json
@@ -81,7 +82,7 @@ class StageTraining:
         # where the stage starts from
         if stage.finds_salient:  # the base but for its head (section 3.3)
             assert self.base is not None
-            load_shared(model, self.base, run.backbone.classifier)
+            load_shared(model, self.base, str(wrap_state(model).head))
         elif stage.starts_from_base:
             assert self.base is not None
             load_all(model, self.base)

@@ -36,10 +36,12 @@ def check_rule(model: nn.Module, backbone: Backbone) -> None:
     Raises:
         SegDREError: if they differ, or ``num_labels`` exceeds the number of classes.
     """
-    classes = getattr(model, backbone.classifier).out_features
-    if int(model.num_labels) > classes:  # type: ignore[arg-type]
+    if backbone.loss is None:  # the rule is that of the train script
+        return
+    classes, most = backbone.classes(model), backbone.most_labels(model)
+    if most > classes:
         raise SegDREError(
-            f"{type(model).__name__}: num_labels is {model.num_labels}, the classifier has {classes} classes",
+            f"{type(model).__name__}: num_labels is {most}, the classifier has {classes} classes",
             "pass --num_labels with at most the number of classes",
         )
     logits = torch.randn(PAIRS, classes, generator=torch.Generator().manual_seed(0))
@@ -48,7 +50,7 @@ def check_rule(model: nn.Module, backbone: Backbone) -> None:
 
 
 def check_predictions(output: Any, logits: Tensor, model: nn.Module, backbone: Backbone) -> None:
-    """Compare decisions on the classifier's logits with what ``forward`` predicts.
+    """Compare decisions on logits with what ``forward`` predicts, or, where it gives logits, with those on them.
 
     Raises:
         SegDREError: if they differ.
@@ -57,13 +59,17 @@ def check_predictions(output: Any, logits: Tensor, model: nn.Module, backbone: B
         own = output.get(backbone.predictions)
     elif isinstance(output, Tensor):
         own = output
+    elif backbone.logits == "output":
+        own = next(iter(output))
     else:  # (predictions,), or (loss, predictions) where labels are passed
         own = next((part for part in output if isinstance(part, Tensor) and part.dim() == 2), output)
+    if backbone.loss is None and isinstance(own, Tensor) and own.dim() == 2:
+        own = decisions(own, backbone.most_labels(model), backbone.threshold)
     _compare(own, logits, model, backbone, "pairs of the first batch")
 
 
 def _compare(own: Any, logits: Tensor, model: nn.Module, backbone: Backbone, where: str) -> None:
-    ours = decisions(logits, int(model.num_labels), backbone.threshold)  # type: ignore[arg-type]
+    ours = decisions(logits, backbone.most_labels(model), backbone.threshold)
     name = f"{type(model).__name__} as a {backbone.name}"
     if not isinstance(own, Tensor) or own.shape != ours.shape:
         found = list(own.shape) if isinstance(own, Tensor) else type(own).__name__
@@ -77,6 +83,6 @@ def _compare(own: Any, logits: Tensor, model: nn.Module, backbone: Backbone, whe
         against = "zero" if backbone.threshold is None else f"the logit of class {backbone.threshold}"
         raise SegDREError(
             f"{name}: on {len(ours)} {where} the model itself predicts {int(theirs.sum())} relations, "
-            f"the classifier's logits against {against} {int(ours.sum())}",
-            "say in its Backbone what the threshold is; models that change logits behind the classifier do not fit",
+            f"the {backbone.logits}'s logits against {against} {int(ours.sum())}",
+            "say in its Backbone what the threshold is, and where the logits are that decide (logits=)",
         )

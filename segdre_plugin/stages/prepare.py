@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from segdre_plugin.backbones.attention import position_range
-from segdre_plugin.backbones.features import Feature, add_branches, keep_pairs, visible_entities
+from segdre_plugin.backbones.features import Feature, add_branches, choose_pairs, visible_entities
 from segdre_plugin.backbones.hooks import wrap_state
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.injection import BoolArray
@@ -87,10 +87,10 @@ def prepare_features(
         chain = as_chain(salient[i]) if salient is not None else ()
         pairs = np.asarray(feature["hts"], dtype=np.int64).reshape(-1, 2)
         visible = np.asarray(visible_entities(feature, backbone, kind), dtype=bool)
-        keep = stage_pairs(feature, stage, chain) & visible[pairs].all(axis=1)
+        keep = stage_pairs(feature, stage, chain) & visible[pairs].all(axis=1) & (pairs[:, 0] != pairs[:, 1])
         if not keep.any():
             continue
-        made = keep_pairs(feature, keep, backbone)
+        made = choose_pairs(feature, keep, backbone)
         if stage == "sparse":
             assert triples is not None
             assert verbaliser is not None

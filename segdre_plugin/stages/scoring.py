@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,28 +11,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from segdre_plugin.backbones.backbone import Backbone
 from segdre_plugin.backbones.batching import batches
-from segdre_plugin.backbones.features import Feature
+from segdre_plugin.backbones.features import Feature, chosen_pairs
 from segdre_plugin.backbones.hooks import wrap_state
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.stages.decisions import check_predictions
 from segdre_plugin.stages.margins import Margins, concatenate, top_margins
+from segdre_plugin.stages.readout import readout
 
 PAIR_MEMORY = 512 << 20  # bytes that the bilinear features of a batch's pairs would take
-
-
-@contextmanager
-def captured_logits(model: nn.Module, backbone: Backbone) -> Iterator[list[Tensor]]:
-    """Collect what the model's classifier puts out, call by call, while the context lasts."""
-    seen: list[Tensor] = []
-    handle = getattr(model, backbone.classifier).register_forward_hook(
-        lambda module, args, output: seen.append(output.detach())
-    )
-    try:
-        yield seen
-    finally:
-        handle.remove()
 
 
 @torch.no_grad()
@@ -60,7 +46,7 @@ def outputs(
 
     Yields:
         The features of a batch, the index of each in ``features`` (one with very many pairs comes in parts, in order),
-        the classifier's output for all their pairs, [pairs, outputs], and the model's output.
+        the logits of all their pairs, [pairs, outputs], and the model's output.
 
     Raises:
         SegDREError: at the first batch with an output that is not finite.
@@ -76,14 +62,14 @@ def outputs(
         collate_fn=lambda batch: (*batch, collate_fn(batch[0])),
     )
     try:
-        for batch, places, collated in tqdm(loader, desc=label, leave=False, dynamic_ncols=True, disable=not label):
-            with captured_logits(model, backbone) as seen:
+        with readout(model) as logits_of:
+            for batch, places, collated in tqdm(loader, desc=label, leave=False, dynamic_ncols=True, disable=not label):
                 output = model(**backbone.inputs(collated, device))
-            logits = torch.cat(seen)
-            _check_finite(logits, batch, wrap_state(model).stage)
-            yield batch, places, logits, output
-            if progress:
-                progress(len(batch))
+                logits = logits_of(output)
+                _check_finite(logits, batch, wrap_state(model).stage)
+                yield batch, places, logits, output
+                if progress:
+                    progress(len(batch))
     finally:
         model.train(training)
 
@@ -119,17 +105,23 @@ def score_relations(
     backbone = wrap_state(model).backbone
     parts: list[Margins] = []
     for batch, places, logits, output in outputs(model, features, collate_fn, **how):
-        pairs = np.concatenate([_document_pairs(feature) for feature in batch])
-        owner = np.repeat([documents[i] for i in places], [len(feature["hts"]) for feature in batch])
         if not parts:
             check_predictions(output, logits, model, backbone)
-        rows, relations, margins = top_margins(logits, int(model.num_labels), backbone.threshold)  # type: ignore[arg-type]
+        chosen = np.concatenate([chosen_pairs(feature) for feature in batch])
+        pairs = np.concatenate([_document_pairs(feature) for feature in batch])[chosen]
+        owner = np.repeat([documents[i] for i in places], [len(feature["hts"]) for feature in batch])[chosen]
+        logits = logits if chosen.all() else logits[torch.from_numpy(chosen).to(logits.device)]
+        rows, relations, margins = top_margins(logits, backbone.most_labels(model), backbone.threshold)
         evidence = np.zeros((len(pairs), 0), dtype=bool)
-        if backbone.evidence and backbone.evidence in output:
-            evidence = output[backbone.evidence].bool().cpu().numpy()
+        if _has(output, backbone.evidence):
+            evidence = output[backbone.evidence].bool().cpu().numpy()[chosen]
         parts.append(Margins(owner[rows], pairs[rows, 0], pairs[rows, 1], relations, margins, evidence[rows]))
     scored = concatenate(parts)
     return scored.take(np.argsort(scored.document, kind="stable"))
+
+
+def _has(output: Any, part: str | int | None) -> bool:
+    return part in output if isinstance(part, str) else part is not None and len(output) > part
 
 
 def _document_pairs(feature: Feature) -> np.ndarray:
@@ -142,12 +134,15 @@ def _document_pairs(feature: Feature) -> np.ndarray:
 
 
 def score_counts(model: nn.Module, features: Sequence[Feature], collate_fn: Any, **how: Any) -> list[np.ndarray]:
-    """Return each feature's expected counts (eq. 7), float [pairs]; ``how``: more arguments of :func:`outputs`."""
+    """Return each feature's expected counts (eq. 7) of the stage's pairs, float [pairs].
+
+    ``how``: more arguments of :func:`outputs`.
+    """
     counts: list[list[np.ndarray]] = [[] for _ in features]
-    loss: Any = getattr(model, wrap_state(model).backbone.loss)  # that of the count head
+    loss = wrap_state(model).count_loss
     for batch, places, logits, _ in outputs(model, features, collate_fn, **how):
         expected = loss.get_label(logits).float().cpu().numpy()
         ends = np.cumsum([len(feature["hts"]) for feature in batch])[:-1]
-        for i, part in zip(places, np.split(expected, ends), strict=True):
-            counts[i].append(part)
+        for i, feature, part in zip(places, batch, np.split(expected, ends), strict=True):
+            counts[i].append(part[chosen_pairs(feature)])
     return [np.concatenate(parts) for parts in counts]

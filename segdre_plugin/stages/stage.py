@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from segdre_plugin.backbones.features import chosen_pairs
 from segdre_plugin.data.splits import Split
 from segdre_plugin.salient import Chain, gold_chain
 from segdre_plugin.stages.branches import Verbaliser, gold_dense_triples
@@ -198,7 +199,7 @@ def predicted_triples(margins: Margins, n_documents: int, rel2id: Mapping[str, i
 def _count(model: Any, prepared: StageFeatures, collate_fn: Any, **how: Any) -> dict[str, np.ndarray]:
     """Return document, pair and expected count of every pair: int [pairs], int [pairs, 2], float [pairs]."""
     counts = score_counts(model, prepared.features, collate_fn, **how)
-    pairs = [np.asarray(feature["hts"], dtype=np.int32) for feature in prepared.features]
+    pairs = [np.asarray(f["hts"], dtype=np.int32)[chosen_pairs(f)] for f in prepared.features]
     return {
         "document": np.repeat(np.asarray(prepared.documents, dtype=np.int32), [len(part) for part in pairs]),
         "pair": np.concatenate([np.zeros((0, 2), dtype=np.int32), *pairs]),

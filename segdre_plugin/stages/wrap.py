@@ -1,9 +1,10 @@
 """Wrap a backbone's model and its collate function, in place and reversibly.
 
-Nothing of the backbone is replaced but, in stage ``identify``, its classifier and its loss, and in the others its loss
-if the settings name another one. What a stage needs beyond that travels through forward hooks on the encoder: the
-backbone's own ``encode`` cuts a document into windows, the hook appends the branches to each window with their soft
-positions and visible matrix (eq. 9-10), and cuts the branch tokens off again before the backbone merges the windows.
+Nothing of the backbone is replaced but, in stage ``identify``, its classifier and its loss (or neither, where a count
+head stands beside the classifier), and in the others its loss if the settings name another one. What a stage needs
+beyond that travels through forward hooks on the encoder: the backbone's own ``encode`` cuts a document into windows,
+the hook appends the branches to each window with their soft positions and visible matrix (eq. 9-10), and cuts the
+branch tokens off again before the backbone merges the windows.
 Hooks also put the encoder's outputs where the backbones look for them: attentions last, hidden states before them, in
 every transformers version.
 """
@@ -15,12 +16,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from segdre_plugin.backbones.attention import check_encoder, force_eager
 from segdre_plugin.backbones.backbone import Backbone, find_backbone, get_backbone
 from segdre_plugin.backbones.fast import speed_up
-from segdre_plugin.backbones.features import FEATURE
+from segdre_plugin.backbones.features import FEATURE, STAGE_PAIRS
 from segdre_plugin.backbones.guards import guard, use_bf16
 from segdre_plugin.backbones.hooks import (
     STATE,
@@ -29,12 +32,16 @@ from segdre_plugin.backbones.hooks import (
     InjectedPositions,
     InjectionReceiver,
     InjectionReset,
+    PairReceiver,
+    PairReset,
+    PairSelector,
     WrapState,
     wrap_state,
 )
 from segdre_plugin.backbones.losses import UPSTREAM, build_loss
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.stages.config import STAGES, SegConfig
+from segdre_plugin.stages.count_head import place_beside, replace_classifier
 from segdre_plugin.stages.decisions import check_rule
 
 M = TypeVar("M", bound=nn.Module)
@@ -86,9 +93,11 @@ def wrap_model(
             wrapped.mask_form = form
             _hook_injection(model, encoder, wrapped)
         if stage == "identify":
-            _swap_head(model, settings, wrapped)
+            _add_head(model, settings, wrapped)
         else:
             _swap_loss(model, settings, wrapped)
+        if backbone.all_pairs and stage != "base":
+            _hook_pairs(model, wrapped)  # after the head, which needs a batch's pairs when forward has ended
         if fast:
             speed_up(model, wrapped)
         if bf16:
@@ -152,26 +161,36 @@ class Collate:
         self.titles = [str(feature.get("title")) for feature in features]
         batch = self.collate_fn(features)
         _check_layout(batch, self.backbone)
-        prepared = [feature[FEATURE] for feature in features if FEATURE in feature]
-        if not prepared:
+        injections = self._of_each(features, FEATURE, "injection")
+        pairs = self._of_each(features, STAGE_PAIRS, "choice of pairs")
+        if not injections and not pairs:
             return batch
-        if len(prepared) < len(features):
-            titles = [title for title, feature in zip(self.titles, features, strict=True) if FEATURE not in feature]
-            raise SegDREError(
-                f"{len(titles)} of {len(features)} documents of a batch have no injection: {', '.join(titles[:3])}",
-                "prepare all of them with prepare_features",
-            )
         at = self.backbone.batch.index("entity_pos")
         carrier = InjectedPositions(batch[at])
-        carrier.injections = [injection for windows in prepared for injection in windows]
+        if injections:
+            carrier.injections = [injection for windows in injections for injection in windows]
+        if pairs:
+            carrier.pairs = torch.from_numpy(np.concatenate(pairs))
         return (*batch[:at], carrier, *batch[at + 1 :])
+
+    def _of_each(self, features: list[dict[str, Any]], field: str, what: str) -> list[Any]:
+        """Return what ``prepare_features`` gave each feature of a batch; empty if it gave none."""
+        found = [feature[field] for feature in features if field in feature]
+        if found and len(found) < len(features):
+            titles = [title for title, feature in zip(self.titles, features, strict=True) if field not in feature]
+            raise SegDREError(
+                f"{len(titles)} of {len(features)} documents of a batch have no {what}: {', '.join(titles[:3])}",
+                "prepare all of them with prepare_features",
+            )
+        return found
 
 
 def _check_layout(batch: Any, backbone: Backbone) -> None:
     """Refuse a batch that is not the backbone's."""
     expected = f"{len(backbone.batch)} parts ({', '.join(backbone.batch)})"
     hint = f"wrap the collate function of {backbone.repository}, or pass the right adapter="
-    if not isinstance(batch, Sequence) or len(batch) != len(backbone.batch):
+    most, least = len(backbone.batch), len(backbone.batch) - len(backbone.optional)
+    if not isinstance(batch, Sequence) or not least <= len(batch) <= most:
         size = f"{len(batch)} parts" if isinstance(batch, Sequence) else type(batch).__name__
         raise SegDREError(f"collate: a batch of {backbone.name} has {expected}, got {size}", hint)
     ids, mask = batch[backbone.batch.index("input_ids")], batch[backbone.batch.index("attention_mask")]
@@ -199,32 +218,43 @@ def _hook_outputs(model: nn.Module, encoder: nn.Module, wrapped: WrapState) -> N
     wrapped.undo.append(encoder.register_forward_hook(BranchCutter(wrapped)).remove)
 
 
-def _swap_head(model: nn.Module, config: SegConfig, wrapped: WrapState) -> None:
-    """Put the count head of the strategy and its loss in the place of classifier and loss (eq. 4-6)."""
-    backbone, made = wrapped.backbone, config.strategy.head
-    if made is None:
+def _add_head(model: nn.Module, config: SegConfig, wrapped: WrapState) -> None:
+    """Give the model the count head of the strategy, and its loss (eq. 4-6)."""
+    spec = config.strategy.head
+    if spec is None:
         raise SegDREError(f"strategy {config.salient} trains nothing in stage identify", "leave this stage out")
-    classifier, loss = getattr(model, backbone.classifier), getattr(model, backbone.loss)
-    head = made.module(classifier.in_features, config.hidden).to(classifier.weight)
-    wrapped.undo += [
-        partial(setattr, model, backbone.classifier, classifier),  # no lambda: a deep copy undoes itself
-        partial(setattr, model, backbone.loss, loss),
-    ]
-    setattr(model, backbone.classifier, head)
-    setattr(model, backbone.loss, made.loss())
+    add = place_beside if wrapped.backbone.counts_beside else replace_classifier
+    add(model, spec, config.hidden, wrapped)
 
 
 def _swap_loss(model: nn.Module, config: SegConfig, wrapped: WrapState) -> None:
     """Put the loss that the settings name in the place of the backbone's own."""
-    name = wrapped.backbone.loss
-    own = getattr(model, name)
-    if wrapped.backbone.threshold is None and config.loss != UPSTREAM:
+    backbone = wrapped.backbone
+    name = backbone.loss
+    if config.loss != UPSTREAM and (backbone.threshold is None or name is None):
+        why = "learns a threshold class, which" if name else "cannot take the place of the own one, which"
+        has = "has not" if name else "computes itself"
         raise SegDREError(
-            f"loss {config.loss!r} learns a threshold class, which {wrapped.backbone.name} has not",
-            f"leave it at {UPSTREAM!r}, the backbone's own",
+            f"loss {config.loss!r} {why} {backbone.name} {has}", f"leave it at {UPSTREAM!r}, the backbone's own"
         )
+    if name is None:
+        return
+    own = getattr(model, name)
     wrapped.undo.append(partial(setattr, model, name, own))
     setattr(model, name, build_loss(config.loss, own))
+
+
+def _hook_pairs(model: nn.Module, wrapped: WrapState) -> None:
+    """Compute the model's loss on the stage's pairs, though it gets all of them."""
+    undo = wrapped.undo
+    undo.append(
+        model.register_forward_pre_hook(
+            PairReceiver(wrapped, inspect.signature(model.forward)), with_kwargs=True
+        ).remove
+    )
+    undo.append(model.register_forward_hook(PairReset(wrapped), always_call=True).remove)
+    loss = getattr(model, str(wrapped.backbone.loss))
+    undo.append(loss.register_forward_pre_hook(PairSelector(wrapped)).remove)
 
 
 def _hook_injection(model: nn.Module, encoder: nn.Module, wrapped: WrapState) -> None:

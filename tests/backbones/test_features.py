@@ -83,7 +83,7 @@ class TestPairs:
     def test_refuses_a_field_of_another_length(self):
         one = tiny.feature(40)
         one["labels"].pop()
-        with pytest.raises(SegDREError, match=r"document 'random 0': labels has 11 entries for 12 pairs"):
+        with pytest.raises(SegDREError, match=r"'random 0': labels: expected 12 entries, one for each pair, got 11"):
             keep_pairs(one, np.ones(12, dtype=bool), tiny.ATLOP)
 
     @pytest.mark.parametrize("salient", [0, 2, None, (0,), (2, 0), ()])
