@@ -127,6 +127,8 @@ class Backbone:
             found.append(f"{cls}.config.transformer_type: expected one of {sorted(self.end_tokens)}, got {kind!r}")
         known = {*inspect.signature(model.forward).parameters, *self.ignored}
         missing = [name for name in self.batch if name not in known]
+        if self.counts_beside and "labels" not in known:
+            missing = [*missing, "labels"]  # from which a count head beside the classifier learns
         return found + [f"{cls}.forward: no argument {name!r}" for name in missing]
 
     def arguments(self, batch: Sequence[Any], device: Any) -> dict[str, Any]:
@@ -148,7 +150,7 @@ class Backbone:
 
     def most_labels(self, model: Any) -> int:
         """Return how many classes of a pair a model predicts at most, class 0 included; not positive: all."""
-        return int(getattr(model, "num_labels", -1)) if self.loss else -1
+        return int(getattr(model, "num_labels", -1))
 
     def inputs(self, batch: Sequence[Any], device: Any) -> dict[str, Any]:
         """Return ``forward``'s arguments for predicting a collated batch, on ``device``; labels only where needed."""

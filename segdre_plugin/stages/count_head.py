@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from segdre_plugin.backbones.hooks import WrapState
+from segdre_plugin.errors import SegDREError
 from segdre_plugin.stages.strategies import CountHeadSpec
 
 
@@ -60,6 +61,8 @@ class HeadBeside:
         given = dict(self.signature.bind(*args, **kwargs).arguments)
         self.features, self.pairs = [], given["hts"]
         self.labels = given.get("labels")
+        if self.labels is None and model.training and torch.is_grad_enabled():
+            raise SegDREError("stage identify is trained without labels", "pass labels to the model's forward")
         kept = {name: value for name, value in given.items() if name not in {"labels", *backbone.not_for_prediction}}
         return (), kept | dict(backbone.constants)
 

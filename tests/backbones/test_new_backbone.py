@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 import pytest
 import tiny
 import torch
-from locate import REPOSITORY
+from pages import Page
 from torch import nn
 
 from segdre_plugin import Backbone, SegDREError, unwrap_model, wrap_model
@@ -28,19 +28,8 @@ from segdre_plugin.data.synthetic.corpus import write_corpus
 from segdre_plugin.seg.launch import entry
 from segdre_plugin.zip_head import CountHead, CountLoss
 
-PAGE = (REPOSITORY / "docs" / "new-backbone.md").read_text(encoding="utf-8")
-
-
-def block(name):
-    found = re.search(rf"<!-- {name}:.*?-->\n```python\n(.*?)```", PAGE, re.S)
-    assert found, name
-    return found[1]
-
-
-def run(*names, **namespace):
-    for name in names:
-        exec(block(name), namespace)
-    return namespace
+PAGE = Page("new-backbone.md")
+run = PAGE.run
 
 
 class Mine(ReferenceModel):
@@ -131,7 +120,7 @@ def test_script(data, tmp_path, monkeypatch, capsys):
 
 def test_fields_that_the_page_names_exist():
     known = {field.name for spec in (Backbone, Script) for field in fields(spec)}
-    part = PAGE[PAGE.index("The other fields") :]
+    part = PAGE.text[PAGE.text.index("The other fields") :]
     rows = re.findall(r"^\| (`[^|]*) \|", part, re.M)
     further = re.search(r"Further fields say.*?documented in", part, re.S)
     named = {name for text in (*rows, further[0]) for name in re.findall(r"`(\w+)`", text)}

@@ -287,6 +287,23 @@ def test_what_does_not_go_together_is_refused():
         wrap_model(tiny.model(cls=Risk), adapter=RISK, config=tiny.SegConfig(loss="hinge-abl"))
 
 
+class Unlabelled(Risk):
+    """Leaves the loss to its train script, as HingeABL does."""
+
+    def forward(self, input_ids, attention_mask, entity_pos=None, hts=None):
+        return super().forward(input_ids, attention_mask, None, entity_pos, hts)
+
+
+def test_counts_need_labels():
+    spec = replace(RISK, ignored=frozenset({"labels"}))
+    with pytest.raises(SegDREError, match=r"Unlabelled.forward: no argument 'labels'"):
+        wrap_model(tiny.model(cls=Unlabelled), adapter=spec)
+    model = wrap_model(tiny.model(cls=Risk), stage="identify", adapter=RISK).train()
+    batch = collate_fn(features(RISK))
+    with pytest.raises(SegDREError, match="stage identify is trained without labels"):
+        model(batch[0], batch[1], None, *batch[3:])
+
+
 class TestFields:
     """Fields with another shape than one entry for each pair."""
 
