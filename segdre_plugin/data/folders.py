@@ -93,6 +93,11 @@ def recover(folder: Path) -> None:
             _settle(folder)
 
 
+def remove_lock(folder: Path) -> None:
+    """Remove the lock that a killed process left on a folder which no other process replaces now."""
+    _hidden(folder, ".lock").unlink(missing_ok=True)
+
+
 def _settle(folder: Path) -> None:
     """Drop what was replaced where the new folder is whole, and put it back where there is none."""
     old = _hidden(folder, OLD)

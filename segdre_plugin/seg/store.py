@@ -12,9 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from segdre_plugin.data.files import read_json, write_json
-from segdre_plugin.data.folders import PARTIAL, copy_files, locked, remove_litter, replacing, saved_by_libraries
+from segdre_plugin.data.folders import (
+    PARTIAL,
+    copy_files,
+    locked,
+    remove_litter,
+    remove_lock,
+    replacing,
+    saved_by_libraries,
+)
 from segdre_plugin.errors import SegDREError, explained, raise_all
 from segdre_plugin.stages.artifacts import SETTINGS
+from segdre_plugin.stages.config import STAGES
 
 UNFINISHED = "unfinished-{}.pt"  # training that was cut off, by the digest of its settings
 
@@ -37,6 +46,8 @@ class Store:
         busy = f"--seg-dir {self.root}: another run is using it"
         with locked(self.root / ".lock", busy, "wait for it, or pass another folder"):
             remove_litter(self.root, keep=UNFINISHED.format("*"))
+            for stage in STAGES:
+                remove_lock(self.folder(stage))
             yield
 
     def folder(self, stage: str) -> Path:

@@ -42,6 +42,12 @@ def test_while_the_base_is_saved_elsewhere():  # --save_path, outside the run's 
     assert not found["differ"]
 
 
+def test_while_a_stage_is_taken_from_another_run():
+    found = sweep("reuse", "--start", "25", "--stop", "28")["reuse"]
+    assert found["kills"] == 4
+    assert not found["differ"]
+
+
 def test_a_careless_program_is_found_out():
     assert sweep("careless")["careless"]["differ"] == ["2: second"]
 
