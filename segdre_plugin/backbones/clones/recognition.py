@@ -124,7 +124,7 @@ def find_script(folder: Path, adapter: str | None = None) -> tuple[Path, Adapter
     found = [(path, one) for path, one in found if path.name == one.require_script().file] or found
     if len(found) > 1:
         listed = ", ".join(f"{path.name} ({one.name})" for path, one in found)
-        raise SegDREError(f"{folder}: several train scripts: {listed}", PASS)
+        raise SegDREError(f"{folder}: several train scripts: {listed}", "use one: segdre run SCRIPT -- ARGUMENTS")
     if not found:
         known = known_adapters().values() if adapter is None else [load_adapter(adapter)]
         looked = ", ".join(f"{one.script.file} ({one.name})" for one in known if one.script)
