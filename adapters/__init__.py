@@ -1,8 +1,15 @@
-"""The backbones that segdre-plugin knows, by name."""
+"""The adapters of the package. A new one is a folder here and a line in NAMES (and its package in setup.cfg)."""
 
-from segdre_plugin.adapters import atlop, dreeam
+from importlib import import_module
+
 from segdre_plugin.backbones.backbone import Backbone
 from segdre_plugin.backbones.script import Script
 
-BACKBONES: dict[str, Backbone] = {module.BACKBONE.name: module.BACKBONE for module in (atlop, dreeam)}
-SCRIPTS: dict[str, Script] = {module.BACKBONE.name: module.SCRIPT for module in (atlop, dreeam)}
+NAMES = (
+    "atlop",
+    "dreeam",
+)
+
+_modules = {name: import_module(f"{__name__}.{name}") for name in NAMES}
+BACKBONES: dict[str, Backbone] = {name: module.BACKBONE for name, module in _modules.items()}
+SCRIPTS: dict[str, Script] = {name: module.SCRIPT for name, module in _modules.items()}

@@ -6,7 +6,6 @@ arguments, and both functions import what they need themselves: torch takes seco
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from argparse import ArgumentParser, Namespace
@@ -101,29 +100,46 @@ def _demo(options: Namespace) -> None:
 def _patch_arguments(command: ArgumentParser) -> None:
     command.add_argument("folder", type=Path, help="the clone")
     command.add_argument("--reverse", action="store_true", help="take the patch out")
+    _adapter_argument(command)
 
 
 def _patch(options: Namespace) -> None:
     from segdre_plugin.backbones.clones.patching import patch
 
-    print(patch(options.folder, options.reverse))
+    print(patch(options.folder, options.reverse, options.adapter))
 
 
 def _run_arguments(command: ArgumentParser) -> None:
-    command.add_argument("script", type=Path, help="the train script in the clone")
-    command.add_argument("arguments", nargs=argparse.REMAINDER, help="its command line, after --")
+    command.add_argument("script", type=Path, help="the train script in the clone; its command line follows after --")
+    _adapter_argument(command)
 
 
 def _run(options: Namespace) -> None:
     from segdre_plugin.seg.launch import run_script
 
-    run_script(options.script, [*options.arguments, *options.behind])
+    run_script(options.script, options.behind, options.adapter)
+
+
+def _adapter_argument(command: ArgumentParser) -> None:
+    what = "the backbone's adapter: a name (see segdre backbones), or a Python file with BACKBONE and SCRIPT"
+    command.add_argument("--adapter", metavar="NAME|FILE", help=what)
+
+
+def _backbones_arguments(command: ArgumentParser) -> None:
+    command.add_argument("--json", type=Path, metavar="FILE", help="write the list")
+
+
+def _backbones(options: Namespace) -> None:
+    from segdre_plugin.backbones.listing import list_backbones
+
+    list_backbones(options.json)
 
 
 def _study_arguments(command: ArgumentParser) -> None:
     from segdre_plugin.analysis.study.arguments import add_arguments
 
     add_arguments(command)
+    _adapter_argument(command)
 
 
 def _study(options: Namespace) -> None:
@@ -220,6 +236,7 @@ def _predict_arguments(command: ArgumentParser) -> None:
     command.add_argument("--input", type=Path, required=True, metavar="FILE", help="DocRED documents, JSON or JSONL")
     command.add_argument("--output", type=Path, required=True, metavar="FILE", help="one answer a line")
     command.add_argument("--clone", type=Path, metavar="DIR", help="the backbone's clone (the reference needs none)")
+    _adapter_argument(command)
     command.add_argument("--batch-size", type=int, default=8, help="documents at once (%(default)s)")
     command.add_argument("--resume", action="store_true", help="continue what an interrupted run left, if anything")
     command.add_argument(
@@ -237,7 +254,7 @@ def _predict_arguments(command: ArgumentParser) -> None:
 def _predict(options: Namespace) -> None:
     from segdre_plugin.prediction.predict import predict
 
-    how = {name: getattr(options, name) for name in ("clone", "batch_size", "resume", "on_error", "device")}
+    how = {name: getattr(options, name) for name in ("clone", "adapter", "batch_size", "resume", "on_error", "device")}
     report = predict(options.bundle, options.input, options.output, form=options.format, **how)
     print(
         "written: {output}: {documents} documents, {triples} triples, {rejected} rejected, "
@@ -252,8 +269,11 @@ COMMANDS = {
         "run the train script of an unpatched clone",
         _run_arguments,
         _run,
-        usage="segdre run SCRIPT -- ARGUMENTS [--seg ...]",
+        usage="segdre run SCRIPT [--adapter NAME|FILE] -- ARGUMENTS [--seg ...]",
         takes_script=True,
+    ),
+    "backbones": Command(
+        "list the known backbones and what is supported", _backbones_arguments, _backbones, output="json"
     ),
     "study": Command(
         "tables and figures of the paper on your data, and where the gain is lost",

@@ -15,7 +15,8 @@ import finished
 import pytest
 from bundles import bundle, run_folder  # noqa: F401 - fixtures
 
-from segdre_plugin.backbones.clones import patching
+from segdre_plugin.adapters import SCRIPTS
+from segdre_plugin.backbones.clones.recognition import blob_hash
 from segdre_plugin.cli import main
 
 TEXT = {"title": "T", "text": "Mora lives in Vib.", "entities": [{"mentions": [[0, 4]]}, {"mentions": [[14, 17]]}]}
@@ -215,8 +216,8 @@ def test_without_a_fault_the_commands_work(place, capsys):
 def test_patch_that_cannot_be_written(place, capsys, monkeypatch, number):
     script = place / "folder" / "train.py"
     script.write_text("".join(f"line {n}\n" for n in range(300)))
-    versions = patching.adapters.SCRIPTS["atlop"].versions
-    monkeypatch.setitem(versions, patching.blob_hash(script.read_bytes()), "made up")
+    versions = SCRIPTS["atlop"].versions
+    monkeypatch.setitem(versions, blob_hash(script.read_bytes()), "made up")
     monkeypatch.setattr(tempfile, "mkstemp", fails(number))
     check(capsys, "patch folder", "train.py")
 

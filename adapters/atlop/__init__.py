@@ -1,7 +1,7 @@
 """ATLOP (https://github.com/wzhouad/ATLOP): descriptions of its model, its batches and its train script."""
 
 from segdre_plugin.backbones.backbone import Backbone, Pooling
-from segdre_plugin.backbones.script import Script
+from segdre_plugin.backbones.script import ATTRIBUTES, OPTIONS, Script
 from segdre_plugin.backbones.trainer import Recipe
 
 BACKBONE = Backbone(
@@ -17,6 +17,8 @@ SCRIPT = Script(
     patch="atlop.patch",
     # git blob of each version that the patch fits -> the commit that has it
     versions={"35ab94b92603aa7735f526f1adad327c06eb63bb": "2540f44 (Remove multi-gpu) and later"},
+    options=OPTIONS | {"--learning_rate", "--num_labels"},
+    attributes=ATTRIBUTES | {"loss_fnt", "model", "num_labels"},
     checkpoint="{folder}/checkpoint.pt",
     save_path="{folder}/checkpoint.pt",
     report="report",

@@ -7,7 +7,7 @@ from typing import Any
 
 from segdre_plugin.adapters.dreeam.teacher import teacher_problems
 from segdre_plugin.backbones.backbone import Backbone, Pooling
-from segdre_plugin.backbones.script import Script
+from segdre_plugin.backbones.script import ATTRIBUTES, OPTIONS, Script
 from segdre_plugin.backbones.trainer import Recipe
 
 BACKBONE = Backbone(
@@ -87,6 +87,11 @@ SCRIPT = Script(
     patch="dreeam.patch",
     # git blob of each version that the patch fits -> the commit that has it
     versions={"704506a342ce9d79671c1d026d76addf83ac33b1": "476a700 (Update run_finetune_roberta.sh)"},
+    options=OPTIONS
+    | {"--attn_lambda", "--display_name", "--do_train", "--eval_mode", "--evi_lambda", "--evi_thresh", "--lr_added"}
+    | {"--lr_transformer", "--max_sent_num", "--num_labels", "--pred_file", "--save_attn", "--teacher_sig_path"},
+    attributes=ATTRIBUTES
+    | {"evi_thresh", "loss_fnt", "loss_fnt_evi", "max_sent_num", "model", "num_labels", "tokenizer", "total_labels"},
     checkpoint="{folder}/best.ckpt",
     save_path="{folder}",
     scores=_scores,

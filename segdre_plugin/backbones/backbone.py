@@ -13,8 +13,6 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from segdre_plugin.errors import SegDREError, raise_all
-
 METHODS = ("encode", "get_hrt")  # what every descendant of ATLOP has
 
 
@@ -156,48 +154,3 @@ class Backbone:
         """Return ``forward``'s arguments for predicting a collated batch, on ``device``; labels only where needed."""
         moved = self.arguments(batch, device)
         return {k: v for k, v in moved.items() if k not in self.not_for_prediction} | dict(self.constants)
-
-
-def find_backbone(model: Any, adapter: str | Backbone | None = None) -> Backbone:
-    """Return the description that fits a model; without ``adapter``, the most specific known one.
-
-    Raises:
-        SegDREError: if the name is unknown, or the model lacks something; lists everything it lacks.
-    """
-    if adapter is not None:
-        backbone = get_backbone(adapter)
-        raise_all(
-            backbone.problems(model),
-            f"this model does not look like {backbone.name} ({backbone.repository})",
-            "pass the right adapter=, or describe the model with a segdre_plugin.Backbone of your own",
-        )
-        return backbone
-    candidates = sorted(_known().values(), key=lambda b: -len(b.batch))
-    problems = {b.name: b.problems(model) for b in candidates}
-    for backbone in candidates:
-        if not problems[backbone.name]:
-            return backbone
-    raise SegDREError(
-        "\n".join(
-            [f"{type(model).__name__} is none of the known backbones:"]
-            + [f"  - {name}: {'; '.join(found)}" for name, found in problems.items()]
-        ),
-        "pass the model itself (not a wrapper around it), or describe it with a segdre_plugin.Backbone of your own",
-    )
-
-
-def get_backbone(adapter: str | Backbone) -> Backbone:
-    """Look a backbone up by name (a description is returned as it is); raise SegDREError if it is unknown."""
-    if isinstance(adapter, Backbone):
-        return adapter
-    known = _known()
-    if adapter not in known:
-        raise SegDREError(f"unknown adapter {adapter!r}", f"known adapters: {', '.join(sorted(known))}")
-    return known[adapter]
-
-
-def _known() -> dict[str, Backbone]:
-    """Import the adapters on use: they import this module."""
-    from segdre_plugin.adapters import BACKBONES
-
-    return BACKBONES

@@ -22,6 +22,16 @@ if TYPE_CHECKING:
 from segdre_plugin.errors import raise_all
 
 REL2ID = "meta/rel2id.json"  # where the published scripts read it, relative to the working directory
+# Options that the scripts of all descendants of ATLOP declare, and attributes that all of their models have.
+OPTIONS = frozenset(
+    {"--adam_epsilon", "--config_name", "--data_dir", "--dev_file", "--evaluation_steps", "--load_path", "--seed"}
+    | {"--gradient_accumulation_steps", "--max_grad_norm", "--max_seq_length", "--model_name_or_path", "--save_path"}
+    | {"--num_class", "--num_train_epochs", "--test_batch_size", "--test_file", "--tokenizer_name", "--train_file"}
+    | {"--train_batch_size", "--transformer_type", "--warmup_ratio"}
+)
+ATTRIBUTES = frozenset(
+    {"bilinear", "block_size", "config", "emb_size", "head_extractor", "hidden_size", "tail_extractor"}
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,8 @@ class Script:
         file: its name in the clone.
         patch: the name of our patch in ``segdre_plugin.patches``.
         versions: git blob hash of each version of the file that the patch fits -> a name for it.
+        options: options of the original's parser, and ...
+        attributes: ... attributes that its model assigns to itself, by which a changed script is recognised.
         checkpoint: path of the best checkpoint, with ``{folder}`` for a stage's folder.
         save_path: the ``args.save_path`` that leads there.
         scores: (dev score, dev metrics) -> what the script's ``evaluate()`` returns; the score decides what is kept.
@@ -64,6 +76,8 @@ class Script:
     checkpoint: str
     save_path: str
     scores: Callable[[float, Mapping[str, float]], Any]
+    options: frozenset[str] = frozenset()
+    attributes: frozenset[str] = frozenset()
     rel2id: str = REL2ID
     report: str | None = None
     required: tuple[str, ...] = ()

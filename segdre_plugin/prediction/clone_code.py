@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from segdre_plugin.backbones.backbone import Backbone
-from segdre_plugin.backbones.clones.patching import blob_hash
+from segdre_plugin.backbones.clones.recognition import blob_hash
+from segdre_plugin.backbones.registry import REFERENCE, Adapter, get_adapter
 from segdre_plugin.backbones.script import REL2ID, Script
 from segdre_plugin.data.files import write_json
 from segdre_plugin.errors import SegDREError, raise_all
 
-REFERENCE = "reference"
 MODULES = {"model": "DocREModel", "prepro": "read_docred", "utils": "collate_fn"}  # in all descendants of ATLOP
 
 
@@ -49,7 +49,11 @@ class BackboneCode:
 
 
 def load_backbone_code(
-    adapter: str, clone: Path | None, rel2id: Mapping[str, int], modules: Mapping[str, str] | None = None
+    adapter: str,
+    clone: Path | None,
+    rel2id: Mapping[str, int],
+    modules: Mapping[str, str] | None = None,
+    own: Adapter | None = None,
 ) -> BackboneCode:
     """Return a backbone's code.
 
@@ -58,22 +62,25 @@ def load_backbone_code(
         clone: the folder of its clone.
         rel2id: the relations, which clones read when they are imported.
         modules: file -> git blob hash of the modules that the models were trained with; others are refused.
+        own: the adapter that the user passes, which has to be that of the name.
 
     Raises:
         SegDREError: if the adapter is unknown, or the clone is missing, incomplete, changed or
             cannot be imported.
     """
+    if own is not None and own.name != adapter:
+        raise SegDREError(
+            f"this is a model of {adapter}, and the adapter passed is that of {own.name} ({own.origin})",
+            "pass the adapter that the model was trained with",
+        )
     if adapter == REFERENCE:
         from segdre_plugin.backbones.reference import ReferenceModel, collate_fn
         from segdre_plugin.backbones.reference.spec import BACKBONE, SCRIPT
         from segdre_plugin.backbones.reference.train import read_docred
 
         return BackboneCode(BACKBONE, SCRIPT, ReferenceModel, read_docred, collate_fn)
-    from segdre_plugin.adapters import BACKBONES, SCRIPTS
-
-    if adapter not in BACKBONES:
-        raise SegDREError(f"unknown adapter {adapter!r}", f"known adapters: {', '.join(sorted(BACKBONES))}")
-    backbone = BACKBONES[adapter]
+    known = own or get_adapter(adapter)
+    backbone, script = known.backbone, known.require_script()
     get = f"git clone {backbone.repository}, then pass its folder: --clone DIR (in Python: backbone_dir=DIR)"
     if clone is None:
         raise SegDREError(f"this is a model of {adapter}, whose code is needed to run it", get)
@@ -81,7 +88,7 @@ def load_backbone_code(
     raise_all(missing, f"{clone}: not a clone of {adapter}; missing", get)
     found, imported = _import(clone.resolve(), rel2id)
     _compare(clone, {name: known for name, known in (modules or {}).items() if name in imported})
-    return BackboneCode(backbone, SCRIPTS[adapter], found["DocREModel"], found["read_docred"], found["collate_fn"])
+    return BackboneCode(backbone, script, found["DocREModel"], found["read_docred"], found["collate_fn"])
 
 
 def _import(clone: Path, rel2id: Mapping[str, int]) -> tuple[dict[str, Any], set[str]]:

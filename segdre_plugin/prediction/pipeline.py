@@ -15,6 +15,7 @@ from typing import Any, overload
 import torch
 
 from segdre_plugin.backbones.features import visible_entities
+from segdre_plugin.backbones.registry import load_adapter
 from segdre_plugin.data.documents import Document, find_problems
 from segdre_plugin.data.splits import Split
 from segdre_plugin.errors import SegDREError, raise_all
@@ -67,6 +68,7 @@ class SegPipeline:
         backbone_dir: str | Path | None = None,
         device: str | torch.device | None = None,
         code: BackboneCode | None = None,
+        adapter: str | Path | None = None,
     ) -> SegPipeline:
         """Return the pipeline of a bundle.
 
@@ -75,6 +77,7 @@ class SegPipeline:
             backbone_dir: a clone of the backbone; the reference model needs none.
             device: where to compute; None takes a GPU if there is one.
             code: the code of a backbone of your own, in place of a clone.
+            adapter: the adapter of a backbone of your own: a Python file with ``BACKBONE`` and ``SCRIPT``.
 
         Raises:
             SegDREError: if the bundle is damaged, or the clone is missing or not the right one.
@@ -83,7 +86,8 @@ class SegPipeline:
         description = read_bundle(folder)
         clone = Path(backbone_dir) if backbone_dir is not None else None
         try:
-            code = code or load_backbone_code(description.adapter, clone, description.rel2id, description.modules)
+            own = None if adapter is None else load_adapter(str(adapter))
+            code = code or load_backbone_code(description.adapter, clone, description.rel2id, description.modules, own)
         except SegDREError as error:
             raise error.at(folder) from None
         code.script.check_reading(description.reading, str(folder))

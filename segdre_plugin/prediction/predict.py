@@ -34,6 +34,7 @@ def predict(
     output: Path,
     *,
     clone: Path | None = None,
+    adapter: str | None = None,
     batch_size: int = 8,
     resume: bool = False,
     on_error: str = "stop",
@@ -50,6 +51,7 @@ def predict(
         source: documents, JSON or JSONL; ``-`` or a pipe is copied to a temporary file first.
         output: the file to write; ``-`` or a pipe gets everything at the end, and rejected documents are printed.
         clone: the backbone's clone.
+        adapter: the backbone's adapter, a name or a Python file; None takes the one that the bundle names.
         batch_size: documents that go through the models at once.
         resume: go on with what a killed run left.
         on_error: ``stop`` at a document that cannot be predicted, or ``skip`` it and write it to a file of its own.
@@ -79,7 +81,7 @@ def predict(
             )
         made_from = {"input": fingerprint(readable), "bundle": bundle_hash, "batch_size": batch_size}
         target = Output(file, form, made_from, kept=file == output)
-        return _predict(bundle, readable, target, clone, batch_size, resume, on_error == "skip", where)
+        return _predict(bundle, readable, target, clone, adapter, batch_size, resume, on_error == "skip", where)
 
 
 def _predict(
@@ -87,6 +89,7 @@ def _predict(
     source: Path,
     target: Output,
     clone: Path | None,
+    adapter: str | None,
     batch_size: int,
     resume: bool,
     skip: bool,
@@ -100,7 +103,7 @@ def _predict(
         if target.is_complete(resume):
             print(f"segdre: {output} is complete")
             return {"documents": 0, "triples": 0, "rejected": 0, "documents_per_second": 0.0}
-        pipeline = SegPipeline.from_pretrained(bundle, clone, device)
+        pipeline = SegPipeline.from_pretrained(bundle, clone, device, adapter=adapter)
         with closing(target):
             try:
                 report = _run(pipeline, source, target, target.start(), batch_size, skip)

@@ -15,8 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from segdre_plugin.backbones.backbone import Backbone, get_backbone
+from segdre_plugin.backbones.backbone import Backbone
 from segdre_plugin.backbones.clones.compat import adapt_names, supply_modules
+from segdre_plugin.backbones.clones.recognition import choose_adapter, refuse_another
+from segdre_plugin.backbones.registry import get_adapter
 from segdre_plugin.backbones.script import REL2ID, Script
 from segdre_plugin.data.files import read_json
 from segdre_plugin.errors import ENDINGS, SegDREError, console, report
@@ -30,17 +32,18 @@ def prepare(adapter: str = "atlop") -> None:
     Raises:
         SegDREError: never out of here: its message is printed, and the process ends.
     """
-    from segdre_plugin.adapters import SCRIPTS
-
     with messages():
-        script = SCRIPTS[adapter]
-        missing = [name for name in script.required if importlib.util.find_spec(name) is None]
-        if missing:
-            raise SegDREError(f"{script.file} imports {', '.join(missing)}", f"pip install {' '.join(missing)}")
-        check_relations(Path(REL2ID))
-        supplied = supply_modules()
-        if supplied:
-            print(f"segdre: standing in for {', '.join(supplied)}", file=sys.stderr)
+        _prepare(get_adapter(adapter).require_script())
+
+
+def _prepare(script: Script) -> None:
+    missing = [name for name in script.required if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SegDREError(f"{script.file} imports {', '.join(missing)}", f"pip install {' '.join(missing)}")
+    check_relations(Path(REL2ID))
+    supplied = supply_modules()
+    if supplied:
+        print(f"segdre: standing in for {', '.join(supplied)}", file=sys.stderr)
 
 
 def check_relations(path: Path) -> None:
@@ -73,16 +76,16 @@ def entry(names: MutableMapping[str, Any], adapter: str | Backbone, script: Scri
     Without ``--seg`` it is the script's own, on today's libraries; with it, all stages of SegDRE.
 
     ``names`` are the script's globals. ``adapter`` may be the spec of a backbone of your own, and ``script`` that of
-    its script; None takes the script of the adapter's name.
+    its script; None takes the script of the adapter's name. A script that is recognised as another backbone's than the
+    one that its patch names ends with a message.
     """
-    from segdre_plugin.adapters import SCRIPTS
     from segdre_plugin.seg.check_run import CheckRun
     from segdre_plugin.seg.evaluation_run import EvaluationRun
     from segdre_plugin.seg.script_run import peek
     from segdre_plugin.seg.training_run import TrainingRun
 
-    backbone = get_backbone(adapter)
-    spec = script or SCRIPTS[backbone.name]
+    with messages():
+        backbone, spec = _descriptions(names, adapter, script)
     upstream = names["main"]
     adapt_names(names, spec)
 
@@ -107,23 +110,35 @@ def entry(names: MutableMapping[str, Any], adapter: str | Backbone, script: Scri
     return main
 
 
-def run_script(path: Path, arguments: list[str]) -> None:
+def _descriptions(
+    names: MutableMapping[str, Any], adapter: str | Backbone, script: Script | None
+) -> tuple[Backbone, Script]:
+    """Return the descriptions that :func:`entry` gets, looked up by the adapter's name where it gets no script."""
+    if isinstance(adapter, Backbone) and script is not None:
+        return adapter, script
+    known = get_adapter(adapter.name if isinstance(adapter, Backbone) else adapter)
+    if isinstance(adapter, str) and Path(names.get("__file__", "")).is_file():
+        refuse_another(Path(names["__file__"]), known)
+    return known.backbone if isinstance(adapter, str) else adapter, script or known.require_script()
+
+
+def run_script(path: Path, arguments: list[str], adapter: str | None = None) -> None:
     """Run a train script that is not patched; ``arguments`` are its command line, options of ours included."""
-    load_script(path, arguments)()
+    load_script(path, arguments, adapter)()
 
 
-def load_script(path: Path, arguments: list[str]) -> Callable[[], None]:
+def load_script(path: Path, arguments: list[str], adapter: str | None = None) -> Callable[[], None]:
     """Return what :func:`entry` made of a script's ``main``; its command line becomes ``arguments``, ours included.
 
-    Raises:
-        SegDREError: if it is missing, or is not the script of a known backbone.
-    """
-    from segdre_plugin.backbones.clones.patching import recognise
+    ``adapter`` is the name of the backbone's, or the path of a Python file; None recognises the script.
 
+    Raises:
+        SegDREError: if the script is missing or has no ``main``, or the adapter is unknown or not the script's.
+    """
     if not path.is_file():
         raise SegDREError(f"{path} not found", "pass the train script of a clone")
-    adapter = recognise(path)
-    prepare(adapter)
+    chosen = choose_adapter(path, adapter)
+    _prepare(chosen.require_script())
     sys.argv = [str(path), *arguments]
     sys.path.insert(0, str(path.resolve().parent))
     spec = importlib.util.spec_from_file_location("segdre_upstream", path)
@@ -133,8 +148,10 @@ def load_script(path: Path, arguments: list[str]) -> Callable[[], None]:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     names = vars(module)
+    if not callable(names.get("main")):
+        raise SegDREError(f"{path} has no main()", "pass the train script of a clone")
     main: Callable[[], None] = names["main"]
-    return main if hasattr(main, "segdre") else entry(names, adapter)
+    return main if hasattr(main, "segdre") else entry(names, chosen.backbone, chosen.require_script())
 
 
 def run_reference(arguments: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers.utils import cached_file
 
-from segdre_plugin.backbones.clones.patching import blob_hash, remove
+from segdre_plugin.backbones.clones.recognition import blob_hash, remove
 from segdre_plugin.data.files import fingerprint
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.seg.options import Options

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from segdre_plugin.backbones.attention import check_encoder, force_eager
-from segdre_plugin.backbones.backbone import Backbone, find_backbone, get_backbone
+from segdre_plugin.backbones.backbone import Backbone
 from segdre_plugin.backbones.fast import speed_up
 from segdre_plugin.backbones.features import FEATURE, STAGE_PAIRS
 from segdre_plugin.backbones.guards import guard, use_bf16
@@ -39,6 +39,7 @@ from segdre_plugin.backbones.hooks import (
     wrap_state,
 )
 from segdre_plugin.backbones.losses import UPSTREAM, build_loss
+from segdre_plugin.backbones.registry import find_backbone, get_backbone
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.stages.config import STAGES, SegConfig
 from segdre_plugin.stages.count_head import place_beside, replace_classifier

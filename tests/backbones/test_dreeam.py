@@ -15,9 +15,9 @@ from torch import nn
 from segdre_plugin import SegConfig, wrap_collate, wrap_model
 from segdre_plugin.adapters import BACKBONES
 from segdre_plugin.backbones.attention import check_encoder
-from segdre_plugin.backbones.backbone import find_backbone
 from segdre_plugin.backbones.clones.compat import AutoTokenizer
 from segdre_plugin.backbones.features import keep_pairs
+from segdre_plugin.backbones.registry import find_backbone
 from segdre_plugin.stages.config import STAGES
 
 DREEAM = BACKBONES["dreeam"]

@@ -8,11 +8,13 @@ from dataclasses import replace
 from importlib import resources
 
 import pytest
+from scripts import declaring
 
-import segdre_plugin.adapters
 from segdre_plugin import SegDREError
 from segdre_plugin.adapters import SCRIPTS
-from segdre_plugin.backbones.clones.patching import blob_hash, insert, patch, read_patch, recognise, remove
+from segdre_plugin.backbones import registry
+from segdre_plugin.backbones.clones.patching import insert, patch, read_patch
+from segdre_plugin.backbones.clones.recognition import blob_hash, remove
 
 LINES = 600  # more than any script has
 
@@ -33,11 +35,13 @@ def name(request):
 @pytest.fixture
 def clone(tmp_path, monkeypatch, name):
     """Return a folder with a script that the patch fits by its hash, in which no line is upstream's."""
-    content = b"".join(b"line = %d\n" % i for i in range(LINES))
+    content = b"".join(b"line = %d\n" % i for i in range(LINES)) + declaring(SCRIPTS[name]).encode()
     script = replace(SCRIPTS[name], versions={blob_hash(content): "made up"})
-    monkeypatch.setattr(segdre_plugin.adapters, "SCRIPTS", {name: script})
+    monkeypatch.setitem(SCRIPTS, name, script)
+    registry._sources.cache_clear()
     (tmp_path / script.file).write_bytes(content)
-    return tmp_path
+    yield tmp_path
+    registry._sources.cache_clear()
 
 
 def script_of(folder, name):
@@ -120,7 +124,6 @@ class TestPatch:
         [
             lambda content: content + b"# mine\n",
             lambda content: content.replace(b"line = 3\n", b""),
-            lambda content: b"",
         ],
     )
     @pytest.mark.parametrize("patched", [False, True])
@@ -151,6 +154,12 @@ class TestPatch:
         patch(clone, reverse)
         assert path.read_bytes() == wanted
 
+    def test_backbone_without_a_patch(self, clone, name, monkeypatch):
+        monkeypatch.setitem(SCRIPTS, name, replace(SCRIPTS[name], patch=""))
+        registry._sources.cache_clear()
+        with pytest.raises(SegDREError, match=f"no patch for {name}\n.*segdre run"):
+            patch(clone)
+
     @pytest.mark.parametrize("there", [True, False])
     def test_folder_without_a_script(self, tmp_path, there):
         folder = tmp_path if there else tmp_path / "nowhere"
@@ -179,12 +188,6 @@ def test_insert_and_remove(content, insertions):
     assert remove(patched) == content
     if insertions:
         assert remove(content) == content  # nothing to take out
-
-
-def test_recognise(name, tmp_path):
-    assert recognise(tmp_path / SCRIPTS[name].file) == name
-    with pytest.raises(SegDREError, match=r"main\.py: no known train script\n.*train\.py \(atlop\)"):
-        recognise(tmp_path / "main.py")
 
 
 @pytest.mark.upstream

@@ -1,4 +1,4 @@
-"""Scripts of folders that are no packages, imported as ``python FOLDER/NAME.py`` finds their modules."""
+"""Scripts of folders that are no packages, imported as ``python FOLDER/NAME.py`` finds their modules; made-up ones."""
 
 import importlib
 import sys
@@ -19,3 +19,12 @@ def importer(folder):
             del sys.modules[name]
 
     return script
+
+
+def declaring(script, options=frozenset(), attributes=frozenset()):
+    """Return a train script, none of it upstream's, that declares what an adapter's original does, and more."""
+    lines = ["import argparse", "parser = argparse.ArgumentParser()"]
+    lines += [f"parser.add_argument({name!r})" for name in sorted(script.options | options)]
+    lines += ["class DocREModel:", "    def encode(self): ...", "    def get_hrt(self): ...", "    def __init__(self):"]
+    lines += [f"        self.{name} = None" for name in sorted(script.attributes | attributes)]
+    return "\n".join([*lines, "def main(): ...", ""])

@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from segdre_plugin import SegDREError
-from segdre_plugin.backbones.clones.patching import blob_hash
+from segdre_plugin.backbones.clones.recognition import blob_hash
 from segdre_plugin.prediction.clone_code import load_backbone_code
 
 REL2ID = {"Na": 0, "P1": 1, "P2": 2}

@@ -14,10 +14,10 @@ from locate import REPOSITORY
 
 from segdre_plugin import SegConfig, SegDREError, SegPipeline, unwrap_model, wrap_collate, wrap_model
 from segdre_plugin.backbones import losses
-from segdre_plugin.backbones.backbone import find_backbone
 from segdre_plugin.backbones.clones.compat import AutoTokenizer
 from segdre_plugin.backbones.losses import HingeBalanceLoss, ThresholdLoss, register_loss
 from segdre_plugin.backbones.reference import collate_fn
+from segdre_plugin.backbones.registry import find_backbone
 from segdre_plugin.seg.bundle import bundle_run, read_bundle
 
 bundle, run_folder = bundles.bundle, bundles.run_folder

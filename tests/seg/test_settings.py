@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from segdre_plugin import SegConfig, SegDREError
-from segdre_plugin.backbones.clones.patching import MARK
+from segdre_plugin.backbones.clones.recognition import MARK
 from segdre_plugin.seg.options import Options
 from segdre_plugin.seg.settings import RunSettings, clone_modules, encoder_files
 from segdre_plugin.stages.config import NEEDS, STAGES, settings_of

@@ -40,5 +40,5 @@ def run(options: Namespace) -> None:
     from segdre_plugin.analysis.study import command  # which loads all that trains
 
     sizes = {name: getattr(options, name) for name in command.SIZES}
-    how = {name: getattr(options, name) for name in ("partners", "others", "trains")}
+    how = {name: getattr(options, name) for name in ("partners", "others", "trains", "adapter")}
     command.run(options.name, options.folder, options.seeds, options.behind, sizes, **how)

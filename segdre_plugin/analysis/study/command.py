@@ -13,7 +13,7 @@ from segdre_plugin.analysis.study.runner import StudyRunner
 from segdre_plugin.analysis.study.runs import OURS, PARTNER_OFFSET, RUNS, Runs
 from segdre_plugin.analysis.study.studies import STUDIES
 from segdre_plugin.analysis.study.write_results import find_provenance, write_results
-from segdre_plugin.backbones.clones.patching import recognise
+from segdre_plugin.backbones.clones.recognition import choose_adapter
 from segdre_plugin.data.folders import locked, remove_litter
 from segdre_plugin.data.synthetic.corpus import rel2id
 from segdre_plugin.errors import SegDREError, raise_all
@@ -35,6 +35,7 @@ def run(
     partners: str = "own",
     others: Sequence[Path] = (),
     trains: bool = True,
+    adapter: str | None = None,
 ) -> None:
     """Run a study.
 
@@ -47,6 +48,7 @@ def run(
         partners: second models of naive ensembles: each seed its ``own``, or that of the ``next`` seed.
         others: folders of other studies, whose stages with the same settings are taken.
         trains: whether runs that are not there are trained; their rows fail otherwise.
+        adapter: of the train script's backbone, a name or a Python file; None recognises the script.
 
     Raises:
         SegDREError: if an argument is wrong, or rows failed; the results of the others are written then.
@@ -59,7 +61,7 @@ def run(
     missing = [other for other in others if not other.is_dir()]
     if missing:
         raise SegDREError(f"--reuse: no folder {missing[0]}", "pass the folder of another study")
-    _check(name, folder, seeds, script, arguments, sizes)
+    _check(name, folder, seeds, script, arguments, sizes, adapter)
     folder.mkdir(parents=True, exist_ok=True)
     command = ["segdre", "study", name, str(folder), "--seeds", *map(str, seeds)]
     with locked(folder / ".lock", f"{folder}: another study is using it", "wait for it, or take another folder"):
@@ -73,11 +75,13 @@ def run(
         command += ["--partners", partners] * (partners != "own")
         command += [part for other in others for part in ("--reuse", str(other))]
         command += ["--no-training"] * (not trains)
+        command += ["--adapter", adapter] if adapter else []
         command += ["--", *behind] * bool(behind)
         # the second base model of each seed's naive ensembles
         seconds = [*seeds[1:], seeds[0]] if partners == "next" else [seed + PARTNER_OFFSET for seed in seeds]
         pairs = dict(zip(seeds, seconds, strict=True))
-        runner = StudyRunner(STUDIES[name], Runs(folder, script, tuple(arguments), pairs, tuple(others)), seeds, trains)
+        runs = Runs(folder, script, tuple(arguments), pairs, tuple(others), adapter)
+        runner = StudyRunner(STUDIES[name], runs, seeds, trains)
         try:
             with _orderly_end():
                 results = runner.run()
@@ -116,6 +120,7 @@ def _check(
     script: Path | None,
     arguments: list[str],
     sizes: Mapping[str, int | None],
+    adapter: str | None,
 ) -> None:
     """Refuse what cannot work, before anything is made."""
     if len(set(seeds)) < len(seeds):
@@ -128,9 +133,11 @@ def _check(
     if script is not None:
         if not script.is_file():
             raise SegDREError(f"{script} not found", "pass the train script of a clone behind --")
-        recognise(script)
+        choose_adapter(script, adapter).require_script()
         if given:
             raise SegDREError(f"--{given[0]} is a size of the embedded corpus", "leave it out with a script")
+    elif adapter is not None:
+        raise SegDREError(f"--adapter {adapter} without a script", "pass the train script of a clone behind --")
     low = [key for key in given if sizes[key] < 1]  # type: ignore[operator]
     if low:
         raise SegDREError(f"--{low[0]} is {sizes[low[0]]}", "pass 1 or more")

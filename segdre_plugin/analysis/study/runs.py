@@ -43,6 +43,7 @@ class Runs:
         arguments: its command line, without what the study sets itself.
         partners: seed -> seed of the second model of its naive ensembles.
         others: folders of other studies; their stages with the same settings are taken, not trained.
+        adapter: of the script's backbone, a name or a Python file; None recognises the script.
     """
 
     folder: Path
@@ -50,6 +51,7 @@ class Runs:
     arguments: tuple[str, ...]
     partners: Mapping[int, int]
     others: tuple[Path, ...] = ()
+    adapter: str | None = None
 
     def find(self, name: str, seed: int) -> tuple[str, int]:
         """Return which run, by its name and its own seed, a seed's row means by a name (of ``TRAININGS``)."""
@@ -118,6 +120,7 @@ class Runs:
     def _start(self, path: Path, arguments: Sequence[str], requests: Path | None = None) -> None:
         """Start a process for a run, and wait for it."""
         command = ["--script", str(self.script)] if self.script else []
+        command += ["--adapter", self.adapter] if self.adapter else []
         command += ["--requests", str(requests)] if requests else []
         log = path.with_suffix(".log")
         log.parent.mkdir(parents=True, exist_ok=True)

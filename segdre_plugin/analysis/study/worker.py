@@ -1,6 +1,7 @@
 """A process of a study: one training run, or the readings of a finished one.
 
-Its arguments: ``[--script FILE] [--requests FILE] -- ARGUMENTS``; without a script it is the reference model's.
+Its arguments: ``[--script FILE] [--adapter NAME|FILE] [--requests FILE] -- ARGUMENTS``; without a script it is the
+reference model's.
 """
 
 from __future__ import annotations
@@ -47,25 +48,27 @@ def main(given: Sequence[str]) -> None:
     """Train or read, by a command line; end with a message and exit status 2 on an error."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--script", type=Path)
+    parser.add_argument("--adapter")
     parser.add_argument("--requests", type=Path)
     cut = list(given).index("--")
     chosen = parser.parse_args(given[:cut])
     with messages(), swapped(vars(sys), {"argv": list(sys.argv)}):
-        work(chosen.script, chosen.requests, list(given[cut + 1 :]))
+        work(chosen.script, chosen.requests, list(given[cut + 1 :]), chosen.adapter)
 
 
-def work(script: Path | None, requests: Path | None, arguments: list[str]) -> None:
+def work(script: Path | None, requests: Path | None, arguments: list[str], adapter: str | None = None) -> None:
     """Train, or read.
 
     Args:
         script: the backbone's train script; None takes the reference model's.
         requests: JSON of name -> request; None trains.
         arguments: the script's command line, options of ours included.
+        adapter: of the script's backbone, a name or a Python file; None recognises the script.
 
     Raises:
         SegDREError: if an argument or the data are wrong, or with all requests that failed.
     """
-    names, upstream, backbone, spec = open_script(script, arguments)
+    names, upstream, backbone, spec = open_script(script, arguments, adapter)
     options, sys.argv[1:] = parse(sys.argv[1:])
     session = (RereadRun if requests else TrainingRun)(names, upstream, backbone, spec, options)
     if spec.trains and not getattr(session.args, spec.trains):
@@ -79,7 +82,7 @@ def work(script: Path | None, requests: Path | None, arguments: list[str]) -> No
     raise_all([f"{name}: {problem}" for name, problem in problems.items()], "readings that failed", "see above")
 
 
-def open_script(script: Path | None, arguments: list[str]) -> Opened:
+def open_script(script: Path | None, arguments: list[str], adapter: str | None = None) -> Opened:
     """Import a script, given as for :func:`work`; ``sys.argv`` is its command line afterwards.
 
     Returns:
@@ -88,5 +91,5 @@ def open_script(script: Path | None, arguments: list[str]) -> Opened:
     if script is None:
         sys.argv = [SCRIPT.file, *arguments]
         return vars(train), train.main, BACKBONE, SCRIPT
-    upstream, backbone, spec = load_script(script, arguments).segdre  # type: ignore[attr-defined]
+    upstream, backbone, spec = load_script(script, arguments, adapter).segdre  # type: ignore[attr-defined]
     return upstream.__globals__, upstream, backbone, spec
