@@ -123,10 +123,10 @@ class Backbone:
         kind = getattr(getattr(model, "config", None), "transformer_type", None)
         if hasattr(model, "config") and kind not in self.end_tokens:
             found.append(f"{cls}.config.transformer_type: expected one of {sorted(self.end_tokens)}, got {kind!r}")
-        known = {*inspect.signature(model.forward).parameters, *self.ignored}
-        missing = [name for name in self.batch if name not in known]
-        if self.counts_beside and "labels" not in known:
-            missing = [*missing, "labels"]  # from which a count head beside the classifier learns
+        known = inspect.signature(model.forward).parameters
+        needed = [name for name in self.batch if name not in self.ignored]
+        needed += ["labels"] if self.counts_beside else []  # from which a count head beside the classifier learns
+        missing = [name for name in dict.fromkeys(needed) if name not in known]
         return found + [f"{cls}.forward: no argument {name!r}" for name in missing]
 
     def arguments(self, batch: Sequence[Any], device: Any) -> dict[str, Any]:
@@ -135,6 +135,12 @@ class Backbone:
         return {
             name: part.to(device) if hasattr(part, "to") else part for name, part in named if name not in self.ignored
         }
+
+    @property
+    def demands(self) -> int:
+        """Return how much of a model the description asks: what distinguishes those that fit the same model."""
+        arguments = len(set(self.batch) - self.ignored - self.optional)
+        return arguments + (self.loss is not None) + (self.evidence_loss is not None)
 
     @property
     def counts_beside(self) -> bool:

@@ -93,7 +93,7 @@ def get_backbone(adapter: str | Backbone) -> Backbone:
 
 
 def find_backbone(model: Any, adapter: str | Backbone | None = None) -> Backbone:
-    """Return the description that fits a model; without ``adapter``, the most specific known one.
+    """Return the description that fits a model; without ``adapter``, the known one that asks most of it.
 
     Raises:
         SegDREError: if the name is unknown, or the model lacks something; lists everything it lacks.
@@ -106,7 +106,7 @@ def find_backbone(model: Any, adapter: str | Backbone | None = None) -> Backbone
             "pass the right adapter=, or describe the model with a segdre_plugin.Backbone of your own",
         )
         return backbone
-    candidates = sorted((known.backbone for known in known_adapters().values()), key=lambda b: -len(b.batch))
+    candidates = sorted((known.backbone for known in known_adapters().values()), key=lambda b: -b.demands)
     problems = {b.name: b.problems(model) for b in candidates}
     for backbone in candidates:
         if not problems[backbone.name]:
