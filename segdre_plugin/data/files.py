@@ -158,8 +158,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise SegDREError(f"{path} is not a file of arrays: {_first_line(error)}", "train that stage again") from None
 
 
-def read_weights(path: Path, what: str) -> dict[str, torch.Tensor]:
-    """Return the state dict of a file, on the CPU; ``what`` names it in messages.
+def read_weights(path: Path, what: str, key: str | None = None) -> dict[str, torch.Tensor]:
+    """Return the state dict of a file, or the one under a ``key`` in it, on the CPU; ``what`` names it in messages.
 
     Raises:
         SegDREError: if it is missing or not a file of tensors, or some of them are not finite.
@@ -167,6 +167,11 @@ def read_weights(path: Path, what: str) -> dict[str, torch.Tensor]:
     import torch  # takes seconds to load, and most commands read no weights
 
     state = read_state(path, what)
+    if key is not None:
+        if not (isinstance(state, dict) and key in state):
+            found = ", ".join(map(str, list(state)[:5])) if isinstance(state, dict) else type(state).__name__
+            raise SegDREError(f"{what}: {path}: expected a state dict under {key!r}, got {found}", "pass another file")
+        state = state[key]
     if not (isinstance(state, dict) and all(isinstance(value, torch.Tensor) for value in state.values())):
         raise SegDREError(f"{what}: {path} is not a checkpoint of tensors", "pass a saved state_dict")
     check_finite(path, state)

@@ -72,16 +72,29 @@ def check_sentences(splits: Mapping[str, Split], most: int, argument: str) -> No
     Raises:
         SegDREError: listing all documents with more sentences than the model predicts evidence for.
     """
-    counts = [len(document["sents"]) for split in splits.values() for document in split.documents]
+    _check_count(splits, most, argument, "sentences", "sents")
+
+
+def check_entities(splits: Mapping[str, Split], most: int, argument: str) -> None:
+    """Refuse documents with more than ``most`` entities; ``argument`` is the script's name of that limit.
+
+    Raises:
+        SegDREError: listing all documents with more entities than the model has room for.
+    """
+    _check_count(splits, most, argument, "entities", "vertexSet")
+
+
+def _check_count(splits: Mapping[str, Split], most: int, argument: str, what: str, field: str) -> None:
+    counts = {split.name: [len(document[field]) for document in split.documents] for split in splits.values()}
     raise_all(
         [
-            f"{split.path}: document {i} {document['title']!r}: {len(document['sents'])} sentences"
+            f"{split.path}: document {i} {split.documents[i]['title']!r}: {count} {what}"
             for split in splits.values()
-            for i, document in enumerate(split.documents)
-            if len(document["sents"]) > most
+            for i, count in enumerate(counts[split.name])
+            if count > most
         ],
-        f"documents with more sentences than --{argument} {most}",
-        f"pass --{argument} {max(counts, default=0)}, or shorten these documents",
+        f"documents with more {what} than --{argument} {most}",
+        f"pass --{argument} {max(map(max, filter(None, counts.values())), default=0)}, or shorten these documents",
     )
 
 

@@ -7,10 +7,12 @@ the import only; afterwards other clones, or modules of the same names, can be i
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -20,13 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from segdre_plugin.backbones.backbone import Backbone
+from segdre_plugin.backbones.clones.compat import stand_in_modules
 from segdre_plugin.backbones.clones.recognition import blob_hash
 from segdre_plugin.backbones.registry import REFERENCE, Adapter, get_adapter
-from segdre_plugin.backbones.script import REL2ID, Script
+from segdre_plugin.backbones.script import Script
 from segdre_plugin.data.files import write_json
 from segdre_plugin.errors import SegDREError, raise_all
-
-MODULES = {"model": "DocREModel", "prepro": "read_docred", "utils": "collate_fn"}  # in all descendants of ATLOP
 
 
 @dataclass(frozen=True)
@@ -84,59 +85,72 @@ def load_backbone_code(
     get = f"git clone {backbone.repository}, then pass its folder: --clone DIR (in Python: backbone_dir=DIR)"
     if clone is None:
         raise SegDREError(f"this is a model of {adapter}, whose code is needed to run it", get)
-    missing = [f"{name}.py, which has {part}" for name, part in MODULES.items() if not (clone / f"{name}.py").is_file()]
-    raise_all(missing, f"{clone}: not a clone of {adapter}; missing", get)
-    found, imported = _import(clone.resolve(), rel2id)
-    _compare(clone, {name: known for name, known in (modules or {}).items() if name in imported})
-    return BackboneCode(backbone, script, found["DocREModel"], found["read_docred"], found["collate_fn"])
+    folder = (clone / script.file).parent
+    missing = [f"{name}.py, which has {part}" for name, part in _parts(script) if not (folder / f"{name}.py").is_file()]
+    raise_all(missing, f"{folder}: not a clone of {adapter}; missing", get)
+    (model, read, collate), imported = _import(folder.resolve(), script, rel2id)
+    _compare(folder, {name: known for name, known in (modules or {}).items() if name in imported})
+    return BackboneCode(backbone, script, model, read, collate)
 
 
-def _import(clone: Path, rel2id: Mapping[str, int]) -> tuple[dict[str, Any], set[str]]:
+def _parts(script: Script) -> list[tuple[str, str]]:
+    """Return the modules of a clone, and what each is needed for."""
+    return list(zip(script.modules, (script.names.model, script.names.reader, script.names.collate), strict=True))
+
+
+def _import(clone: Path, script: Script, rel2id: Mapping[str, int]) -> tuple[list[Any], set[str]]:
     """Return the parts, and the names of the clone's files that were imported for them."""
-    found, problems = {}, []
-    with isolated(clone, rel2id):
-        for name, part in MODULES.items():
+    names: dict[str, Any] = {}
+    with isolated(clone, script, rel2id):
+        for name in reversed(script.modules):  # where two have a name, the model's module comes last
             try:
-                module = importlib.import_module(name)
+                names |= vars(importlib.import_module(name))
             except Exception as error:  # it is foreign code
                 missing = error.name if isinstance(error, ImportError) else None
                 what = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
                 hint = f"pip install {missing}" if missing else "check that the clone is complete"
                 raise SegDREError(f"{clone / name}.py cannot be imported: {what}", hint) from error
-            if hasattr(module, part):
-                found[part] = getattr(module, part)
-            else:
-                problems.append(f"{part} in {name}.py")
         paths = [path for module in list(sys.modules.values()) if clone in (path := _file(module)).parents]
         files = {path.relative_to(clone).as_posix() for path in paths}
+    with contextlib.suppress(KeyError):  # what is missing is named below
+        script.install(names)
+    problems = [f"{part} in {name}.py" for name, part in _parts(script) if part not in names]
     raise_all(problems, f"{clone}: missing", "use an unchanged clone")
-    return found, files
+    return [names[part] for _, part in _parts(script)], files
 
 
 @contextmanager
-def isolated(clone: Path, rel2id: Mapping[str, int]) -> Iterator[None]:
-    """Make a clone's modules importable inside the context, where ``meta/rel2id.json`` holds ``rel2id``."""
+def isolated(clone: Path, script: Script, rel2id: Mapping[str, int]) -> Iterator[None]:
+    """Make a clone's modules importable inside the context, where its ``meta/rel2id.json`` holds ``rel2id``.
+
+    Other JSON files that lie beside that one in the clone are there, too.
+    """
     hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if (clone / f"{name}.py").is_file()}
     path, cwd, bytecode = list(sys.path), Path.cwd(), sys.dont_write_bytecode
     ujson = "ujson" in sys.modules or importlib.util.find_spec("ujson") is not None
     with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / REL2ID
-        target.parent.mkdir()
+        place = Path(folder) / "clone"
+        place.mkdir()
+        target = place / script.imported
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for beside in (clone / script.imported).parent.glob("*.json"):
+            shutil.copy(beside, target.parent)
         write_json(target, dict(rel2id))
+        supplied = stand_in_modules(script.supplied)
         try:
             sys.path.insert(0, str(clone))
             sys.dont_write_bytecode = True  # the clone stays as it is
             if not ujson:
                 sys.modules["ujson"] = json
-            os.chdir(folder)
+            os.chdir(place)
             importlib.invalidate_caches()
             yield
         finally:
             os.chdir(cwd)
             sys.path[:] = path
             sys.dont_write_bytecode = bytecode
-            if not ujson:
-                del sys.modules["ujson"]
+            for name in (*supplied, *(() if ujson else ("ujson",))):
+                del sys.modules[name]
             for name, module in list(sys.modules.items()):
                 if clone in _file(module).parents:
                     del sys.modules[name]

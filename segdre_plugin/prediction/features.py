@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from typing import Any
 
 from segdre_plugin.backbones.features import Feature
 from segdre_plugin.data.documents import Document
+from segdre_plugin.errors import SegDREError
 from segdre_plugin.prediction.clone_code import BackboneCode
-from segdre_plugin.seg.reader import explain
+from segdre_plugin.seg.reader import call_reader, explain
 
 
 @dataclass(frozen=True)
@@ -29,24 +31,29 @@ class Rejection:
 
 
 def read_features(
-    documents: Sequence[Document], code: BackboneCode, tokenizer: Any, arguments: Mapping[str, Any]
+    documents: Sequence[Document], code: BackboneCode, tokenizer: Any, arguments: Mapping[str, Any], args: Namespace
 ) -> list[Feature | Rejection]:
     """Return one feature a document from the backbone's reader, or why there is none.
 
     Labels are left out: they are no input, and they need not be of the bundle's relations. ``arguments`` are those of
-    the reader besides file and tokenizer.
+    the reader besides file and tokenizer; ``args`` are the script's, for readers that take them.
+
+    Raises:
+        SegDREError: if the reader takes other arguments.
     """
     try:
-        return list(_read(documents, code, tokenizer, arguments))
+        return list(_read(documents, code, tokenizer, arguments, args))
+    except SegDREError:
+        raise
     except Exception as error:  # whatever a document makes foreign code do
         if len(documents) == 1:
             reason = explain(documents[0], tokenizer, arguments, error)
             return [Rejection([f"the backbone's reader stopped: {reason}"])]
-        return [read_features([document], code, tokenizer, arguments)[0] for document in documents]
+        return [read_features([document], code, tokenizer, arguments, args)[0] for document in documents]
 
 
 def _read(
-    documents: Sequence[Document], code: BackboneCode, tokenizer: Any, arguments: Mapping[str, Any]
+    documents: Sequence[Document], code: BackboneCode, tokenizer: Any, arguments: Mapping[str, Any], args: Namespace
 ) -> list[Feature]:
     plain = [
         {
@@ -60,6 +67,6 @@ def _read(
         path = Path(folder) / "documents.json"
         path.write_text(json.dumps(plain), encoding="utf-8")
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # their progress bars and counts
-            features: list[Feature] = code.read(str(path), tokenizer, **arguments)
+            features: list[Feature] = call_reader(code.read, code.script, str(path), tokenizer, args, arguments)[0]
     assert [feature["title"] for feature in features] == [document["title"] for document in plain]
     return [feature | {"title": document["title"]} for feature, document in zip(features, documents, strict=True)]

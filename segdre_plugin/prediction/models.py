@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from transformers import AutoConfig
@@ -78,7 +80,10 @@ def build_model(
     pooler = {} if any(name.startswith(prefix) for name in state) else {"add_pooling_layer": False}
     with torch.random.fork_rng(devices=[]):  # it draws weights that are replaced at once
         encoder = transformers.AutoModel.from_config(config, attn_implementation="eager", **pooler)
-        given = description.arguments | {"config": config, "model": encoder, "tokenizer": tokenizer}
+        arrays = {name: np.asarray(values) for name, values in description.arrays.items()}
+        parts = {"config": config, "model": encoder, "tokenizer": tokenizer}
+        parts["args"] = Namespace(n_gpu=0, **description.args)  # main() counts the GPUs
+        given = description.arguments | arrays | parts
         names = inspect.signature(code.model.__init__).parameters
         # the types of the defaults; inspect has a class where there is none
         forms = {name: (int, float) if isinstance(p.default, float) else type(p.default) for name, p in names.items()}

@@ -7,6 +7,7 @@ the same functions as in a ``--seg`` run, on models from a bundle.
 from __future__ import annotations
 
 import copy
+from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, overload
 
 import torch
 
+from segdre_plugin.backbones.clones.compat import on_host
 from segdre_plugin.backbones.features import visible_entities
 from segdre_plugin.backbones.registry import load_adapter
 from segdre_plugin.data.documents import Document, find_problems
@@ -62,6 +64,7 @@ class SegPipeline:
         self._chain = build_chain(description.config, description.rel2id, verbaliser, description.seed)
 
     @classmethod
+    @on_host()
     def from_pretrained(
         cls,
         path: str | Path,
@@ -91,6 +94,7 @@ class SegPipeline:
         except SegDREError as error:
             raise error.at(folder) from None
         code.script.check_reading(description.reading, str(folder))
+        code.script.check_args(description.args, str(folder))
         config, tokenizer = load_encoder(folder / ENCODER)
         where = usable_device(device)
         models = {}
@@ -147,6 +151,7 @@ class SegPipeline:
         raise_all(problems, "documents that cannot be predicted", "correct or remove them")
         return answers
 
+    @on_host()
     def answer(
         self,
         documents: Sequence[Any],
@@ -175,8 +180,8 @@ class SegPipeline:
             problems = find_problems(plain, first + i) or self._too_many_sentences(document, first + i)
             results[i] = Rejection(problems) if problems else None
         whole = [i for i, result in enumerate(results) if result is None]
-        reading = self.description.reading
-        features = read_features([documents[i] for i in whole], self.code, self.tokenizer, reading)
+        reading, args = self.description.reading, Namespace(**self.description.args)
+        features = read_features([documents[i] for i in whole], self.code, self.tokenizer, reading, args)
         readable = []
         for i, feature in zip(whole, features, strict=True):
             if isinstance(feature, Rejection):

@@ -51,7 +51,9 @@ class Description:
         adapter: the backbone's name.
         repository: where its code is.
         encoder: the name or path that the encoder was loaded from.
-        arguments: of the model's constructor.
+        arguments: of the model's constructor: numbers and texts.
+        arrays: of the model's constructor.
+        args: those of the train script that its model or its reader looks up.
         reading: arguments of the backbone's reader.
         modules: file -> git blob hash of the clone's modules that made the model.
         config: the settings of the stages.
@@ -67,6 +69,8 @@ class Description:
     repository: str
     encoder: str
     arguments: dict[str, Any]
+    arrays: dict[str, list[float]]
+    args: dict[str, Any]
     reading: dict[str, Any]
     modules: dict[str, str]
     config: SegConfig
@@ -247,12 +251,15 @@ def bundle_run(run: Path, output: Path) -> Path:
     folder = RunFolder(run)
     folder.require_finished()
     check_target(output, run)
+    key = folder.sources["checkpoint_key"]
     model, base = read_model(folder.stage("base")), folder.settings("base")
     description = Description(
         adapter=folder.sources["adapter"],
         repository=model["repository"],
         encoder=str(base["arguments"].get("model_name_or_path", "")),
         arguments=model["arguments"],
+        arrays=model["arrays"],
+        args=model["args"],
         reading=model["reading"],
         modules=base["modules"],
         config=folder.config,
@@ -266,7 +273,7 @@ def bundle_run(run: Path, output: Path) -> Path:
     write_bundle(
         output,
         description,
-        lambda stage: read_weights(folder.checkpoint(stage), f"stage {stage}"),
+        lambda stage: read_weights(folder.checkpoint(stage), f"stage {stage}", key),
         lambda target: copy_files(folder.stage("base") / ENCODER, target),
     )
     return output

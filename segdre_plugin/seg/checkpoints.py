@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from segdre_plugin.backbones.backbone import Backbone
@@ -14,44 +16,54 @@ from segdre_plugin.data.files import read_json, read_weights, write_json
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.stages.artifacts import EACH, check_form
 
+ARRAYS = (np.ndarray, Tensor)
 ENCODER = "encoder"  # the encoder's configuration and the tokenizer, as transformers saves them
 MODEL = "model.json"  # how the model is constructed and how features are read
-MODEL_FORM = {"repository": str, "arguments": {EACH: (bool, int, float, str)}, "reading": dict}
+VALUES = {EACH: (bool, int, float, str)}
+MODEL_FORM = {"repository": str, "arguments": VALUES, "arrays": {EACH: [(int, float)]}, "args": VALUES, "reading": dict}
 
 
 PREFIXES = ("module.", "_orig_mod.")  # of names, by DataParallel and torch.compile
 GONE = "embeddings.position_ids"  # a constant that transformers wrote into checkpoints before 4.31
 
 
-def load_all(model: nn.Module, path: Path) -> None:
+def save_checkpoint(model: nn.Module, path: Path, key: str | None = None) -> None:
+    """Write a model's weights as its script does: as a state dict, or one under a key."""
+    state = model.state_dict()
+    torch.save(state if key is None else {key: state}, path)
+
+
+def load_all(model: nn.Module, path: Path, key: str | None = None) -> None:
     """Load a checkpoint into a model, one of DataParallel, torch.compile or an old transformers too.
+
+    ``key`` is that of the state dict in the checkpoint; None: the checkpoint is one.
 
     Raises:
         SegDREError: if it is missing, broken, or of another model.
     """
-    model.load_state_dict(_fitting(path, model.state_dict()))
+    model.load_state_dict(_fitting(path, key, model.state_dict()))
 
 
-def load_shared(model: nn.Module, path: Path, head: str) -> None:
+def load_shared(model: nn.Module, path: Path, head: str, key: str | None = None) -> None:
     """Load the base's checkpoint into identify's model, all but its count ``head`` (section 3.3).
 
     Raises:
         SegDREError: if it is missing, broken, or of another model.
     """
     shared = {name: weight for name, weight in model.state_dict().items() if not name.startswith(f"{head}.")}
-    weights = _fitting(path, shared, lambda name: name.startswith(f"{head}."))
+    weights = _fitting(path, key, shared, lambda name: name.startswith(f"{head}."))
     model.load_state_dict(weights, strict=False)
 
 
 def _fitting(
-    path: Path, expected: Mapping[str, Tensor], left_out: Callable[[str], bool] = lambda name: False
+    path: Path, key: str | None, expected: Mapping[str, Tensor], left_out: Callable[[str], bool] = lambda name: False
 ) -> dict[str, Tensor]:
     """Return the weights of a checkpoint under the names that a model ``expected``, those that are ``left_out`` not.
 
     Raises:
         SegDREError: if it is missing or broken, or listing the names and shapes that differ.
     """
-    weights = read_weights(path, "checkpoint")
+    weights = read_weights(path, "checkpoint", key)
     for prefix in PREFIXES:
         if weights and all(name.startswith(prefix) for name in weights):
             weights = {name.removeprefix(prefix): weight for name, weight in weights.items()}
@@ -75,16 +87,28 @@ def _fitting(
     return weights
 
 
-def keep_model(folder: Path, model: Any, tokenizer: Any, backbone: Backbone, reading: Mapping[str, Any]) -> None:
-    """Write what is needed to build a model again but its weights; ``reading`` are more arguments of the reader."""
+def keep_model(
+    folder: Path,
+    model: Any,
+    tokenizer: Any,
+    backbone: Backbone,
+    reading: Mapping[str, Any],
+    args: Mapping[str, Any] | None = None,
+) -> None:
+    """Write what is needed to build a model again but its weights.
+
+    ``reading`` are more arguments of the reader, ``args`` those of the script that the model or the reader looks up.
+    """
     model.config.save_pretrained(folder / ENCODER)  # not the encoder's, which may be a copy without the backbone's
     tokenizer.save_pretrained(folder / ENCODER)
-    content = {"repository": backbone.repository, "arguments": _arguments(model), "reading": dict(reading)}
-    write_json(folder / MODEL, content)
+    given = _arguments(model)
+    arrays = {name: np.asarray(value).tolist() for name, value in given.items() if isinstance(value, ARRAYS)}
+    content = {"repository": backbone.repository, "arguments": {k: v for k, v in given.items() if k not in arrays}}
+    write_json(folder / MODEL, content | {"arrays": arrays, "args": dict(args or {}), "reading": dict(reading)})
 
 
 def read_model(folder: Path) -> dict[str, Any]:
-    """Return what :func:`keep_model` wrote: repository, arguments (of the model's constructor) and reading.
+    """Return what :func:`keep_model` wrote: repository, arguments and arrays (of the constructor), args, reading.
 
     Raises:
         SegDREError: if it is missing.
@@ -100,8 +124,12 @@ def read_model(folder: Path) -> dict[str, Any]:
 
 
 def _arguments(model: Any) -> dict[str, Any]:
-    """Return the numbers and texts that a model was constructed with; all backbones keep them under the same names."""
+    """Return the numbers, texts and arrays [n] that a model was constructed with; all keep them by their names."""
     classes = [cls for cls in type(model).__mro__ if issubclass(cls, nn.Module) and cls is not nn.Module]
     names = dict.fromkeys(name for cls in classes for name in inspect.signature(cls.__init__).parameters)
     values = {name: vars(model).get(name) for name in names}
-    return {name: value for name, value in values.items() if isinstance(value, (bool, int, float, str))}
+    return {
+        name: value
+        for name, value in values.items()
+        if isinstance(value, (bool, int, float, str)) or (isinstance(value, ARRAYS) and value.ndim == 1)
+    }

@@ -135,7 +135,8 @@ class EvaluationRun(ScriptRun):
             check_target(self.options.bundle, self.store.root)
         with self.store.locked():
             tuned = self._load_isf() if self.fuses and self.name != "dev" else None
-            names = {"evaluate": self._predict, "collate_fn": self.collate()}
+            own = self.script.names
+            names = {own.evaluate: self._predict, own.collate: self.collate()}
             self.run_main(self.arguments | dict(self.script.predicts), names)
             self._finish(tuned)
             if self.options.bundle:
@@ -143,7 +144,11 @@ class EvaluationRun(ScriptRun):
 
     def _predict(self, args: Namespace, model: Any, *_: Any, **__: Any) -> Any:
         """Stand in for the script's ``evaluate``: every stage in turn, with its checkpoint, in the one model."""
-        how = {"collate_fn": self.names["collate_fn"], "batch_size": args.test_batch_size, "device": args.device}
+        how = {
+            "collate_fn": self.names[self.script.names.collate],
+            "batch_size": args.test_batch_size,
+            "device": args.device,
+        }
         model_for = partial(self.loaded, model, self.config)
         verbaliser = Verbaliser(self.reader.tokenizer, self.relation_names, self.config)
         stages = build_chain(self.config, self.rel2id, verbaliser, self.args.seed)

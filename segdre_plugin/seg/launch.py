@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from segdre_plugin.backbones.backbone import Backbone
-from segdre_plugin.backbones.clones.compat import adapt_names, supply_modules
+from segdre_plugin.backbones.clones.compat import adapt_names, on_host, supply_modules
 from segdre_plugin.backbones.clones.recognition import choose_adapter, refuse_another
 from segdre_plugin.backbones.registry import get_adapter
-from segdre_plugin.backbones.script import REL2ID, Script
+from segdre_plugin.backbones.script import Script
 from segdre_plugin.data.files import read_json
-from segdre_plugin.errors import ENDINGS, SegDREError, console, report
+from segdre_plugin.errors import ENDINGS, SegDREError, console, raise_all, report
 from segdre_plugin.seg.options import build_parser, parse
 from segdre_plugin.stages.wrap import place_outputs
 
@@ -40,8 +40,8 @@ def _prepare(script: Script) -> None:
     missing = [name for name in script.required if importlib.util.find_spec(name) is None]
     if missing:
         raise SegDREError(f"{script.file} imports {', '.join(missing)}", f"pip install {' '.join(missing)}")
-    check_relations(Path(REL2ID))
-    supplied = supply_modules()
+    check_relations(Path(script.imported))
+    supplied = supply_modules(script)
     if supplied:
         print(f"segdre: standing in for {', '.join(supplied)}", file=sys.stderr)
 
@@ -86,8 +86,9 @@ def entry(names: MutableMapping[str, Any], adapter: str | Backbone, script: Scri
 
     with messages():
         backbone, spec = _descriptions(names, adapter, script)
-    upstream = names["main"]
-    adapt_names(names, spec)
+        install(names, spec)
+        upstream = names["main"]
+        adapt_names(names, spec)
 
     def main() -> None:
         with messages():
@@ -102,12 +103,29 @@ def entry(names: MutableMapping[str, Any], adapter: str | Backbone, script: Scri
                 run = (CheckRun if options.check else TrainingRun) if trains else EvaluationRun
                 run(names, upstream, backbone, spec, options).run()
                 return
-            model = names["DocREModel"]
-            names["DocREModel"] = lambda *args, **kwargs: place_outputs(model(*args, **kwargs), backbone)
-            upstream()
+            model = names[spec.names.model]
+            names[spec.names.model] = lambda *args, **kwargs: place_outputs(model(*args, **kwargs), backbone)
+            with on_host():
+                upstream()
 
     main.segdre = (upstream, backbone, spec)  # type: ignore[attr-defined]
     return main
+
+
+def install(names: MutableMapping[str, Any], script: Script) -> None:
+    """Let a script's description change its globals, and check that they have what is swapped.
+
+    Raises:
+        SegDREError: with all that is missing.
+    """
+    hint = f"is it the original {script.file}? What a script of your own calls them, say in Script.names"
+    try:
+        script.install(names)
+    except KeyError as error:
+        raise SegDREError(f"{script.file}: no {error.args[0]} in it", hint) from error
+    wanted = {**vars(script.names), "main": "main"}
+    missing = [f"{name} ({what})" for what, name in wanted.items() if not callable(names.get(name))]
+    raise_all(missing, f"{script.file}: missing", hint)
 
 
 def _descriptions(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 import tempfile
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from io import StringIO
@@ -18,8 +20,36 @@ from segdre_plugin.data.splits import Split, write_plain
 from segdre_plugin.errors import SegDREError, raise_all
 
 
+def call_reader(
+    read: Callable[..., Any], script: Script, path: str, tokenizer: Any, args: Namespace, arguments: Mapping[str, Any]
+) -> tuple[Any, tuple[Any, ...]]:
+    """Call a backbone's reader as its script's description says.
+
+    Returns:
+        The features, and what else it gives.
+
+    Raises:
+        SegDREError: if it cannot be called so.
+    """
+    known = {"path": path, "tokenizer": tokenizer, "args": args} | dict(arguments)
+    further = {name: value for name, value in arguments.items() if name not in script.reads}
+    try:
+        leading = [known[name] for name in script.reads]
+        inspect.signature(read).bind(*leading, **further)
+    except (KeyError, TypeError) as error:
+        called = ", ".join([*script.reads, *(f"{name}=" for name in further)])
+        raise SegDREError(
+            f"{script.names.reader}{inspect.signature(read)} cannot be called with ({called}): {_name(error)}", READS
+        ) from None
+    found = read(*leading, **further)
+    return (found[0], found[1:]) if isinstance(found, tuple) else (found, ())
+
+
+READS = "describe the reader's positional arguments by Script.reads, those with names by Script.reading"
+
+
 class Reader:
-    """What stands in for the script's ``read_docred``; it keeps the features for the stages to come."""
+    """What stands in for the script's reader; it keeps the features for the stages to come."""
 
     def __init__(
         self,
@@ -35,18 +65,40 @@ class Reader:
         self.skip_unusable = skip_unusable  # accept entities that the encoder does not see
         self.tokenizer: Any = None
         self.arguments: dict[str, Any] = {}  # of the last call, those for train only left out
+        self._further: dict[str, tuple[Any, ...]] = {}  # split -> what the backbone's reader gives besides features
 
-    def __call__(self, path: Any, tokenizer: Any, **arguments: Any) -> Any:
-        """Read a split, or another file as the script would."""
-        self.tokenizer = tokenizer
-        split = next((s for s in self.splits.values() if s.path == Path(path)), None)
+    def __call__(self, *leading: Any, **named: Any) -> Any:
+        """Read a split, or another file as the script would; return what the script's reader does."""
+        arguments = self._by_name(leading, named)
+        path, self.tokenizer = Path(arguments.pop("path")), arguments.pop("tokenizer")
+        self.args = arguments.pop("args", self.args)
+        split = next((s for s in self.splits.values() if s.path.resolve() == path.resolve()), None)
         if split is None:
-            return self.read(path, tokenizer, **arguments)
+            return self.read(*leading, **named)
         self.arguments = {k: v for k, v in arguments.items() if k not in self.script.train_only}
         self.script.check_reading(self.arguments, self.script.file)  # else its bundle could not be read
         if not split.features:
             self._fill(split, arguments)
-        return split.features
+        further = self._further.get(split.name, ())
+        return (split.features, *further) if further else split.features
+
+    def _by_name(self, leading: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments with which the script calls its reader, by name.
+
+        Raises:
+            SegDREError: if they are others than the description says.
+        """
+        expected = self.script.reads
+        found = dict(zip(expected, leading, strict=False)) | dict(named)
+        fits = len(leading) <= len(expected) and isinstance(found.get("path"), (str, os.PathLike))
+        if not (fits and "tokenizer" in found):
+            kinds = [*(type(value).__name__ for value in leading), *(f"{name}=" for name in named)]
+            reader = f"{self.script.file} calls {self.script.names.reader}({', '.join(kinds)})"
+            raise SegDREError(f"{reader}, expected ({', '.join(expected)})", READS)
+        return found
+
+    def _call(self, path: Path, arguments: Mapping[str, Any]) -> tuple[Any, tuple[Any, ...]]:
+        return call_reader(self.read, self.script, str(path), self.tokenizer, self.args, arguments)
 
     def fill_missing(self) -> None:
         """Read the splits that the script did not ask for, as it read the others."""
@@ -58,7 +110,7 @@ class Reader:
         with tempfile.TemporaryDirectory() as folder:
             path = write_plain(split, Path(folder))
             try:
-                features = self.read(str(path), self.tokenizer, **arguments)
+                features, self._further[split.name] = self._call(path, arguments)
             except SegDREError:
                 raise
             except Exception as error:  # whatever bad data make the backbone's reader do
@@ -82,7 +134,7 @@ class Reader:
             for i, document in enumerate(split.documents):
                 path = write_plain(replace(split, documents=[document]), Path(folder))
                 try:
-                    self.read(str(path), self.tokenizer, **self.arguments)
+                    self._call(path, self.arguments)
                 except Exception as cause:
                     reason = explain(document, self.tokenizer, self.arguments, cause)
                     problems.append(f"document {i} {document['title']!r}: {reason}")

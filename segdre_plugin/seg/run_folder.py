@@ -79,6 +79,7 @@ SETTINGS_FORM = dict.fromkeys(("arguments", "data", "modules", "options"), dict)
 SOURCES_FORM = {
     "adapter": str,
     "checkpoint": str,
+    "checkpoint_key": (str, type(None)),
     "files": {EACH: str, "train": str, "dev": str, "rel2id": str, "rel_info": str},
     "hashes": {EACH: str},
     "rel2id": {EACH: int},

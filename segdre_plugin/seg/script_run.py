@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from segdre_plugin.backbones.backbone import Backbone
+from segdre_plugin.backbones.clones.compat import on_host
 from segdre_plugin.backbones.clones.stand_ins import ArgparseProxy, ParsedArguments, swapped
 from segdre_plugin.backbones.losses import UPSTREAM
 from segdre_plugin.backbones.script import Script
@@ -74,9 +76,11 @@ class ScriptRun:
         if self.script.max_sentences:
             most = getattr(self.args, self.script.max_sentences)
             data.check_sentences(self.splits, most, self.script.max_sentences)
-        self.reader = Reader(
-            self.names["read_docred"], self.splits, self.backbone, self.script, self.args, skip_unusable
-        )
+        if self.script.max_entities:
+            most = getattr(self.args, self.script.max_entities)
+            data.check_entities(self.splits, most, self.script.max_entities)
+        read = self.names[self.script.names.reader]
+        self.reader = Reader(read, self.splits, self.backbone, self.script, self.args, skip_unusable)
 
     def code_and_encoder(self) -> dict[str, Any]:
         """Return fingerprints of the clone's ``modules`` and of the files of the ``encoder``."""
@@ -85,7 +89,7 @@ class ScriptRun:
 
     def collate(self) -> Any:
         """Return the script's collate function, wrapped."""
-        return wrap_collate(self.names["collate_fn"], adapter=self.backbone)
+        return wrap_collate(self.names[self.script.names.collate], adapter=self.backbone)
 
     @contextmanager
     def loaded(self, model: Any, config: SegConfig, stage: str) -> Iterator[Any]:
@@ -94,7 +98,7 @@ class ScriptRun:
         plain = replace(config, loss=UPSTREAM)
         wrap_model(model, stage=stage, adapter=self.backbone, config=plain, **self.options.speed)
         try:
-            load_all(model, self.script.checkpoint_in(self.store.folder(stage)))
+            load_all(model, self.script.checkpoint_in(self.store.folder(stage)), self.script.checkpoint_key)
             yield model
         finally:
             unwrap_model(model)
@@ -102,9 +106,29 @@ class ScriptRun:
     def run_main(self, overrides: Mapping[str, Any], names: Mapping[str, Any]) -> None:
         """Run the script's ``main()`` with other arguments and other names, and its own files unwritten."""
         silent = dict.fromkeys(self.script.silent, _nothing)
-        ours = {"argparse": ArgparseProxy(overrides), "read_docred": self.reader}
-        with swapped(self.names, silent | ours | dict(names)):
-            self.main()
+        stand_ins = {name: make(self.names[name]) for name, make in self.script.stand_ins.items()}
+        with self._data_folder() as folder, on_host():
+            parser = ArgparseProxy(folder | dict(overrides))
+            ours = {"argparse": parser, self.script.names.reader: self.reader}
+            with swapped(self.names, silent | stand_ins | ours | dict(names)):
+                self.main()
+
+    @contextmanager
+    def _data_folder(self) -> Iterator[dict[str, str]]:
+        """Give ``main()`` a folder of links to the data, in which no cached features lie, if it keeps such files."""
+        if not self.script.caches:
+            yield {}
+            return
+        source = Path(self.args.data_dir)
+        files = [split.path.name for split in self.splits.values()]
+        caches = {Path(name.format(file=file, **vars(self.args))) for name in self.script.caches for file in files}
+        with tempfile.TemporaryDirectory(prefix="segdre-data-") as folder:
+            for path in source.iterdir():
+                if path.relative_to(source) not in caches:
+                    (Path(folder) / path.name).symlink_to(path.resolve())
+            for cache in caches:  # the name of an encoder in it may be a path
+                (Path(folder) / cache).parent.mkdir(parents=True, exist_ok=True)
+            yield {"data_dir": folder}
 
 
 def peek(names: MutableMapping[str, Any], main: Callable[[], Any], script: Script) -> tuple[Namespace, frozenset[str]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import nn
 
 from segdre_plugin.backbones.clones.stand_ins import no_report
 from segdre_plugin.backbones.hooks import wrap_state
@@ -17,7 +17,7 @@ from segdre_plugin.backbones.watch import watch_finite
 from segdre_plugin.data.files import write_json
 from segdre_plugin.data.splits import Split
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.seg.checkpoints import keep_model, load_all, load_shared
+from segdre_plugin.seg.checkpoints import keep_model, load_all, load_shared, save_checkpoint
 from segdre_plugin.seg.script_run import ScriptRun
 from segdre_plugin.stages.artifacts import INJECTED, METRICS, save_result
 from segdre_plugin.stages.prepare import StageFeatures
@@ -71,9 +71,12 @@ class StageTraining:
         assert self._stage is not None
         return self._stage
 
-    def train(self, args: Namespace, model: Any, train_features: Any, dev_features: Any, *rest: Any) -> None:
+    def train(
+        self, args: Namespace, model: Any, train_features: Any, dev_features: Any, *rest: Any, **more: Any
+    ) -> None:
         """Train with the script's own loop, then keep the best checkpoint's scores."""
-        run = self.run
+        run, key = self.run, self.run.script.checkpoint_key
+        model = model.module if isinstance(model, nn.DataParallel) else model  # copies of a model have no hooks
         run.reader.fill_missing()
         self._stage, self._known = self.make_stage()
         stage, splits, options = self._stage, run.splits, run.options
@@ -82,18 +85,18 @@ class StageTraining:
         # where the stage starts from
         if stage.finds_salient:  # the base but for its head (section 3.3)
             assert self.base is not None
-            load_shared(model, self.base, str(wrap_state(model).head))
+            load_shared(model, self.base, str(wrap_state(model).head), key)
         elif stage.starts_from_base:
             assert self.base is not None
-            load_all(model, self.base)
+            load_all(model, self.base, key)
         elif self.given:
-            load_all(model, self.given)
+            load_all(model, self.given, key)
 
         # training, unless the given weights are the stage's result
         checkpoint = run.script.checkpoint_in(self.folder)
         args.save_path = run.script.save_path.format(folder=self.folder)
         if self.given and not run.script.load_path_starts:
-            torch.save(model.state_dict(), checkpoint)
+            save_checkpoint(model, checkpoint, key)
         else:
             features = self._prepare(splits["train"], model).features
             if len(features) < args.train_batch_size:
@@ -106,15 +109,14 @@ class StageTraining:
                 if options.trainer == "own":
                     self._train_ourselves(args, model, features)
                 else:
-                    more = (splits["test"].features for _ in rest)
-                    self.upstream_train(args, model, features, splits["dev"].features, *more)
+                    self.upstream_train(args, model, features, splits["dev"].features, *rest, **more)
             if not checkpoint.exists():  # some scripts never evaluate an epoch of a single step
-                torch.save(model.state_dict(), checkpoint)
+                save_checkpoint(model, checkpoint, key)
             for name in run.script.leftovers:
                 (checkpoint.parent / name).unlink(missing_ok=True)
 
         # what the best checkpoint finds in dev and test
-        load_all(model, checkpoint)
+        load_all(model, checkpoint, key)
         scores = {}
         for split in splits.values():
             if split.name != "train":
@@ -122,7 +124,9 @@ class StageTraining:
                 save_result(self.folder, stage, split.name, found)
                 scores[split.name] = self._judge(split, found)
         if self.base is None:
-            keep_model(self.folder, model, run.reader.tokenizer, run.backbone, run.reader.arguments)
+            keep_model(
+                self.folder, model, run.reader.tokenizer, run.backbone, run.reader.arguments, run.script.kept(args)
+            )
         if stage.injects:
             injected = {
                 name: {"left_out": made.left_out, "triples": made.injected} for name, made in self._prepared.items()
@@ -131,8 +135,10 @@ class StageTraining:
         write_json(self.folder / METRICS, scores)
         self.finished = True
 
-    def evaluate(self, args: Namespace, model: Any, features: Any, tag: str = "dev") -> Any:
-        """Judge the stage on dev, in the form that the script expects."""
+    def evaluate(self, args: Namespace, model: Any, *_: Any, **__: Any) -> Any:
+        """Judge the stage on dev, in the form that the script expects; after training, nothing is left to judge."""
+        if self.finished:
+            return self.run.script.scores(0.0, {})
         scores = self._look(args, model)
         return self.run.script.scores(next(iter(scores.values())), scores)
 
@@ -165,9 +171,9 @@ class StageTraining:
             return scores.get(script.selects, next(iter(scores.values())))
 
         def keep() -> None:
-            torch.save(model.state_dict(), script.checkpoint_in(self.folder))
+            save_checkpoint(model, script.checkpoint_in(self.folder), script.checkpoint_key)
             if script.report:
-                no_report()  # the script would predict test now
+                no_report()()  # the script would predict test now
 
         adamw = run.names["AdamW"]  # the script's: that of older transformers has another epsilon than torch's
         train(model, loader, recipe, loss=loss, evaluate=look, keep=keep, resume=self.resume, adamw=adamw)

@@ -20,6 +20,7 @@ from segdre_plugin.data.splits import fingerprints
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.seg.bundle import check_target, offer
 from segdre_plugin.seg.fuse import fuse
+from segdre_plugin.seg.options import flag
 from segdre_plugin.seg.run_folder import RunFolder
 from segdre_plugin.seg.script_run import ScriptRun
 from segdre_plugin.seg.settings import RunSettings, encoder_files
@@ -48,10 +49,21 @@ class TrainingRun(ScriptRun):
                 f"{self.args.train_batch_size} (the backbone drops the last, smaller batch)",
                 "pass a smaller --train_batch_size",
             )
+        self.script.kept(self.args)  # else its bundle could not be read
+        epochs = {stage: self.options.epochs(stage) for stage in self.options.config.models}
+        raise_all(
+            [f"{flag(f'{stage}_epochs')} {n:g}" for stage, n in epochs.items() if n and n % 1 and self._whole_epochs],
+            f"{self.script.file} trains whole epochs",
+            "pass whole numbers",
+        )
         if self.args.load_path:
             self.given_weights()
         elif self.args.save_path:
-            check_output("--save_path", self.script.checkpoint_at(self.args.save_path), parents=True)
+            check_output("--save_path", self.script.checkpoint_at(self.args.save_path, self.args), parents=True)
+
+    @property
+    def _whole_epochs(self) -> bool:
+        return isinstance(self.args.num_train_epochs, int)
 
     def check_encoder(self) -> None:
         """Load the encoder before anything is trained or read; the reference model has none but one that it trains.
@@ -153,6 +165,7 @@ class TrainingRun(ScriptRun):
         return {
             "adapter": self.backbone.name,
             "checkpoint": self.script.checkpoint,
+            "checkpoint_key": self.script.checkpoint_key,
             "files": {name: str(path.resolve()) for name, path in files.items()},
             "hashes": self.hashes | {"rel_info": fingerprint(self.rel_info)},
             "rel2id": self.rel2id,
@@ -176,10 +189,11 @@ class TrainingRun(ScriptRun):
         """Run the backbone's ``main()`` for one stage."""
         for seed in (random.seed, np.random.seed, torch.manual_seed):
             seed(self.args.seed)
+        own = self.script.names
         # what is swapped: arguments of the script, and names in its globals
-        overrides: dict[str, Any] = {"save_path": "", "load_path": ""}
+        overrides: dict[str, Any] = {"save_path": self.script.no_save_path, "load_path": ""}
         if self.options.epochs(name):
-            overrides["num_train_epochs"] = self.options.epochs(name)
+            overrides["num_train_epochs"] = type(self.args.num_train_epochs)(self.options.epochs(name))
         if "identify_warmup" in settings["options"]:
             overrides["warmup_ratio"] = self.options.identify_warmup
         is_base = not NEEDS[name]
@@ -198,7 +212,7 @@ class TrainingRun(ScriptRun):
                 self,
                 partial(self.prepare, name),
                 folder,
-                self.names["train"],
+                self.names[own.train],
                 collate_fn,
                 loader,
                 Resume(self.store.resume(folder, settings), 60 * self.options.checkpoint),
@@ -207,16 +221,16 @@ class TrainingRun(ScriptRun):
                 given=self.given_weights() if is_base and self.args.load_path else None,
             )
             names = {
-                "train": training.train,
-                "evaluate": training.evaluate,
-                "collate_fn": collate_fn,
-                "DataLoader": loader,
+                own.train: training.train,
+                own.evaluate: training.evaluate,
+                own.collate: collate_fn,
+                own.loader: loader,
                 "open": open_outside(folder),
             }
             if rate:
                 names["AdamW"] = with_new_layer_lr(self.names["AdamW"], rate)
             if self.script.report:
-                names[self.script.report] = no_report
+                names[self.script.report] = no_report(self.script.reported)
             self.run_main(overrides, names)
             if not training.finished:
                 raise SegDREError(
@@ -226,7 +240,7 @@ class TrainingRun(ScriptRun):
 
     def _save_base(self, name: str) -> None:
         """Copy the base's checkpoint to ``--save_path``, also where the run that trained it did not come to that."""
-        source, target = self.checkpoint(name), self.script.checkpoint_at(self.args.save_path)
+        source, target = self.checkpoint(name), self.script.checkpoint_at(self.args.save_path, self.args)
         wanted = self.args.save_path and not self.args.load_path
         if wanted:
             remove_half_written(target)
@@ -285,7 +299,7 @@ class TrainingRun(ScriptRun):
         Raises:
             SegDREError: if it is missing.
         """
-        path = self.script.checkpoint_at(self.args.load_path)
+        path = self.script.checkpoint_at(self.args.load_path, self.args)
         if not path.is_file():
             raise SegDREError(f"--load_path: {path} not found", "check the path")
         return path

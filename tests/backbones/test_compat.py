@@ -1,8 +1,10 @@
 """Stand-ins for what today's libraries lack: only where something is missing, and with the old meaning."""
 
+import importlib
 import importlib.util
 import json
 import sys
+from dataclasses import replace
 from types import ModuleType
 
 import pytest
@@ -69,6 +71,31 @@ class TestSupplyModules:
         sys.modules[present] = module = ModuleType(present)
         assert present not in compat.supply_modules()
         assert sys.modules[present] is module
+
+    def test_what_a_script_imports_and_hardly_uses(self, monkeypatch):
+        names = {"embed": print}
+        script = replace(SCRIPTS["atlop"], supplied={"no_such.inner": names, "json": names, "no_such": {"top": 1}})
+        script = replace(script, without_gpu={"choose.gpu": {"choose": print}})
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        supplied = compat.supply_modules(script)
+        try:
+            assert {"no_such", "no_such.inner", "choose", "choose.gpu"} <= set(supplied)
+            found = {}
+            exec("import no_such\nfrom no_such.inner import embed\nfrom choose.gpu import choose", found)
+            assert (found["embed"], found["choose"], found["no_such"].top) == (print, print, 1)
+            assert not hasattr(json, "embed")  # it is there
+            with pytest.raises(ImportError):
+                importlib.import_module("no_such.other")
+        finally:
+            for name in supplied:
+                sys.modules.pop(name, None)
+
+    def test_an_apex_that_cannot_run_here_is_not_taken(self, nothing, tmp_path):
+        (tmp_path / "apex").mkdir()
+        (tmp_path / "apex" / "__init__.py").write_text("raise RuntimeError('for an old torch')")
+        nothing.syspath_prepend(tmp_path)
+        assert "apex" in compat.supply_modules()
+        assert sys.modules["apex.amp"] is amp
 
     def test_an_adamw_that_is_there_stays(self, nothing):
         transformers.optimization.AdamW = theirs = object()
@@ -145,28 +172,52 @@ class TestAutoClasses:
         assert due == [tokenizer.cls_token_id, *ids, tokenizer.sep_token_id]
 
 
+class TestOnHost:
+    @pytest.fixture(autouse=True)
+    def no_gpu(self, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    @pytest.mark.parametrize(
+        "move",
+        [
+            lambda it: it.to(0),
+            lambda it: it.cuda(),
+            lambda it: it.to("cuda:0"),
+            lambda it: it.to(device=torch.device("cuda")),
+            lambda it: it.to(0, torch.float64),
+        ],
+    )
+    @pytest.mark.parametrize("make", [lambda: torch.ones(2), lambda: torch.nn.Linear(2, 3)])
+    def test_a_gpu_means_the_cpu_inside(self, make, move):
+        it = make()
+        with compat.on_host():
+            with compat.on_host():
+                pass
+            moved = move(it)
+        assert next(iter(moved.parameters() if isinstance(moved, torch.nn.Module) else [moved])).device.type == "cpu"
+        if not torch.cuda.device_count():
+            with pytest.raises((RuntimeError, AssertionError)):  # negative control
+                move(it)
+
+    def test_everything_is_back_afterwards(self):
+        before = torch.nn.Module.to
+        with compat.on_host():
+            assert torch.nn.Linear(2, 3).to(torch.float64).weight.dtype == torch.float64  # other arguments go through
+        with pytest.raises(ZeroDivisionError), compat.on_host():
+            raise ZeroDivisionError
+        assert torch.nn.Module.to is before
+        assert not {"to", "cuda"} & vars(torch.Tensor).keys()
+
+
 class TestAdaptNames:
     @staticmethod
     def names(evaluate=None):
-        class DocREModel(torch.nn.Linear):
-            pass
-
-        names = {"DocREModel": DocREModel, "evaluate": evaluate, "AutoModel": 1, "AutoTokenizer": 2}
+        names = {"evaluate": evaluate, "AutoModel": 1, "AutoTokenizer": 2}
         compat.adapt_names(names, SCRIPTS["atlop"])
-        return names, DocREModel
-
-    def test_model_goes_to_the_cpu_where_there_is_no_gpu(self, monkeypatch):
-        names, original = self.names()
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        model = names["DocREModel"](2, 3)
-        assert isinstance(model, original)
-        assert type(model).__name__ == "DocREModel"
-        assert model.to(0) is model
-        assert model.weight.device.type == "cpu"
-        assert model.to(torch.float64).weight.dtype == torch.float64  # other arguments go through
+        return names
 
     def test_names(self):
-        names, _ = self.names()
+        names = self.names()
         assert names["AutoModel"] is compat.AutoModel
         assert names["AutoTokenizer"] is compat.AutoTokenizer
 
@@ -176,7 +227,7 @@ class TestAdaptNames:
                 score = 0.5
             return score, {"dev_F1": score}
 
-        names, _ = self.names(evaluate)
+        names = self.names(evaluate)
         assert names["evaluate"](True) == (0.5, {"dev_F1": 0.5})
         score, metrics = names["evaluate"](False)
         assert score == 0.0

@@ -75,7 +75,8 @@ def make_run(root: Path, documents=None, *, names=RELATIONS, evidence=False, opt
     chosen, _ = parse(["--seg", "--seg-dir", str(out), *options])
     fuse(RunFolder(out), splits, classes, chosen)
     hashes = {name: fingerprint(path) for name, path in files.items()}
-    sources = {"adapter": "atlop", "checkpoint": "{folder}/checkpoint.pt", "rel2id": classes, "relation_names": names}
+    sources = {"adapter": "atlop", "checkpoint": "{folder}/checkpoint.pt", "checkpoint_key": None}
+    sources |= {"rel2id": classes, "relation_names": names}
     write_json(out / "run.json", sources | {"files": {k: str(v) for k, v in files.items()}, "hashes": hashes})
     return out
 

@@ -27,7 +27,7 @@ def kept(tmp_path):
 
 
 def build(folder, stage, state, config=CONFIG):
-    description = SimpleNamespace(arguments=read_model(folder)["arguments"], config=config)
+    description = SimpleNamespace(**read_model(folder), config=config)
     encoder, words = load_encoder(folder / ENCODER)
     return build_model(load_backbone_code("reference", None, rel2id()), encoder, words, description, stage, state)
 

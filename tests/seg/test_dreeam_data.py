@@ -27,7 +27,7 @@ def test_kept_pairs_of_lists_and_arrays():
     assert kept["attns"].tolist() == one["attns"][[1, 7]].tolist()
     assert kept["sent_labels"] == [[1], [7]]
     assert FEATURE not in kept
-    with pytest.raises(SegDREError, match="attns has 11 entries for 12 pairs"):
+    with pytest.raises(SegDREError, match="attns: expected 12 entries, one for each pair, got 11"):
         keep_pairs(one | {"attns": one["attns"][:11]}, keep, DREEAM)
 
 

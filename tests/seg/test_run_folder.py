@@ -21,7 +21,8 @@ def out(tmp_path_factory):
     thresholds = json.loads((out / "metrics.json").read_text())["thresholds"]
     (out / "isf.json").write_text(json.dumps({"tau": 0.5, "thresholds": thresholds}))
     (out / "base" / "encoder").mkdir()
-    model = {"repository": "", "arguments": {"emb_size": 64}, "reading": {}}
+    model = {"repository": "", "arguments": {"emb_size": 64}, "arrays": {"priors": [0.1]}, "args": {"tau": 1.0}}
+    model["reading"] = {}
     (out / "base" / "model.json").write_text(json.dumps(model))
     (out / "eval" / "other").mkdir(parents=True)
     shutil.copy(out / "metrics.json", out / "eval" / "other")
@@ -110,6 +111,9 @@ FIELDS = {  # file, change, words of the message
         "expected {folder}/ and a file in it",
     ),
     "a list of arguments": ("base/model.json", lambda x: x | {"arguments": {"emb_size": [64]}}, "arguments.emb_size"),
+    "words in an array": ("base/model.json", lambda x: x | {"arrays": {"priors": ["x"]}}, "arrays.priors[0]: expected"),
+    "a list of args": ("base/model.json", lambda x: x | {"args": {"tau": [1.0]}}, "args.tau: expected bool or int"),
+    "a key in numbers": ("run.json", lambda x: x | {"checkpoint_key": 1}, "checkpoint_key: expected str or NoneType"),
     "a list to read with": ("base/model.json", lambda x: x | {"reading": []}, "reading: expected dict, got []"),
     "no fusion": (
         "metrics.json",

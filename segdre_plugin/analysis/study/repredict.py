@@ -63,7 +63,7 @@ class RereadRun(TrainingRun):
         """Answer named requests, each in a folder of ``readings`` that appears whole; return name -> what failed."""
         problems: dict[str, str] = {}
 
-        def read(args: Namespace, model: Any, *_: Any) -> None:
+        def read(args: Namespace, model: Any, *_: Any, **__: Any) -> None:
             self.reader.fill_missing()
             problems.update(self._read(args, model, requests))
 
@@ -71,17 +71,22 @@ class RereadRun(TrainingRun):
             for stage in ("dense", "sparse"):
                 self.require("sparse", (stage,))
                 self.store.check(stage, self.settings.of(stage))
-            names = {"train": read, "collate_fn": self.collate(), "open": open_outside(self.store.root)}
+            own = self.script.names
+            names = {own.train: read, own.collate: self.collate(), "open": open_outside(self.store.root)}
             if self.script.report:
-                names[self.script.report] = no_report
-            self.run_main({"save_path": "", "load_path": ""}, names)
+                names[self.script.report] = no_report(self.script.reported)
+            self.run_main({"save_path": self.script.no_save_path, "load_path": ""}, names)
         return problems
 
     def _read(self, args: Namespace, model: Any, requests: Mapping[str, Request]) -> dict[str, str]:
         """Answer each request by the chain's last stages: sparse, and dense before it where it has to read."""
         problems: dict[str, str] = {}
         model_for = partial(self.loaded, model, self.options.config)
-        how = {"collate_fn": self.names["collate_fn"], "batch_size": args.test_batch_size, "device": args.device}
+        how = {
+            "collate_fn": self.names[self.script.names.collate],
+            "batch_size": args.test_batch_size,
+            "device": args.device,
+        }
         for name, request in requests.items():
             with _noting(name, problems), replacing(self.store.root / READINGS / name) as folder:
                 config = replace(self.options.config, alpha=request.alpha)

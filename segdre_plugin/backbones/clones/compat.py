@@ -1,16 +1,21 @@
 """Stand-ins for names that the backbones' scripts use and today's libraries lack.
 
-The scripts were written for transformers 3 and 4, apex and wandb. :func:`supply_modules` runs before their imports,
-:func:`adapt_names` after them, on the script's own names; nothing is changed where the real thing is there.
+The scripts were written for transformers 3 and 4, apex and wandb, and for a GPU. :func:`supply_modules` runs before
+their imports, :func:`adapt_names` after them, on the script's own names, and :func:`on_host` while they run; nothing is
+changed where the real thing is there.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from functools import wraps
 from importlib.machinery import ModuleSpec
+from threading import Lock
 from types import ModuleType
 from typing import Any
 
@@ -61,10 +66,11 @@ def _stand_in(name: str) -> ModuleType:
     return module
 
 
-def supply_modules() -> list[str]:
+def supply_modules(script: Script | None = None) -> list[str]:
     """Put stand-ins where a module or a name that the scripts import is missing; return their names, for a message."""
-    supplied = []
-    if not _importable("apex"):
+    gpu = torch.cuda.is_available()
+    supplied = stand_in_modules(script.supplied if script else {})
+    if not (gpu and _works("apex.amp")) and "apex" not in sys.modules:  # a clone may have an apex that no longer works
         apex = _stand_in("apex")
         apex.amp = amp  # type: ignore[attr-defined]
         sys.modules["apex"] = apex
@@ -82,18 +88,38 @@ def supply_modules() -> list[str]:
     if not hasattr(transformers.optimization, "AdamW"):
         transformers.optimization.AdamW = AdamW
         supplied.append("transformers.optimization.AdamW")
+    if script and not gpu:
+        supplied += stand_in_modules(script.without_gpu, always=True)
+    return supplied
+
+
+def stand_in_modules(modules: Mapping[str, Mapping[str, Any]], always: bool = False) -> list[str]:
+    """Put stand-ins where ``modules`` (dotted name -> names in it) are missing, or ``always``; return their names."""
+    missing = [name for name in modules if always or not _importable(name.split(".")[0])]
+    supplied = []
+    for name in missing:
+        parts = name.split(".")
+        for end in range(1, len(parts) + 1):
+            path = ".".join(parts[:end])
+            if path not in sys.modules:
+                sys.modules[path] = module = _stand_in(path)
+                module.__path__ = []
+                supplied.append(path)
+                if end > 1:
+                    setattr(sys.modules[".".join(parts[: end - 1])], parts[end - 1], module)
+        vars(sys.modules[name]).update(modules[name])
     return supplied
 
 
 def adapt_names(names: MutableMapping[str, Any], script: Script) -> None:
-    """Adapt a script's globals to today's libraries, to machines without a GPU, and to models that predict nothing."""
+    """Adapt a script's globals to today's libraries and to models that predict nothing."""
     names["AutoConfig"] = AutoConfig
     names["AutoModel"] = AutoModel
     names["AutoTokenizer"] = AutoTokenizer
-    names["DocREModel"] = _on_any_device(names["DocREModel"])
     for name, fix in script.fixes.items():
         names[name] = fix(names[name])
-    names["evaluate"] = _with_empty_predictions(names["evaluate"], script)
+    evaluate = script.names.evaluate
+    names[evaluate] = _with_empty_predictions(names[evaluate], script)
 
 
 def _load(auto: Any, path: str, *args: Any, **kwargs: Any) -> Any:
@@ -148,17 +174,54 @@ class AutoTokenizer:
         return tokenizer
 
 
-def _on_any_device(cls: type[nn.Module]) -> type[nn.Module]:
-    """Let ``model.to(0)`` mean the CPU where there is no GPU."""
+_hosts = 0  # how many contexts of on_host are entered
+_host_lock = Lock()
 
-    class Model(cls):  # type: ignore[valid-type, misc]
-        def to(self, *args: Any, **kwargs: Any) -> Any:
-            if args and isinstance(args[0], int) and not torch.cuda.is_available():
-                args = ("cpu", *args[1:])
-            return super().to(*args, **kwargs)
 
-    Model.__name__ = Model.__qualname__ = cls.__name__
-    return Model
+@contextmanager
+def on_host() -> Iterator[None]:
+    """Let a clone's ``.cuda()``, ``.to(0)`` and ``.to("cuda")`` mean the CPU inside, where there is no GPU.
+
+    Tensors and modules that are there stay where they are; with a GPU, nothing is changed.
+    """
+    global _hosts
+    if torch.cuda.is_available():
+        yield
+        return
+    with _host_lock:
+        _hosts += 1
+        if _hosts == 1:
+            torch.Tensor.to = _to_host(torch.Tensor.to)  # type: ignore[method-assign]
+            torch.Tensor.cuda = lambda tensor, *_, **__: tensor  # type: ignore[method-assign]
+            nn.Module.to = _to_host(nn.Module.to)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        with _host_lock:
+            _hosts -= 1
+            if not _hosts:
+                nn.Module.to = nn.Module.to.__wrapped__  # type: ignore[attr-defined, method-assign]
+                del torch.Tensor.to, torch.Tensor.cuda  # what it inherits shows again
+
+
+def _to_host(to: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a ``to`` so that a GPU means the CPU."""
+
+    @wraps(to)
+    def moved(what: Any, *args: Any, **kwargs: Any) -> Any:
+        if args and _is_gpu(args[0]):
+            args = ("cpu", *args[1:])
+        if _is_gpu(kwargs.get("device")):
+            kwargs["device"] = "cpu"
+        return to(what, *args, **kwargs)
+
+    return moved
+
+
+def _is_gpu(device: Any) -> bool:
+    if isinstance(device, torch.device):
+        return device.type == "cuda"
+    return type(device) is int or (isinstance(device, str) and device.startswith("cuda"))
 
 
 def _with_empty_predictions(evaluate: Callable[..., Any], script: Script) -> Callable[..., Any]:
@@ -176,3 +239,11 @@ def _with_empty_predictions(evaluate: Callable[..., Any], script: Script) -> Cal
 
 def _importable(name: str) -> bool:
     return name in sys.modules or importlib.util.find_spec(name) is not None
+
+
+def _works(name: str) -> bool:
+    try:
+        importlib.import_module(name)
+    except Exception:  # whatever a package for an old torch raises
+        return False
+    return True

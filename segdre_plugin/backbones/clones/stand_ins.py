@@ -81,10 +81,10 @@ def progress_loader(label: str, buckets: bool = False) -> type[DataLoader[Any]]:
 
 
 def open_outside(folder: Path) -> Callable[..., Any]:
-    """Make an ``open`` that keeps the script from writing a stage's ``result.json`` beside itself."""
+    """Make an ``open`` that keeps the script from writing a stage's ``result.json`` or log beside itself."""
 
     def opened(path: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
-        if "w" in mode and not Path(path).is_absolute() and folder not in Path(path).parents:
+        if set(mode) & set("wax+") and not Path(path).is_absolute() and folder not in Path(path).parents:
             return io.StringIO()
         return open(path, mode, *args, **kwargs)
 
@@ -101,11 +101,16 @@ def with_new_layer_lr(optimizer: Callable[..., Any], rate: float) -> Callable[..
     return build
 
 
-def no_report(*_: Any) -> list[Any]:
-    """Return no predictions: the test split is predicted once, at the end of a stage, with the best checkpoint.
+def no_report(reported: Any = ()) -> Callable[..., Any]:
+    """Return a function that predicts nothing, and returns ``reported``.
 
-    The script's own report goes through a data loader, which draws a seed from torch's generator. That is done here,
-    too, so that later epochs shuffle as they do in the script without ``--seg``.
+    The test split is predicted once, at the end of a stage, with the best checkpoint. The script's own report goes
+    through a data loader, which draws a seed from torch's generator. That is done here, too, so that later epochs
+    shuffle as they do in the script without ``--seg``.
     """
-    iter(DataLoader([0]))  # type: ignore[arg-type]
-    return []
+
+    def report(*_: Any, **__: Any) -> Any:
+        iter(DataLoader([0]))  # type: ignore[arg-type]
+        return reported
+
+    return report
