@@ -102,7 +102,20 @@ except SystemExit as end:
     status = end.code
 assert not status
 """
-HELP = ["demo", "patch", "run", "study", "report", "validate", "evaluate", "stats", "convert", "bundle", "predict"]
+HELP = [
+    "demo",
+    "backbones",
+    "patch",
+    "run",
+    "study",
+    "report",
+    "validate",
+    "evaluate",
+    "stats",
+    "convert",
+    "bundle",
+    "predict",
+]
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@ which names a module (or an object) with ``BACKBONE`` and, optionally, ``SCRIPT`
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import traceback
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from segdre_plugin.backbones.backbone import Backbone
@@ -81,7 +81,7 @@ def load_adapter(text: str) -> Adapter:
     path = Path(text)
     if text in _sources() or not (path.suffix == ".py" or path.is_file()):
         return get_adapter(text)
-    found = _check(_import_file(path), str(path))
+    found = _check(_run_file(path), str(path))
     taken = {name: origin for name, (origin, _) in _sources().items()} | {REFERENCE: "the reference model"}
     _refuse_second(found.name, found.origin, taken)
     return found
@@ -177,20 +177,18 @@ def _check(module: Any, origin: str) -> Adapter:
     return Adapter(values["BACKBONE"], values["SCRIPT"], origin)
 
 
-def _import_file(path: Path) -> Any:
-    """Run a Python file as a module of a name of its own."""
+def _run_file(path: Path) -> ModuleType:
+    """Run a Python file as a module of a name of its own, and leave no bytecode beside it."""
     if not path.is_file():
         raise SegDREError(f"adapter {path} not found", OWN_FILE)
-    spec = importlib.util.spec_from_file_location(f"segdre_adapter_{path.stem}", path.resolve())
-    if spec is None or spec.loader is None:
-        raise SegDREError(f"adapter {path}: expected a Python file (.py)", OWN_FILE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up there
+    module = ModuleType(f"segdre_adapter_{path.stem}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # dataclasses look their module up there
     try:
-        spec.loader.exec_module(module)
+        exec(compile(path.read_bytes(), str(path), "exec"), vars(module))
     except (Exception, SystemExit) as error:
-        del sys.modules[spec.name]
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == spec.origin]
+        del sys.modules[module.__name__]
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
         where = path if line is None else f"{path}, line {line}"
         what = error.msg if isinstance(error, SyntaxError) else error

@@ -70,7 +70,7 @@ def load_backbone_code(
     """
     if own is not None and own.name != adapter:
         raise SegDREError(
-            f"this is a model of {adapter}, and the adapter passed is {own.name}'s ({own.origin})",
+            f"this is a model of {adapter}, and the adapter passed is that of {own.name} ({own.origin})",
             "pass the adapter that the model was trained with",
         )
     if adapter == REFERENCE:
