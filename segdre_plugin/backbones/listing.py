@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from segdre_plugin.backbones.clones.patching import has_patch
 from segdre_plugin.backbones.registry import Adapter, known_adapters
 from segdre_plugin.data.files import check_output, write_json
 
@@ -24,7 +25,7 @@ COLUMNS = {
 def describe(adapter: Adapter) -> dict[str, Any]:
     """Return a row of the table: ``COLUMNS``, and where the adapter is from."""
     backbone, script = adapter.backbone, adapter.script
-    used = ["wrap_model"] if script is None else ["run", "patch"] if script.patch else ["run"]
+    used = ["wrap_model"] if script is None else ["run", "patch"] if has_patch(adapter) else ["run"]
     return {
         "name": adapter.name,
         "repository": backbone.repository,

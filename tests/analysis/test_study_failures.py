@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import study_runs
+from scripts import declaring
 
+from segdre_plugin.adapters import SCRIPTS
 from segdre_plugin.analysis.study import runs
 from segdre_plugin.cli import main
 
@@ -79,14 +81,16 @@ BAD = {
     "no script": (["--", "nowhere/train.py"], "nowhere/train.py not found"),
     "size with a script": (["--train", "5", "--", "SCRIPT"], "--train is a size of the embedded corpus"),
     "other script": (["--", "OTHER"], "no known train script"),
+    "unknown adapter": (["--adapter", "nobody", "--", "SCRIPT"], "unknown adapter 'nobody'"),
+    "adapter without a script": (["--adapter", "atlop"], "--adapter atlop without a script"),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_arguments_end_in_one_message_and_make_nothing(tmp_path, capsys, case):
     arguments, words = BAD[case]
-    for name in ("train.py", "other.py"):
-        (tmp_path / name).write_text("")
+    for name, text in (("train.py", declaring(SCRIPTS["atlop"])), ("other.py", "")):
+        (tmp_path / name).write_text(text)
     places = {"SCRIPT": str(tmp_path / "train.py"), "OTHER": str(tmp_path / "other.py")}
     out = tmp_path / "out"
     assert main(["study", "alpha", str(out), *(places.get(part, part) for part in arguments)]) == 2

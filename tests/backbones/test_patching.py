@@ -155,10 +155,12 @@ class TestPatch:
         assert path.read_bytes() == wanted
 
     def test_backbone_without_a_patch(self, clone, name, monkeypatch):
-        monkeypatch.setitem(SCRIPTS, name, replace(SCRIPTS[name], patch=""))
-        registry._sources.cache_clear()
-        with pytest.raises(SegDREError, match=f"no patch for {name}\n.*segdre run"):
-            patch(clone)
+        (other,) = {"atlop.patch", "dreeam.patch"} - {SCRIPTS[name].patch}
+        for wrong in ("", "none.patch", other):
+            monkeypatch.setitem(SCRIPTS, name, replace(SCRIPTS[name], patch=wrong))
+            registry._sources.cache_clear()
+            with pytest.raises(SegDREError, match=rf"no patch for {name}\n.*segdre run"):
+                patch(clone)
 
     @pytest.mark.parametrize("there", [True, False])
     def test_folder_without_a_script(self, tmp_path, there):

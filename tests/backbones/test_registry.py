@@ -16,7 +16,7 @@ ADAPTER = """
 from dataclasses import replace
 from segdre_plugin.adapters.atlop import BACKBONE, SCRIPT
 BACKBONE = replace(BACKBONE, name="mine", repository="https://example.org/mine")
-SCRIPT = replace(SCRIPT, versions={"0" * 40: "abc1234"}, patch="")
+SCRIPT = replace(SCRIPT, versions={"0" * 40: "abc1234"})
 """
 
 
@@ -82,7 +82,7 @@ def test_entry_point_of_another_name(install):
 
 def test_a_file(file):
     found = load_adapter(file(ADAPTER))
-    assert (found.name, found.require_script().patch, found.origin[-5:]) == ("mine", "", "my.py")
+    assert (found.name, found.require_script().file, found.origin[-5:]) == ("mine", "train.py", "my.py")
     assert (
         load_adapter(
             file(

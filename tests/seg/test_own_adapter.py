@@ -107,11 +107,11 @@ def test_nothing_is_trained_with_a_wrong_one(place, adapter, words):
 def test_a_script_that_calls_itself_another_backbones(place):
     """Patched lines in another backbone's script: the run ends before anything is read."""
     script = (place.folder / "other.py").read_text()
-    lines = "import segdre_plugin  # segdre-plugin\n"
-    lines += 'main = segdre_plugin.launch.entry(globals(), "dreeam")  # segdre-plugin\n'
+    top = 'import segdre_plugin  # segdre-plugin\nsegdre_plugin.launch.prepare("dreeam")  # segdre-plugin\n'
+    line = 'main = segdre_plugin.launch.entry(globals(), "dreeam")  # segdre-plugin\n'
     for more in ("", "# edited\n"):
         cut = script.index("if __name__")
-        (place.folder / "claims.py").write_text(script[:cut] + lines + more + script[cut:])
+        (place.folder / "claims.py").write_text(top + script[:cut] + line + more + script[cut:])
         result = place.python("claims.py", *place.seg("--seg-dir", "wrong"))
         assert result.returncode == 2
         assert "patched for dreeam, and it is the train script of atlop" in result.stderr

@@ -11,7 +11,8 @@ import re
 from importlib import resources
 from pathlib import Path
 
-from segdre_plugin.backbones.clones.recognition import blob_hash, find_script, remove
+from segdre_plugin.backbones.clones.recognition import blob_hash, find_script, patched_for, remove
+from segdre_plugin.backbones.registry import Adapter
 from segdre_plugin.backbones.script import Script
 from segdre_plugin.data.files import write
 from segdre_plugin.errors import SegDREError
@@ -37,7 +38,7 @@ def patch(folder: Path, reverse: bool = False, adapter: str | None = None) -> st
     path, known = find_script(folder, adapter)
     script = known.require_script()
     without = f"leave it as it is and use: segdre run {path}{f' --adapter {adapter}' if adapter else ''} -- ARGUMENTS"
-    if not script.patch:
+    if not has_patch(known):
         raise SegDREError(f"{path}: there is no patch for {known.name}", without)
     insertions = read_patch(script)
     found = path.read_bytes()
@@ -56,12 +57,19 @@ def patch(folder: Path, reverse: bool = False, adapter: str | None = None) -> st
     return f"{path} is now {state}"
 
 
+def has_patch(adapter: Adapter) -> bool:
+    """Return whether there is a patch for an adapter's script; one that names another adapter is none."""
+    lines = [line for _, new in read_patch(adapter.require_script()) for line in new]
+    return patched_for(b"".join(lines)) == adapter.name
+
+
 def read_patch(script: Script) -> list[tuple[int, list[bytes]]]:
-    """Return a script's patch, which inserts lines.
+    """Return a script's patch, which inserts lines; empty if there is none.
 
     It has for each hunk the line of the original after which it goes (0: before the first), and the hunk's lines.
     """
-    text = resources.files("segdre_plugin.patches").joinpath(script.patch).read_bytes()
+    path = resources.files("segdre_plugin.patches").joinpath(script.patch)
+    text = path.read_bytes() if path.is_file() else b""
     hunks: list[tuple[int, list[bytes]]] = []
     for line in text.splitlines(keepends=True):
         match = _HUNK.match(line)

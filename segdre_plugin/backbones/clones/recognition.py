@@ -61,7 +61,7 @@ def choose_adapter(path: Path, adapter: str | None = None) -> Adapter:
         return recognise(path)
     found = load_adapter(adapter)
     found.require_script()
-    patched = _patched_for(path.read_bytes())
+    patched = patched_for(path.read_bytes())
     if patched not in (None, found.name):
         raise SegDREError(
             f"{path}: patched for {patched}, and --adapter is {found.name}",
@@ -76,7 +76,7 @@ def recognise(path: Path) -> Adapter:
     Raises:
         SegDREError: if it is none's or several's, or patched for another backbone than its own.
     """
-    patched = _patched_for(path.read_bytes())
+    patched = patched_for(path.read_bytes())
     if patched is not None:
         named = get_adapter(patched)
         refuse_another(path, named)
@@ -149,6 +149,13 @@ def declared(path: Path) -> Declared:
     return Declared(frozenset(options), frozenset(attributes))
 
 
+def patched_for(content: bytes) -> str | None:
+    """Return the adapter that our lines in a script name, if there are any."""
+    ours = [line for line in content.splitlines() if line.rstrip().endswith(MARK)]
+    named = [match[1].decode(errors="replace") for line in ours if (match := _NAMED.search(line))]
+    return named[0] if named else None
+
+
 def blob_hash(content: bytes) -> str:
     """Hash a text file's content as git does, which may have written it with CRLF line ends."""
     content = content.replace(b"\r\n", b"\n")
@@ -158,13 +165,6 @@ def blob_hash(content: bytes) -> str:
 def remove(content: bytes) -> bytes:
     """Remove all lines of ours; the caller compares the hash of the rest."""
     return b"".join(line for line in content.splitlines(keepends=True) if not line.rstrip().endswith(MARK))
-
-
-def _patched_for(content: bytes) -> str | None:
-    """Return the adapter that our lines in a script name, if there are any."""
-    ours = [line for line in content.splitlines() if line.rstrip().endswith(MARK)]
-    named = [match[1].decode(errors="replace") for line in ours if (match := _NAMED.search(line))]
-    return named[0] if named else None
 
 
 def _is_original(path: Path, adapter: Adapter) -> bool:
@@ -186,7 +186,7 @@ def _match(path: Path) -> tuple[list[Adapter], list[Comparison]]:
 def _is_candidate(path: Path) -> bool:
     """Return whether a file of a clone is patched or known; a broken one, of which there may be some, is neither."""
     with suppress(SegDREError):
-        return _patched_for(path.read_bytes()) is not None or bool(_match(path)[0])
+        return patched_for(path.read_bytes()) is not None or bool(_match(path)[0])
     return False
 
 
