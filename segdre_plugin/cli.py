@@ -125,6 +125,17 @@ def _adapter_argument(command: ArgumentParser) -> None:
     command.add_argument("--adapter", metavar="NAME|FILE", help=what)
 
 
+def _backbone_arguments(command: ArgumentParser) -> None:
+    command.add_argument("what", choices=["check"], help="check: every stage on two documents, a line a check")
+    _run_arguments(command)
+
+
+def _backbone(options: Namespace) -> None:
+    from segdre_plugin.prediction.backbone_check import check_backbone
+
+    check_backbone(options.script, options.behind, options.adapter)
+
+
 def _backbones_arguments(command: ArgumentParser) -> None:
     command.add_argument("--json", type=Path, metavar="FILE", help="write the list")
 
@@ -270,6 +281,13 @@ COMMANDS = {
         _run_arguments,
         _run,
         usage="segdre run SCRIPT [--adapter NAME|FILE] -- ARGUMENTS [--seg ...]",
+        takes_script=True,
+    ),
+    "backbone": Command(
+        "check the description of a backbone: every stage on two documents",
+        _backbone_arguments,
+        _backbone,
+        usage="segdre backbone check SCRIPT [--adapter NAME|FILE] -- ARGUMENTS",
         takes_script=True,
     ),
     "backbones": Command(
