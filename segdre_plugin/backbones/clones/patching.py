@@ -32,6 +32,8 @@ def patch(folder: Path, reverse: bool = False) -> str:
     """
     script = _find(folder)
     path = folder / script.file
+    if not script.patch:
+        raise SegDREError(f"{path}: there is no patch for it", f"use it as it is: segdre run {path} -- ARGUMENTS")
     insertions = read_patch(script)
     found = path.read_bytes()
     original = remove(found)
