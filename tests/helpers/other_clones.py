@@ -67,7 +67,7 @@ class OtherPlace:
         write_corpus(self.data, train=8, dev=4, test=4, seed=3)
         shutil.copy(self.data / "train_annotated.json", self.data / "train_distant.json")  # their scores read it
         relations = self.cwd / self.script.imported
-        relations.parent.mkdir(exist_ok=True)
+        relations.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(self.data / "rel2id.json", relations)
         names = json.loads((self.data / "rel_info.json").read_text())
         make_encoder(self.cwd / "bert", self.documents("train_annotated"), names, "bert")
