@@ -146,15 +146,3 @@ def test_a_finished_run_is_not_continued_with_other_pairs(place):
     assert result.returncode == 2
     assert "pairs" in result.stderr
     assert "is done" in place.seg("typed", PAIRS[0], *PAIRS[:0:-1]).stdout  # the order of the pairs means nothing
-
-
-def test_inference_stage_fusion_keeps_to_the_pairs(dreeam_place):
-    pairs = {("PER", "ORG"), ("MISC", "ORG"), ("PER", "LOC")}
-    dreeam_place.run("--seg-dir", "typed", "--seg-pairs", *map(":".join, pairs))
-    for name in ("dev", "test"):
-        dreeam_place.evaluate("typed", "--test_file", f"{name}.json", "--eval_mode", "fushion")
-        result = dreeam_place.folder / "typed" / "eval" / f"{name}_isf" / "result.json"
-        types = {one["title"]: [own[0]["type"] for own in one["vertexSet"]] for one in dreeam_place.documents(name)}
-        rows = json.loads(result.read_text())
-        assert rows
-        assert {(types[row["title"]][row["h_idx"]], types[row["title"]][row["t_idx"]]) for row in rows} <= pairs

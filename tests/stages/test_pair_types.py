@@ -3,6 +3,7 @@
 import json
 from itertools import permutations
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -12,11 +13,12 @@ from hypothesis import strategies as st
 
 from segdre_plugin import SegConfig, SegDREError, prepare_features, wrap_model
 from segdre_plugin.data.splits import Split
+from segdre_plugin.seg import evaluation_run
 from segdre_plugin.seg.options import parse
 from segdre_plugin.stages.branches import Verbaliser
 from segdre_plugin.stages.margins import Margins
 from segdre_plugin.stages.pair_types import candidate_cells, candidate_gold, check_types, pair_mask, untyped
-from segdre_plugin.stages.stage import training_inputs
+from segdre_plugin.stages.stage import ChainResult, training_inputs
 from segdre_plugin.stages.strategies import Strategy, choose_salient, get_strategy
 
 NAMES = ("CHEM", "DISE", "GENE")
@@ -124,6 +126,25 @@ class TestSalient:
         assert (found.salient, found.triples) == ([(1,)], [[(1, "CID", 2)]])
         found = training_inputs(Split("train", Path(), [self.one]), SegConfig(), 0)
         assert (found.salient, len(found.triples[0])) == ([(3,)], 3)
+
+
+@pytest.mark.parametrize("pairs", [(), BOTH])
+def test_inference_stage_fusion_keeps_to_them(monkeypatch, pairs):
+    one = document(["CHEM"], ["DISE"], ["CHEM"])
+    index = np.array([(0, 1), (0, 2), (1, 2), (2, 0)])  # what the base model says of a pseudo-document
+    ones = np.ones(4, dtype=np.int64)
+    cells = Margins(0 * ones, index[:, 0], index[:, 1], ones, 1.0 * ones, np.zeros((4, 0), dtype=bool))
+    for name, value in {
+        "run_chain": ChainResult({"base": cells}),
+        "build_chain": {},
+        "pseudo_features": ([], []),
+        "score_relations": cells,
+    }.items():
+        monkeypatch.setattr(evaluation_run, name, lambda *_, value=value, **__: value)
+    run = MagicMock(config=SegConfig(pairs=pairs), split=Split("test", Path("test.json"), [one]), fuses=True)
+    evaluation_run.EvaluationRun._predict(run, MagicMock(), None)
+    found = list(zip(run.pseudo.head.tolist(), run.pseudo.tail.tolist(), strict=True))
+    assert found == ([(0, 1), (1, 2)] if pairs else list(map(tuple, index.tolist())))
 
 
 class TestCheck:
