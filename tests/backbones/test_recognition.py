@@ -131,7 +131,7 @@ class TestRealClones:
         script = (tmp_path / "c" / own.name).rename(tmp_path / "c" / "other.py")
         script.write_bytes(script.read_bytes() + b"# edited\n")
         assert recognise(script).name == find_script(tmp_path / "c")[1].name == name
-        with pytest.raises(SegDREError, match="not a version that the patch fits|there is no patch for"):
+        with pytest.raises(SegDREError, match=r"not a version that the patch fits|there is no patch for"):
             patch(tmp_path / "c")
 
     @pytest.mark.parametrize("clone", OTHERS)
