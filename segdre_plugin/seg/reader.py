@@ -59,9 +59,11 @@ class Reader:
         script: Script,
         args: Namespace,
         skip_unusable: bool,
+        rel2id: Mapping[str, int] | None = None,
     ) -> None:
         self.read, self.splits, self.backbone, self.script = read, splits, backbone, script
         self.args = args
+        self.rel2id = rel2id
         self.skip_unusable = skip_unusable  # accept entities that the encoder does not see
         self.tokenizer: Any = None
         self.arguments: dict[str, Any] = {}  # of the last call, those for train only left out
@@ -125,7 +127,7 @@ class Reader:
         if split.name == "train" and labels and not has_evidence:
             print("segdre: no label of train has evidence: training without the evidence loss")
             features = [feature | {labels: None} for feature in features]
-        attach_features(split, features, self.backbone, self.args.transformer_type, self.skip_unusable)
+        attach_features(split, features, self.backbone, self.args.transformer_type, self.skip_unusable, self.rel2id)
 
     def _explain(self, split: Split, arguments: dict[str, Any], error: Exception) -> None:
         """Read document by document to find those that the reader stumbles over, and raise."""

@@ -84,7 +84,7 @@ class ScriptRun:
             most = getattr(self.args, self.script.max_entities)
             data.check_entities(self.splits, most, self.script.max_entities)
         read = self.names[self.script.names.reader]
-        self.reader = Reader(read, self.splits, self.backbone, self.script, self.args, skip_unusable)
+        self.reader = Reader(read, self.splits, self.backbone, self.script, self.args, skip_unusable, self.rel2id)
 
     def code_and_encoder(self) -> dict[str, Any]:
         """Return fingerprints of the clone's ``modules`` and of the files of the ``encoder``."""
