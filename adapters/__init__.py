@@ -8,6 +8,8 @@ from segdre_plugin.backbones.script import Script
 NAMES = (
     "atlop",
     "dreeam",
+    "docunet",
+    "pemscl",
 )
 
 _modules = {name: import_module(f"{__name__}.{name}") for name in NAMES}

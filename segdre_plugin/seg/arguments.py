@@ -64,8 +64,8 @@ def _illegal(values: dict[str, Any], backbone: Backbone, script: Script) -> Iter
         elif name in LEGAL and value is not None and not LEGAL[name][0](value):
             yield name, value, LEGAL[name][1]
     for name, legal in script.values.items():
-        if values[name] not in legal:
-            yield name, values[name], f"{' or '.join(map(repr, legal))} with --seg"
+        if values.get(name) not in legal:
+            yield name, values.get(name), f"{' or '.join(map(repr, legal))} with --seg"
     if values.get("num_labels", 0) > values["num_class"]:
         yield "num_labels", values["num_labels"], f"at most {values['num_class']}, the number of classes (--num_class)"
     if values["transformer_type"] not in backbone.end_tokens:

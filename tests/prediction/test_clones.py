@@ -76,8 +76,8 @@ def test_reference_needs_no_clone():
 def test_what_is_missing_is_named(clone, untouched):
     with pytest.raises(SegDREError, match=r"model of atlop(.|\n)*git clone https://github.com/wzhouad/ATLOP.*--clone"):
         load_backbone_code("atlop", None, REL2ID)
-    with pytest.raises(SegDREError, match="known adapters: atlop, dreeam"):
-        load_backbone_code("docunet", clone, REL2ID)
+    with pytest.raises(SegDREError, match="known adapters: atlop, docunet, dreeam"):
+        load_backbone_code("nobody", clone, REL2ID)
     (clone / "utils.py").unlink()
     (clone / "prepro.py").unlink()
     with pytest.raises(SegDREError, match=r"prepro.py, which has read_docred\n.*utils.py, which has collate_fn"):

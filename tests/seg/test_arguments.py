@@ -1,6 +1,7 @@
 """The script's own arguments: what no script can train with is said at once, each with its name."""
 
 from argparse import Namespace
+from dataclasses import replace
 
 import pytest
 import tiny
@@ -8,6 +9,7 @@ from seg_objects import BACKBONE, SCRIPT, corpus, script_run, training_run
 
 from segdre_plugin import SegDREError
 from segdre_plugin.adapters import BACKBONES, SCRIPTS
+from segdre_plugin.seg import script_run as script_run_module
 from segdre_plugin.seg.arguments import LEGAL, check_arguments
 
 FILES = {name: f"{name}.json" for name in ("train_file", "dev_file", "test_file")}
@@ -69,6 +71,16 @@ class TestChecks:
         checked(adapter, lr_added=None)
 
 
+def test_a_value_without_which_a_script_cannot_run():
+    script = replace(SCRIPT, values={"channel_type": ("context-based",), "is_rank": (1, True)})
+    values = COMMON | {"channel_type": "", "is_rank": 0}
+    with pytest.raises(SegDREError) as caught:
+        check_arguments(Namespace(**values), BACKBONE, script)
+    assert "--channel_type: expected 'context-based' with --seg, got ''" in str(caught.value)
+    assert "--is_rank: expected 1 or True with --seg, got 0" in str(caught.value)
+    check_arguments(Namespace(**values | {"channel_type": "context-based", "is_rank": 1}), BACKBONE, script)
+
+
 def test_a_test_file_is_needed_where_the_script_always_reads_it():
     checked("dreeam", test_file="")
     with pytest.raises(SegDREError, match="--test_file: expected the name of a file in --data_dir, got ''"):
@@ -90,6 +102,30 @@ class TestBeforeAnythingIsTrained:
     @pytest.fixture
     def data(self, tmp_path):
         return corpus(tmp_path / "data")
+
+    def test_a_script_of_whole_epochs(self, monkeypatch, data, tmp_path):
+        original = script_run_module.peek
+
+        def parsed(names, main, script):  # as a script with --num_train_epochs of type int does
+            args, given = original(names, main, script)
+            args.num_train_epochs = 3
+            return args, given
+
+        training_run(monkeypatch, data, tmp_path / "out", "--seg-identify-epochs", "1.5")
+        monkeypatch.setattr(script_run_module, "peek", parsed)
+        with pytest.raises(SegDREError, match=r"trains whole epochs:\n  - --seg-identify-epochs 1.5\n  -> pass whole"):
+            training_run(monkeypatch, data, tmp_path / "out", "--seg-identify-epochs", "1.5")
+        training_run(monkeypatch, data, tmp_path / "out", "--seg-identify-epochs", "2")
+
+    def test_args_that_a_bundle_could_not_keep(self, monkeypatch, data, tmp_path):
+        script = replace(SCRIPT, args={"seed": int, "learning_rate": str})
+        with pytest.raises(SegDREError, match="learning_rate: expected str, got"):
+            training_run(monkeypatch, data, tmp_path / "out", script=script)
+
+    def test_more_entities_than_a_model_has_room_for(self, monkeypatch, data, tmp_path):
+        script = replace(SCRIPT, max_entities="train_batch_size")
+        with pytest.raises(SegDREError, match="documents with more entities than --train_batch_size 2"):
+            training_run(monkeypatch, data, tmp_path / "out", "--train_batch_size", "2", script=script)
 
     def test_a_place_that_cannot_be_written(self, monkeypatch, data, tmp_path):
         for path, words in (

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -9,7 +10,7 @@ from seg_objects import tokenizer
 from transformers import AutoConfig, AutoTokenizer
 
 from segdre_plugin import SegConfig, SegDREError, wrap_model
-from segdre_plugin.seg.checkpoints import ENCODER, MODEL, keep_model, load_all, load_shared, read_model
+from segdre_plugin.seg.checkpoints import ENCODER, MODEL, keep_model, load_all, load_shared, read_model, save_checkpoint
 
 
 @pytest.fixture
@@ -123,3 +124,38 @@ class TestKeptModel:
     def test_is_json_that_a_person_can_read(self, tmp_path):
         keep_model(tmp_path, tiny.model(), tokenizer(), tiny.ATLOP, {})
         assert set(json.loads((tmp_path / MODEL).read_text())) >= {"repository", "arguments", "reading"}
+
+
+def test_a_state_dict_under_a_key(checkpoint, tmp_path):
+    """As DocuNet saves it, with the optimiser beside it; ours are of the same form."""
+    state, keyed = torch.load(checkpoint, weights_only=True), tmp_path / "keyed.pt"
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.AdamW([weight])
+    weight.sum().backward()
+    optimizer.step()
+    beside = {"epoch": 3, "best_f1": 0.5, "optimizer": optimizer.state_dict()}
+    torch.save(beside | {"checkpoint": state}, keyed, _use_new_zipfile_serialization=False)
+    model = tiny.model(seed=2)
+    load_all(model, keyed, "checkpoint")
+    assert not differing(model, checkpoint)
+    save_checkpoint(model, tmp_path / "again.pt", "checkpoint")
+    again = tiny.model(seed=3)
+    load_all(again, tmp_path / "again.pt", "checkpoint")
+    assert not differing(again, checkpoint)
+    head = wrap_model(tiny.model(seed=2), stage="identify", config=SegConfig(hidden=8))
+    load_shared(head, keyed, "bilinear", "checkpoint")
+    assert not {name for name in differing(head, checkpoint) if not name.startswith("bilinear.")}
+    with pytest.raises(SegDREError, match="expected a state dict under 'checkpoint', got"):
+        load_all(again, checkpoint, "checkpoint")
+    with pytest.raises(SegDREError, match="not a checkpoint of tensors"):  # negative control
+        load_all(again, keyed)
+
+
+def test_arrays_and_args_of_a_constructor_are_kept(tmp_path):
+    model = tiny.model()
+    model.num_labels, model.emb_size = np.array([0.25, 0.5]), torch.tensor([1, 2])
+    keep_model(tmp_path, model, tokenizer(), tiny.ATLOP, {}, {"tau": 2.0})
+    found = read_model(tmp_path)
+    assert found["arrays"] == {"num_labels": [0.25, 0.5], "emb_size": [1, 2]}
+    assert "num_labels" not in found["arguments"]
+    assert found["args"] == {"tau": 2.0}

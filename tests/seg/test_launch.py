@@ -1,11 +1,14 @@
-"""The file of relations that a backbone opens by itself, before any code of ours can help."""
+"""Before the script's main(): the relations that a backbone opens by itself, and the names of its script."""
 
 import locale
+from dataclasses import replace
 
 import pytest
 
 from segdre_plugin import SegDREError
-from segdre_plugin.seg.launch import check_relations
+from segdre_plugin.adapters import SCRIPTS
+from segdre_plugin.backbones.script import Names
+from segdre_plugin.seg.launch import check_relations, entry, install
 
 PLAIN = b'{"Na": 0, "P17": 1}'
 ACCENTS = '{"Na": 0, "né à": 1}'.encode()
@@ -34,3 +37,37 @@ def test_what_it_would_misread(tmp_path, monkeypatch, content, encoding, words):
         (tmp_path / "rel2id.json").write_bytes(content)
     with pytest.raises(SegDREError, match=words):
         check_relations(tmp_path / "rel2id.json")
+
+
+class TestNames:
+    NAMES = ("DocREModel", "read_docred", "collate_fn", "DataLoader", "train", "evaluate", "main")
+
+    def names(self, *left_out):
+        return {name: print for name in self.NAMES if name not in left_out}
+
+    def test_all_that_is_missing_is_said_at_once(self, capsys):
+        with pytest.raises(SegDREError) as caught:
+            install(self.names("DocREModel", "evaluate"), SCRIPTS["atlop"])
+        for words in ("train.py: missing", "DocREModel (model)", "evaluate (evaluate)", "Script.names"):
+            assert words in str(caught.value)
+        with pytest.raises(SystemExit):
+            entry(self.names("train"), "atlop")
+        assert "train (train)" in capsys.readouterr().err
+
+    def test_names_of_its_own(self):
+        script = replace(SCRIPTS["atlop"], names=Names(model="DocREModel_KD", collate="collate_fn_kd"))
+        with pytest.raises(SegDREError, match="DocREModel_KD"):
+            install(self.names(), script)
+        install(
+            self.names("DocREModel", "collate_fn") | dict.fromkeys(("DocREModel_KD", "collate_fn_kd"), print), script
+        )
+
+    def test_install_comes_before_main_is_taken(self):
+        def give_main(names):
+            names["main"] = names["run"]
+
+        script = replace(SCRIPTS["atlop"], install=give_main)
+        names = self.names("main") | {"run": print}
+        assert entry(names, "atlop", script).segdre[0] is print
+        with pytest.raises(SegDREError, match=r"train\.py: no run in it"):
+            install(self.names(), script)

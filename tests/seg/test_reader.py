@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+from argparse import Namespace
 from dataclasses import replace
 
 import pytest
@@ -106,6 +107,59 @@ def test_a_pipe_is_refused(splits, tmp_path, name):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(SegDREError, match="is not a file: a run reads its data more than once"):
         load_splits({"train": tmp_path / name}, rel2id(), False)
+
+
+class TestSignatures:
+    """Readers that take other arguments, or give more than features."""
+
+    def test_arguments_in_another_order(self, splits):
+        seen = []
+
+        def read(args, path, tokenizer, depth, *, rel2id):
+            seen.append((args.seed, depth))
+            return train.read_docred(path, tokenizer, rel2id)
+
+        script = replace(SCRIPT, reads=("args", "path", "tokenizer", "depth"), reading={"depth": int, "rel2id": dict})
+        ours = reader(splits, read, script=script, seed=1)
+        args = Namespace(seed=2, transformer_type="bert")
+        found = ours(args, str(splits["dev"].path), tokenizer(), 3, rel2id=rel2id())
+        assert len(found) == len(splits["dev"].documents)
+        ours.fill_missing()
+        assert seen == [(2, 3)] * 3
+        assert ours.arguments == {"depth": 3, "rel2id": rel2id()}
+
+    def test_what_it_gives_besides_features_is_the_splits_own(self, splits):
+        def read(*how, **more):
+            found = train.read_docred(*how, **more)
+            return found, len(found), "priors"
+
+        ours = reader(splits, read)
+        for name in ("train", "dev", "train"):
+            found = ours(str(splits[name].path), tokenizer(), rel2id=rel2id())
+            assert found == (splits[name].features, len(splits[name].documents), "priors")
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda ours, path: ours(Namespace(), path, tokenizer()),
+            lambda ours, path: ours(path),
+            lambda ours, path: ours(file_in=path, tokenizer=tokenizer()),
+            lambda ours, path: ours(path, tokenizer(), 1024),
+        ],
+    )
+    def test_a_call_that_the_description_does_not_expect(self, splits, call):
+        with pytest.raises(SegDREError, match=r"calls read_docred\(.*\), expected \(path, tokenizer\)") as caught:
+            call(reader(splits), str(splits["dev"].path))
+        assert "Script.reads" in str(caught.value)
+
+    def test_a_reader_that_cannot_be_called_so_is_no_fault_of_the_documents(self, splits):
+        def read(args, path, tokenizer):
+            raise AssertionError("not called")
+
+        with pytest.raises(SegDREError, match="cannot be called with") as caught:
+            reader(splits, read)(str(splits["dev"].path), tokenizer())
+        assert "Script.reads" in str(caught.value)
+        assert "document" not in str(caught.value)
 
 
 class TestWhatTheBackboneCannotRead:

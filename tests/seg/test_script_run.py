@@ -1,9 +1,11 @@
 """A train script under our control: its arguments, its data, and what its ``main()`` sees."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from seg_objects import SCRIPT, corpus, peek, script_run
+from seg_objects import SCRIPT, corpus, peek, script_run, tokenizer
+from seg_runs import contents
 
 from segdre_plugin import SegDREError
 from segdre_plugin.backbones.reference import train
@@ -57,6 +59,50 @@ class TestData:
         run = script_run(monkeypatch, "--data_dir", str(corpus(tmp_path)), "--num_class", "97")
         with pytest.raises(SegDREError, match="num_class"):
             run.load(FILES, skip_unusable=False)
+
+
+class TestCaches:
+    """Features that main() writes into the data folder and reads again belong to no stage."""
+
+    def test_main_sees_the_data_without_them_and_writes_elsewhere(self, monkeypatch, tmp_path):
+        data, seen = corpus(tmp_path / "data"), []
+        (data / "dev.json.bert.pt").write_bytes(b"features of another day")
+        (data / "mine.pt").write_bytes(b"kept")
+        script = replace(SCRIPT, caches=("{file}.{name}.pt",))
+        run = script_run(monkeypatch, "--data_dir", str(data), "--num_class", CLASSES, script=script)
+        run.args.name = "bert"
+        run.load(FILES, skip_unusable=False)
+        before = contents(data)
+
+        def main():
+            parser = run.names["argparse"].ArgumentParser()
+            parser.add_argument("--data_dir")
+            parser.add_argument("--num_class")
+            folder = Path(parser.parse_args().data_dir)
+            seen.append(sorted(path.name for path in folder.iterdir()))
+            (folder / "dev.json.bert.pt").write_bytes(b"features of this stage")
+            found = run.names["read_docred"](str(folder / "dev.json"), tokenizer(), rel2id=rel2id())
+            seen.append(found is run.splits["dev"].features)
+
+        run.names, run.main = {"read_docred": None}, main
+        for _ in range(2):
+            run.run_main({}, {})
+        files = sorted(name for name in before if name != "dev.json.bert.pt")
+        assert seen == [files, True] * 2
+        assert contents(data) == before
+
+
+def test_what_stands_in_is_made_anew_for_each_main(monkeypatch):
+    seen = []
+    script = replace(SCRIPT, stand_ins={"log": lambda theirs: [theirs]})
+    run = script_run(monkeypatch, "--data_dir", "x", script=script)
+    run.names, run.reader = {"log": "their log"}, None
+    run.main = lambda: seen.append(run.names["log"])
+    run.run_main({}, {})
+    run.run_main({}, {})
+    assert seen == [["their log"]] * 2
+    assert seen[0] is not seen[1]
+    assert run.names == {"log": "their log"}
 
 
 def test_main_sees_other_arguments_and_names_and_silent_functions_do_nothing(monkeypatch):

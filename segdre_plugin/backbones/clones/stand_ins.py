@@ -49,6 +49,9 @@ class ArgparseProxy:
                 found = super().parse_args(*args, **kwargs)
                 if stop:
                     for action in self._actions:
+                        value = getattr(found, action.dest, None)
+                        if action.type is float and type(value) is int:  # a default, which argparse leaves as it is
+                            setattr(found, action.dest, float(value))
                         action.default = argparse.SUPPRESS
                     raise ParsedArguments(found, frozenset(vars(super().parse_args(*args, **kwargs))))
                 vars(found).update(overrides or {})
