@@ -14,16 +14,12 @@ from segdre_plugin.backbones.clones.recognition import choose_adapter, declared,
 CLONES = Path.home() / ".cache" / "segdre"
 # Descendants of ATLOP that have no adapter -> their train script.
 OTHERS = {
-    "Eider": "train.py",
-    "DocuNet": "train_balanceloss.py",
     "GREP": "run.py",
     "HingeABL": "train.py",
     "KD-DocRE": "train.py",
     "P3M": "train.py",
-    "PEMSCL": "codes/train.py",
     "SSR-PU": "train.py",
     "TTM-RE": "train2.py",
-    "AA": "run.py",
 }
 
 
