@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from segdre_plugin.backbones.backbone import Backbone as Backbone
     from segdre_plugin.backbones.clones.compat import AutoModel as AutoModel
     from segdre_plugin.backbones.clones.compat import AutoTokenizer as AutoTokenizer
+    from segdre_plugin.backbones.clones.compat import on_host as on_host
     from segdre_plugin.backbones.inputs import encoder_inputs as encoder_inputs
     from segdre_plugin.errors import SegDREError as SegDREError
     from segdre_plugin.fusion import search_thresholds as search_thresholds
@@ -50,6 +51,7 @@ _MODULES = {
     "gold_salient": "salient",
     "inject": "injection",
     "launch": "seg",  # what a patched train script calls
+    "on_host": "backbones.clones.compat",  # .cuda() and .to(0) mean the CPU where there is no GPU
     "prepare_features": "stages.prepare",
     "search_thresholds": "fusion",
     "unwrap_model": "stages.wrap",

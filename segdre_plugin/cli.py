@@ -125,6 +125,17 @@ def _adapter_argument(command: ArgumentParser) -> None:
     command.add_argument("--adapter", metavar="NAME|FILE", help=what)
 
 
+def _backbone_arguments(command: ArgumentParser) -> None:
+    command.add_argument("what", choices=["check"], help="check: every stage on two documents, a line a check")
+    _run_arguments(command)
+
+
+def _backbone(options: Namespace) -> None:
+    from segdre_plugin.prediction.backbone_check import check_backbone
+
+    check_backbone(options.script, options.behind, options.adapter)
+
+
 def _backbones_arguments(command: ArgumentParser) -> None:
     command.add_argument("--json", type=Path, metavar="FILE", help="write the list")
 
@@ -172,12 +183,19 @@ def _report(options: Namespace) -> None:
 def _validate_arguments(command: ArgumentParser) -> None:
     command.add_argument("file", type=Path, help="DocRED documents, JSON or JSONL; labels may be missing")
     command.add_argument("--rel2id", type=Path, metavar="FILE", help="the relations that may occur in labels")
+    command.add_argument(
+        "--fix", type=Path, metavar="OUTPUT", help="write the documents with what has one obvious answer fixed"
+    )
 
 
 def _validate(options: Namespace) -> None:
     from segdre_plugin.data.documents import validate
+    from segdre_plugin.data.fixes import fix_file
 
-    print(validate(options.file, options.rel2id))
+    if options.fix:
+        print(fix_file(options.file, options.fix, options.rel2id))
+    else:
+        print(validate(options.file, options.rel2id))
 
 
 def _evaluate_arguments(command: ArgumentParser) -> None:
@@ -272,6 +290,13 @@ COMMANDS = {
         usage="segdre run SCRIPT [--adapter NAME|FILE] -- ARGUMENTS [--seg ...]",
         takes_script=True,
     ),
+    "backbone": Command(
+        "check the description of a backbone: every stage on two documents",
+        _backbone_arguments,
+        _backbone,
+        usage="segdre backbone check SCRIPT [--adapter NAME|FILE] -- ARGUMENTS",
+        takes_script=True,
+    ),
     "backbones": Command(
         "list the known backbones and what is supported", _backbones_arguments, _backbones, output="json"
     ),
@@ -284,7 +309,7 @@ COMMANDS = {
     ),
     "report": Command("show a finished run on one HTML page", _report_arguments, _report, output="output"),
     "validate": Command(
-        "check a data file: every problem with title, entity and field", _validate_arguments, _validate
+        "check a data file: every problem with title, entity and field", _validate_arguments, _validate, output="fix"
     ),
     "evaluate": Command(
         "score predictions against gold, or compare two of them", _evaluate_arguments, _evaluate, output="json"

@@ -26,6 +26,7 @@ WRITERS = {
     "convert": "convert texts.jsonl --output OUT",
     "evaluate": "evaluate out/result_dev.json --gold data/dev.json --json OUT",
     "stats": "stats data/dev.json --json OUT",
+    "validate": "validate data/dev.json --fix OUT",
 }
 SLOW_WRITERS = {
     "report": "report out --output OUT",
@@ -35,6 +36,7 @@ SLOW_WRITERS = {
 READERS = {
     "validate": "validate IN",
     "validate relations": "validate data/dev.json --rel2id IN",
+    "validate and fix": "validate IN --fix new.json",
     "evaluate": "evaluate IN --gold data/dev.json",
     "evaluate gold": "evaluate out/result_dev.json --gold IN",
     "evaluate train": "evaluate out/result_dev.json --gold data/dev.json --train IN",

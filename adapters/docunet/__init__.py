@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from segdre_plugin.backbones.backbone import Backbone
-from segdre_plugin.backbones.script import Names, Script
+from segdre_plugin.backbones.script import ATTRIBUTES, OPTIONS, Names, Script
 
 BACKBONE = Backbone(
     name="docunet",
@@ -47,6 +47,12 @@ SCRIPT = Script(
     file="train_balanceloss.py",
     patch="",
     versions={"b2be92ad0ae1dfe454a633605b694f937415465d": "aa946e1 (Update README.md)"},
+    options=OPTIONS
+    | {"--bert_lr", "--channel_type", "--dataset", "--down_dim", "--learning_rate", "--log_dir"}
+    | {"--max_height", "--num_labels", "--train_from_saved_model", "--unet_in_dim", "--unet_out_dim"},
+    attributes=ATTRIBUTES
+    | {"bert_model", "bertdrop", "channel_type", "liner", "loss_fnt"}
+    | {"min_height", "num_labels", "segmentation_net", "unet_in_dim", "unet_out_dim"},
     checkpoint="{folder}/checkpoint.pt",
     save_path="{folder}/checkpoint.pt",
     checkpoint_key="checkpoint",

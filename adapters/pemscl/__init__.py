@@ -8,7 +8,7 @@ import torch
 
 from segdre_plugin.backbones.backbone import Backbone, Pooling
 from segdre_plugin.backbones.clones.stand_ins import swapped
-from segdre_plugin.backbones.script import Names, Script
+from segdre_plugin.backbones.script import ATTRIBUTES, OPTIONS, Names, Script
 
 BACKBONE = Backbone(
     name="pemscl",
@@ -58,6 +58,10 @@ SCRIPT = Script(
     file="codes/train.py",
     patch="",
     versions={"203118ed6e99b64b0037e0eb247adb39a4092be2": "fffe504 (Update README.md)"},
+    options=OPTIONS
+    | {"--gpu", "--lambda_1", "--lambda_2", "--lambda_3", "--learning_rate"}
+    | {"--num_labels", "--output_dir", "--sample_ratio", "--tau", "--tau_base"},
+    attributes=ATTRIBUTES | {"SCL_loss", "lambda_3", "loss_fnt", "model", "num_labels"},
     checkpoint="{folder}/checkpoint.pt",
     save_path="{folder}/checkpoint.pt",
     scores=lambda score, metrics: (

@@ -15,16 +15,15 @@ the ends of a mention are left out.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from segdre_plugin.data.documents import check, find_problems, is_text, not_an_object
-from segdre_plugin.data.files import check_output, write
+from segdre_plugin.data.files import check_output, write_documents
 from segdre_plugin.data.stream import read_values
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.vocabulary import Span
@@ -71,21 +70,16 @@ def convert_file(path: Path, output: Path) -> str:
     check_output("--output", output, [path])
     _unicode_rules()
     tally = Converted()
-    lines = output.suffix == ".jsonl"
 
-    def fill(file: IO[bytes]) -> None:
+    def documents() -> Iterator[dict[str, Any]]:
         problems: list[str] = []
-        for i, (value, found) in enumerate(check(read_values(path, "texts"), text_problems)):
+        for value, found in check(read_values(path, "texts"), text_problems):
             problems += found
             if not problems:
-                before = b"" if lines else b"[\n" if i == 0 else b",\n"
-                file.write(before + json.dumps(convert(value, tally), ensure_ascii=False).encode())
-                file.write(b"\n" if lines else b"")
+                yield convert(value, tally)
         raise_all(problems, f"{path}: {len(problems)} problems", "fix or remove these documents")
-        if not lines:
-            file.write(b"\n]\n" if tally.documents else b"[]\n")
 
-    write(output, fill)
+    write_documents(output, documents())
     return (
         f"{output}: {tally.documents} documents; {tally.cut_words} words were cut at mentions, "
         f"{tally.joined_sentences} sentence ends inside mentions ignored"

@@ -60,10 +60,14 @@ def read_gold(path: Path, rel2id: Mapping[str, int] | None = None) -> Iterator[D
 
 def validate(path: Path, rel2id: Path | None = None) -> str:
     """Return a line on what a data file holds; arguments and errors as :func:`read_gold`, ``rel2id`` as a file."""
-    documents = load_gold(path, None if rel2id is None else read_rel2id(rel2id))
+    return f"{path}: {count_parts(load_gold(path, None if rel2id is None else read_rel2id(rel2id)))}"
+
+
+def count_parts(documents: Sequence[Document]) -> str:
+    """Return how many documents, entities, mentions and triples there are, in words."""
     mentions = [len(entity) for document in documents for entity in entities(document)]
     triples = sum(len(labels(document)) for document in documents)
-    return f"{path}: {len(documents)} documents, {len(mentions)} entities, {sum(mentions)} mentions, {triples} triples"
+    return f"{len(documents)} documents, {len(mentions)} entities, {sum(mentions)} mentions, {triples} triples"
 
 
 def read_rel2id(path: Path) -> dict[str, int]:

@@ -34,6 +34,21 @@ def write_json(path: Path, value: Any) -> None:
     write(path, lambda file: file.write((json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()))
 
 
+def write_documents(path: Path, documents: Iterable[Any]) -> None:
+    """Write documents as they come, one a line: JSONL if the path's name says so, else a JSON list."""
+    lines = path.suffix == ".jsonl"
+
+    def fill(file: IO[bytes]) -> None:
+        before = b"" if lines else b"[\n"
+        for document in documents:
+            file.write(before + json.dumps(document, ensure_ascii=False).encode() + b"\n" * lines)
+            before = b"" if lines else b",\n"
+        if not lines:
+            file.write(b"[]\n" if before == b"[\n" else b"\n]\n")
+
+    write(path, fill)
+
+
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write arrays as npz."""
     write(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))

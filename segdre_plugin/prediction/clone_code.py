@@ -23,7 +23,7 @@ from typing import Any
 
 from segdre_plugin.backbones.backbone import Backbone
 from segdre_plugin.backbones.clones.compat import stand_in_modules
-from segdre_plugin.backbones.clones.recognition import blob_hash
+from segdre_plugin.backbones.clones.recognition import blob_hash, remove
 from segdre_plugin.backbones.registry import REFERENCE, Adapter, get_adapter
 from segdre_plugin.backbones.script import Script
 from segdre_plugin.data.files import write_json
@@ -163,10 +163,11 @@ def _file(module: Any) -> Path:
 
 def _compare(clone: Path, modules: Mapping[str, str]) -> None:
     """Refuse modules that differ from those that the models were trained with: they may compute other margins."""
+    found = {name: blob_hash(remove((clone / name).read_bytes())) for name in modules}  # patched or not
     others = [
-        f"{name}: git blob {blob_hash((clone / name).read_bytes())}, trained with {known}"
+        f"{name}: git blob {found[name]}, trained with {known}"
         for name, known in modules.items()
-        if blob_hash((clone / name).read_bytes()) != known
+        if found[name] != known
     ]
     hint = "pass the clone that the model was trained with, at the same commit"
     raise_all(others, f"{clone}: modules that the model was not trained with", hint)

@@ -28,6 +28,7 @@ from segdre_plugin.prediction.models import build_model, load_encoder
 from segdre_plugin.seg.bundle import Description, read_bundle, read_encoder, read_stage, write_bundle
 from segdre_plugin.seg.checkpoints import ENCODER
 from segdre_plugin.stages.branches import Verbaliser
+from segdre_plugin.stages.pair_types import untyped
 from segdre_plugin.stages.scored import ScoredSplit
 from segdre_plugin.stages.stage import build_chain, run_chain
 from segdre_plugin.stages.wrap import wrap_collate
@@ -177,7 +178,7 @@ class SegPipeline:
         unread = () if self.description.config.strategy.needs_gold else ("labels",)
         for i, document in enumerate(documents):
             plain = {k: v for k, v in document.items() if k not in unread} if isinstance(document, dict) else document
-            problems = find_problems(plain, first + i) or self._too_many_sentences(document, first + i)
+            problems = find_problems(plain, first + i) or self._unfit(document, first + i)
             results[i] = Rejection(problems) if problems else None
         whole = [i for i, result in enumerate(results) if result is None]
         reading, args = self.description.reading, Namespace(**self.description.args)
@@ -203,13 +204,14 @@ class SegPipeline:
         singles = zip(split.documents, split.features, strict=True)
         return [self._predict_each(Split(SPLIT, split.path, [d], [f]), batch_size)[0] for d, f in singles]
 
-    def _too_many_sentences(self, document: Document, index: int) -> list[str]:
+    def _unfit(self, document: Document, index: int) -> list[str]:
+        """Return why the models of the bundle cannot read a document without problems."""
+        found = untyped(document) if self.description.config.pairs else []
         name = self.code.script.max_sentences
         most = self.description.arguments.get(name) if name else None
-        if most is None or len(document["sents"]) <= most:
-            return []
-        found = f"expected at most {most} sentences, got {len(document['sents'])}"
-        return [f"document {index} {document['title']!r}: sents: {found}"]
+        if most is not None and len(document["sents"]) > most:
+            found.append(f"sents: expected at most {most} sentences, got {len(document['sents'])}")
+        return [f"document {index} {document['title']!r}: {line}" for line in found]
 
     def _predict(self, split: Split, batch_size: int) -> list[dict[str, Any]]:
         """Run all stages on readable documents."""

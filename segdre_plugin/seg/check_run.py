@@ -24,9 +24,6 @@ from segdre_plugin.stages.config import STAGES
 from segdre_plugin.stages.stage import ChainResult
 from segdre_plugin.vocabulary import Document
 
-BATCHES = 3  # of a stage's only epoch; the first, in which libraries warm up, is not counted
-DOCUMENTS = 6  # of dev and of test
-
 
 @dataclass
 class Clock:
@@ -76,7 +73,13 @@ class CheckRun(TrainingRun):
     """A run of one epoch a stage on some documents of each split, evenly spaced by length, in a temporary folder.
 
     Where training reads further files by the documents' order (DREEAM's teacher), they are the first ones.
+
+    Attributes:
+        batches: of a stage's only epoch; the first, in which libraries warm up, is not counted.
+        documents: of dev and of test.
     """
+
+    batches, documents = 3, 6
 
     def __init__(self, names: Any, main: Any, backbone: Any, script: Any, options: Options) -> None:
         self.asked = options
@@ -95,7 +98,7 @@ class CheckRun(TrainingRun):
             train = split.name == "train"
             in_order = train and bool(self.script.inputs(self.args, split.path))
             split.documents = handful(
-                split.documents, BATCHES * self.args.train_batch_size if train else DOCUMENTS, in_order
+                split.documents, self.batches * self.args.train_batch_size if train else self.documents, in_order
             )
 
     def loader(self, stage: str) -> Any:

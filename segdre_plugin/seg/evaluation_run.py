@@ -29,6 +29,7 @@ from segdre_plugin.stages.candidates import count_entities, fusible, gold_flags
 from segdre_plugin.stages.config import STAGES, SegConfig
 from segdre_plugin.stages.isf import PENALTY, add_margins, best_cut, pseudo_features
 from segdre_plugin.stages.margins import Margins
+from segdre_plugin.stages.pair_types import candidate_cells
 from segdre_plugin.stages.scored import ScoredSplit
 from segdre_plugin.stages.scoring import score_relations
 from segdre_plugin.stages.stage import ChainResult, build_chain, run_chain
@@ -158,7 +159,8 @@ class EvaluationRun(ScriptRun):
             features, places = pseudo_features(self.split.features, base.take(base.margin > 0))
             with model_for("base"):
                 label = f"pseudo-documents: {self.split.path.name}"
-                self.pseudo = score_relations(model, features, places, label=label, **how)
+                cells = score_relations(model, features, places, label=label, **how)
+            self.pseudo = candidate_cells(cells, self.split.documents, self.config.pairs)
         return self.script.scores(0.0, {})
 
     def _finish(self, tuned: dict[str, Any] | None) -> None:

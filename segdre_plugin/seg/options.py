@@ -132,9 +132,11 @@ def _add(parser: Any, found: Field[Any]) -> None:
         return
     if found.default not in (None, ()):
         words["help"] += " (%(default)s)"
-    if found.type == "tuple[Path, ...]":
+    if str(found.type).startswith("tuple"):
         words |= {"action": "append", "default": []}
-    types = {"int": int, "float": float, "float | None": float, "str": str}
+    if found.type == "tuple[str, ...]":
+        words |= {"action": "extend", "nargs": "+"}
+    types = {"int": int, "float": float, "float | None": float, "str": str, "tuple[str, ...]": str}
     words |= {"type": types.get(str(found.type), named_path), "metavar": known.metavar}
     if known.choices and known.metavar:  # users register more of them: checked with the other values
         words["help"] = f"{known.help}: {', '.join(known.choices())} (%(default)s)"
@@ -172,8 +174,9 @@ def parse(arguments: Sequence[str]) -> tuple[Options, list[str]]:
         raise SegDREError(f"unknown option {unknown[0].split('=')[0]}", f"options: {', '.join(known)}")
     if ours and not found.seg:
         raise SegDREError(f"{ours[0].split('=')[0]} without --seg", "add --seg")
-    values = vars(found)
-    values["reuse"] = tuple(values["reuse"])
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in vars(found).items()
+    }
     method = {f.name: values.pop(f.name) for f in fields(SegConfig)}
     check_settings(SegConfig, method, "--seg-")
     config = SegConfig(**method)

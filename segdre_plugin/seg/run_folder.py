@@ -63,7 +63,8 @@ SCORES = ("precision", "recall", "f1", "ign_f1", "intra_f1", "inter_f1")
 
 # The forms of the files, as check_form takes them.
 NUMBER = (int, float)
-CONFIG_FORM = {f.name: NUMBER if isinstance(f.default, float) else type(f.default) for f in fields(SegConfig)}
+KINDS = {float: NUMBER, tuple: [str]}
+CONFIG_FORM = {f.name: KINDS.get(type(f.default), type(f.default)) for f in fields(SegConfig)}
 THRESHOLDS_FORM = {field.name: NUMBER for field in fields(FusionResult)} | {"fusion": FUSIONS}
 THRESHOLDS = THRESHOLDS_FORM | {"grid": tuple(sorted(GRIDS)), "objective": OBJECTIVES}
 METRICS_FORM = {

@@ -25,6 +25,7 @@ from segdre_plugin.seg.reader import Reader
 from segdre_plugin.seg.settings import clone_modules, encoder_files
 from segdre_plugin.seg.store import Store
 from segdre_plugin.stages.config import SegConfig
+from segdre_plugin.stages.pair_types import check_types
 from segdre_plugin.stages.wrap import unwrap_model, wrap_collate, wrap_model
 
 
@@ -48,6 +49,7 @@ class ScriptRun:
     ) -> None:
         self.names, self.main = names, main
         self.backbone, self.script, self.options = backbone, script, options
+        self.config = options.config
         self.store = Store(options.directory)
         self.places = PLACES | script.places
         self.args, self.given = peek(names, main, script)
@@ -73,6 +75,8 @@ class ScriptRun:
         candidates = [given] if given else [Path("meta/rel_info.json"), folder / "rel_info.json"]
         self.rel_info, self.relation_names = data.load_relation_names(candidates, self.rel2id)
         self.splits = data.load_splits(paths, self.rel2id, skip_unusable)
+        for line in check_types(self.splits, self.config.pairs):
+            print(f"segdre: {line}", flush=True)
         if self.script.max_sentences:
             most = getattr(self.args, self.script.max_sentences)
             data.check_sentences(self.splits, most, self.script.max_sentences)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,7 @@ class StageTraining:
     base: Path | None = None
     given: Path | None = None
     finished: bool = False
+    _model: Any = None
     _stage: Stage | None = None
     _known: Mapping[str, ChainResult] = field(default_factory=dict)
     _prepared: dict[str, StageFeatures] = field(default_factory=dict)
@@ -77,6 +78,7 @@ class StageTraining:
         """Train with the script's own loop, then keep the best checkpoint's scores."""
         run, key = self.run, self.run.script.checkpoint_key
         model = model.module if isinstance(model, nn.DataParallel) else model  # copies of a model have no hooks
+        self._model = model
         run.reader.fill_missing()
         self._stage, self._known = self.make_stage()
         stage, splits, options = self._stage, run.splits, run.options
@@ -134,6 +136,10 @@ class StageTraining:
             write_json(self.folder / INJECTED, injected)
         write_json(self.folder / METRICS, scores)
         self.finished = True
+
+    def encoder_parameters(self) -> Iterator[Any]:
+        """Yield the parameters of the encoder of the model that is trained."""
+        yield from getattr(self._model, self.run.backbone.encoder).parameters()
 
     def evaluate(self, args: Namespace, model: Any, *_: Any, **__: Any) -> Any:
         """Judge the stage on dev, in the form that the script expects; after training, nothing is left to judge."""

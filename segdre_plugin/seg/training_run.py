@@ -228,7 +228,7 @@ class TrainingRun(ScriptRun):
                 "open": open_outside(folder),
             }
             if rate:
-                names["AdamW"] = with_new_layer_lr(self.names["AdamW"], rate)
+                names["AdamW"] = with_new_layer_lr(self.names["AdamW"], rate, training.encoder_parameters)
             if self.script.report:
                 names[self.script.report] = no_report(self.script.reported)
             self.run_main(overrides, names)

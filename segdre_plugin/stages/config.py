@@ -91,6 +91,11 @@ def check_template(name: str, text: str, known: Sequence[str]) -> None:
             raise SegDREError(f"{name} is {text!r:.200}: {found!r:.80} is not a plain field", hint)
 
 
+def are_pairs(values: Sequence[str]) -> bool:
+    """Return whether these are pairs of entity types, HEAD:TAIL each."""
+    return all(value.count(":") == 1 and all(name.strip() for name in value.split(":")) for value in values)
+
+
 def is_share(value: float) -> bool:
     """Return whether a number is between 0 and 1."""
     return 0 <= value <= 1
@@ -162,7 +167,17 @@ class SegConfig:
         choices=lambda: ("encoder", "base"),
     )
 
+    pairs: tuple[str, ...] = setting(
+        (),
+        "types of the head and the tail of the pairs that are candidates, one or more (all pairs)",
+        stages=STAGES,
+        metavar="HEAD:TAIL",
+        legal=are_pairs,
+        hint="pass two entity types with a colon between them, such as Chemical:Disease",
+    )
+
     def __post_init__(self) -> None:
+        object.__setattr__(self, "pairs", tuple(sorted(set(self.pairs))))  # JSON has lists; no order means anything
         check_settings(self, vars(self))
         for name in ("template_from", "template_to"):
             text = getattr(self, name)

@@ -16,6 +16,7 @@ from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.injection import BoolArray
 from segdre_plugin.salient import Salient, as_chain, dense_mask
 from segdre_plugin.stages.branches import Triple, Verbaliser
+from segdre_plugin.stages.pair_types import pair_mask
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ def prepare_features(
     salient: Sequence[Salient] | None = None,
     triples: Sequence[Sequence[Triple]] | None = None,
     verbaliser: Verbaliser | None = None,
+    pairs: Sequence[str] = (),
 ) -> StageFeatures:
     """Return features of the pairs of a wrapped model's stage, in stage sparse with branches; the old ones stay.
 
@@ -55,6 +57,7 @@ def prepare_features(
         salient: the salient entity of each document, or its salient entities (stages dense and sparse).
         triples: the dense triples to inject into each document, best-scored first (stage sparse).
         verbaliser: turns them into branches (stage sparse).
+        pairs: types HEAD:TAIL of the candidate pairs; none: all pairs are candidates.
 
     Raises:
         SegDREError: if the model is not wrapped, lengths or titles differ, or the stage needs what is not given.
@@ -85,9 +88,11 @@ def prepare_features(
     left_out = 0
     for i, feature in enumerate(features):
         chain = as_chain(salient[i]) if salient is not None else ()
-        pairs = np.asarray(feature["hts"], dtype=np.int64).reshape(-1, 2)
+        hts = np.asarray(feature["hts"], dtype=np.int64).reshape(-1, 2)
         visible = np.asarray(visible_entities(feature, backbone, kind), dtype=bool)
-        keep = stage_pairs(feature, stage, chain) & visible[pairs].all(axis=1) & (pairs[:, 0] != pairs[:, 1])
+        keep = stage_pairs(feature, stage, chain) & visible[hts].all(axis=1) & (hts[:, 0] != hts[:, 1])
+        if pairs:
+            keep &= pair_mask(documents[i], pairs)[hts[:, 0], hts[:, 1]]
         if not keep.any():
             continue
         made = choose_pairs(feature, keep, backbone)

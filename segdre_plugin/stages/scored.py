@@ -108,7 +108,9 @@ class ScoredSplit:
         k, documents = config.salient_k, self.split.documents
         others = (get_strategy(name) for name in strategy_names() if name != config.salient)
         chosen = {config.salient: self.salient} | {
-            strategy.name: choose_salient(strategy, documents, k=k, seed=seed, base=self.tables["base"])
+            strategy.name: choose_salient(
+                strategy, documents, k=k, seed=seed, base=self.tables["base"], pairs=config.pairs
+            )
             for strategy in others
             if not (strategy.head or strategy.needs_gold)
         }

@@ -19,6 +19,7 @@ from segdre_plugin.salient import Chain, gold_chain
 from segdre_plugin.stages.branches import Verbaliser, gold_dense_triples
 from segdre_plugin.stages.config import STAGES, SegConfig
 from segdre_plugin.stages.margins import Margins
+from segdre_plugin.stages.pair_types import candidate_gold
 from segdre_plugin.stages.prepare import StageFeatures, prepare_features
 from segdre_plugin.stages.scoring import score_counts, score_relations
 from segdre_plugin.stages.strategies import choose_salient
@@ -106,6 +107,7 @@ class Stage:
             salient=known.salient,
             triples=triples,
             verbaliser=self.verbaliser,
+            pairs=self.config.pairs,
         )
 
     def read(
@@ -135,7 +137,8 @@ class Stage:
 
     def _choose(self, split: Split, **found: Any) -> list[Chain]:
         config = self.config
-        return choose_salient(config.strategy, split.documents, k=config.salient_k, seed=self.seed, **found)
+        how: dict[str, Any] = {"k": config.salient_k, "seed": self.seed, "pairs": config.pairs}
+        return choose_salient(config.strategy, split.documents, **how, **found)
 
 
 def build_chain(
@@ -176,13 +179,13 @@ def run_chain(
 
 def training_inputs(split: Split, config: SegConfig, seed: int) -> ChainResult:
     """Return what dense and sparse are trained with: gold salient entities (or the strategy's) and gold triples."""
-    k = config.salient_k
+    k, documents = config.salient_k, [candidate_gold(document, config.pairs) for document in split.documents]
     if config.train_salient == "same":
-        salient = choose_salient(config.strategy, split.documents, k=k, seed=seed)
+        salient = choose_salient(config.strategy, documents, k=k, seed=seed, pairs=config.pairs)
     else:
-        salient = [tuple(gold_chain(document, k)) for document in split.documents]
-    pairs = zip(split.documents, salient, strict=True)
-    return ChainResult(salient=salient, triples=[gold_dense_triples(document, chain) for document, chain in pairs])
+        salient = [tuple(gold_chain(document, k)) for document in documents]
+    each = zip(documents, salient, strict=True)
+    return ChainResult(salient=salient, triples=[gold_dense_triples(document, chain) for document, chain in each])
 
 
 def predicted_triples(margins: Margins, n_documents: int, rel2id: Mapping[str, int]) -> list[list[Triple]]:

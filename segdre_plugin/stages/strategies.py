@@ -21,6 +21,7 @@ from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.salient import Chain, Document, as_chain, gold_chain, select_chain
 from segdre_plugin.stages.linear_head import SquaredCountLoss
 from segdre_plugin.stages.margins import Margins
+from segdre_plugin.stages.pair_types import candidate_gold, pair_mask
 from segdre_plugin.zip_head import CountHead, CountLoss
 
 
@@ -29,7 +30,9 @@ class SelectionInput:
     """One document to choose for, and what was found of it.
 
     Attributes:
-        document: the DocRED document; of two entities or more.
+        document: the DocRED document, of two entities or more; if the strategy needs gold, with the labels of candidate
+            pairs alone.
+        candidates: the entities that are in a candidate pair, in order, [n]; the salient ones have to be among them.
         seed: the run's.
         pairs: entity pairs (h, t) that the strategy's head counted, [n_pairs, 2].
         counts: how many relations it expects of each, [n_pairs].
@@ -37,6 +40,7 @@ class SelectionInput:
     """
 
     document: Document
+    candidates: NDArray[np.integer[Any]]
     seed: int = 0
     pairs: NDArray[np.integer[Any]] = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
     counts: NDArray[np.floating[Any]] = field(default_factory=lambda: np.zeros(0))
@@ -123,8 +127,9 @@ def choose_salient(
     seed: int = 0,
     base: Margins | None = None,
     counts: Mapping[str, NDArray[Any]] | None = None,
+    pairs: Sequence[str] = (),
 ) -> list[Chain]:
-    """Return the salient entities of each document; none where it has no pair.
+    """Return the salient entities of each document; none where it has no candidate pair.
 
     Args:
         strategy: how.
@@ -134,6 +139,7 @@ def choose_salient(
         base: the base model's margins of all documents, for strategies that need them.
         counts: ``document`` (index), ``pair`` (h, t) and ``count`` of each pair that the strategy's head counted, as
             arrays [n_pairs] and [n_pairs, 2], for strategies with a head.
+        pairs: types HEAD:TAIL of the candidate pairs; none: all pairs are candidates.
 
     Raises:
         SegDREError: if the strategy lacks what it needs, or chooses other than 0 to ``k`` different entities.
@@ -149,13 +155,17 @@ def choose_salient(
     counted = _rows(counts["document"], n) if counts is not None else []
     found: list[Chain] = []
     for i, document in enumerate(documents):
-        case = SelectionInput(document, seed)
+        allowed = pair_mask(document, pairs)
+        candidates = np.flatnonzero(allowed.any(axis=0) | allowed.any(axis=1))
+        # of others the labels are not read, and perhaps not checked
+        judged = candidate_gold(document, pairs) if strategy.needs_gold else document
+        case = SelectionInput(judged, candidates, seed)
         if strategy.needs_base and base is not None:
             case = replace(case, base=base.take(cells[i]))
         if strategy.head and counts is not None:
             case = replace(case, pairs=counts["pair"][counted[i]], counts=counts["count"][counted[i]])
-        no_pair = len(document["vertexSet"]) < 2 or (strategy.head and not len(case.pairs))
-        found.append(() if no_pair else _checked(strategy, document, strategy.choose(case, k), k))
+        no_pair = not len(candidates) or (strategy.head and not len(case.pairs))
+        found.append(() if no_pair else _checked(strategy, case, strategy.choose(case, k), k))
     return found
 
 
@@ -180,18 +190,25 @@ def _rows(document: NDArray[np.integer[Any]], n: int) -> list[NDArray[np.int64]]
     return np.split(order, np.searchsorted(document[order], np.arange(1, n)))
 
 
-def _checked(strategy: Strategy, document: Document, chosen: Sequence[int], k: int) -> Chain:
-    n = len(document["vertexSet"])
+def _checked(strategy: Strategy, case: SelectionInput, chosen: Sequence[int], k: int) -> Chain:
+    known, n = case.candidates.tolist(), len(case.document["vertexSet"])
     chain = as_chain(chosen)
-    if len(chain) > k or len(set(chain)) < len(chain) or not all(0 <= entity < n for entity in chain):
-        expected = f"expected at most {k} different ones of its {n} entities, got {list(chain)}"
-        raise SegDREError(f"strategy {strategy.name}: {document.get('title')!r}: {expected}")
+    if len(chain) > k or len(set(chain)) < len(chain) or not set(chain) <= set(known):
+        which = "" if len(known) == n else f" that are in a candidate pair, {known}"
+        expected = f"expected at most {k} different ones of its {n} entities{which}, got {list(chain)}"
+        raise SegDREError(f"strategy {strategy.name}: {case.document.get('title')!r}: {expected}")
     return chain
 
 
 def by_counts(case: SelectionInput, k: int) -> list[int]:
     """Choose greedily by the counts of the strategy's head (section 3.3, after equation 7)."""
-    return select_chain(case.counts, case.pairs, len(case.document["vertexSet"]), k)
+    return _greedy(case, case.counts, case.pairs, k)
+
+
+def _greedy(case: SelectionInput, counts: NDArray[Any], pairs: NDArray[Any], k: int) -> list[int]:
+    """Return the greedy chain by counts of pairs; of the candidates alone, whatever the counts are."""
+    places = np.searchsorted(case.candidates, pairs)
+    return [int(case.candidates[place]) for place in select_chain(counts, places, len(case.candidates), k)]
 
 
 def _aggregation(case: SelectionInput, k: int) -> list[int]:
@@ -199,27 +216,28 @@ def _aggregation(case: SelectionInput, k: int) -> list[int]:
     assert case.base is not None
     predicted = case.base.take(case.base.margin > 0)
     pairs = np.stack([predicted.head, predicted.tail], axis=1)
-    return select_chain(np.ones(len(pairs)), pairs, len(case.document["vertexSet"]), k)
+    return _greedy(case, np.ones(len(pairs)), pairs, k)
 
 
 def _max_mention(case: SelectionInput, k: int) -> list[int]:
     """Take the entities with most mentions; ties go to the lower index."""
     entities = case.document["vertexSet"]
-    return sorted(range(len(entities)), key=lambda e: -len(entities[e]))[:k]
+    return sorted(case.candidates.tolist(), key=lambda e: -len(entities[e]))[:k]
 
 
 def _edit_distance(case: SelectionInput, k: int) -> list[int]:
     """Take the entities with a name nearest to the title; ties go to more mentions, then to the lower index."""
     entities, title = case.document["vertexSet"], case.document["title"].casefold()
     distance = [min(Levenshtein.distance(m["name"].casefold(), title) for m in mentions) for mentions in entities]
-    return sorted(range(len(entities)), key=lambda e: (distance[e], -len(entities[e])))[:k]
+    return sorted(case.candidates.tolist(), key=lambda e: (distance[e], -len(entities[e])))[:k]
 
 
 def _random(case: SelectionInput, k: int) -> list[int]:
     """Take any; which ones depends on the seed and the document, and not on what was drawn before."""
     n = len(case.document["vertexSet"])
     generator = random.Random(f"{case.seed} {case.document['title']} {case.document['sents']}")
-    return generator.sample(range(n), n)[:k]  # so that one more leaves those before it as they are
+    order = generator.sample(range(n), n)  # so that one more leaves those before it as they are
+    return [entity for entity in order if entity in case.candidates][:k]
 
 
 def _gold(case: SelectionInput, k: int) -> list[int]:

@@ -8,6 +8,7 @@ import pytest
 import tiny
 
 from segdre_plugin import SegDREError
+from segdre_plugin.adapters import NAMES
 from segdre_plugin.backbones import registry
 from segdre_plugin.backbones.registry import find_backbone, get_adapter, get_backbone, known_adapters, load_adapter
 from segdre_plugin.cli import main
@@ -52,7 +53,7 @@ def file(tmp_path):
 
 
 def test_the_packages_own():
-    assert list(known_adapters()) == ["atlop", "dreeam"]
+    assert list(known_adapters()) == list(NAMES)
     assert get_adapter("atlop").backbone is get_backbone("atlop") is tiny.ATLOP
     assert load_adapter("dreeam").require_script().file == "run.py"
 
@@ -122,8 +123,8 @@ def test_broken_files(file, case):
 
 
 def test_what_is_neither_a_name_nor_a_file(tmp_path):
-    with pytest.raises(SegDREError, match=r"unknown adapter 'docunet'\n.*: atlop, dreeam; or .*--adapter FILE"):
-        load_adapter("docunet")
+    with pytest.raises(SegDREError, match=r"unknown adapter 'nobody'\n.*: .*atlop, .*; or .*--adapter FILE"):
+        load_adapter("nobody")
     with pytest.raises(SegDREError, match=r"none\.py not found"):
         load_adapter(str(tmp_path / "none.py"))
     with pytest.raises(SegDREError, match="unknown adapter"):
@@ -140,14 +141,14 @@ def test_listing(install, tmp_path, capsys):
     install(mine=ADAPTER, model=ADAPTER.replace('"mine"', '"model"') + "del SCRIPT")
     assert main(["backbones", "--json", str(tmp_path / "list.json")]) == 0
     head, *lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["atlop", "dreeam", "mine", "model"]
+    assert [line.split()[0] for line in lines] == [*NAMES, "mine", "model"]
     assert head.split()[:2] == ["name", "repository"]
     rows = {row["name"]: row for row in json.loads((tmp_path / "list.json").read_text())}
     assert rows["mine"]["commit"] == ["abc1234"]
-    assert [rows[name]["used_by"] for name in rows] == [["run", "patch"], ["run", "patch"], ["run"], ["wrap_model"]]
-    assert (
-        [rows[name]["isf"] for name in rows] == [rows[name]["evidence"] for name in rows] == [False, True, False, False]
-    )
+    some = ("atlop", "dreeam", "mine", "model")
+    assert [rows[name]["used_by"] for name in some] == [["run", "patch"], ["run", "patch"], ["run"], ["wrap_model"]]
+    for feature in ("isf", "evidence"):
+        assert [rows[name][feature] for name in some] == [False, True, False, False]
     assert rows["model"]["fast"] is True
     assert rows["model"]["trainer"] is False
     assert main(["backbones", "--json", str(tmp_path / "none" / "list.json")]) == 2

@@ -154,7 +154,7 @@ class OtherPlace:
 
 
 def make_spacy_model(folder):
-    """Write a package of the name of spaCy's English model, which PyPI lacks: rules for pronouns and for "the" alone."""
+    """Write a package of the name of spaCy's English model, which PyPI lacks: two rules, for pronouns and for "the"."""
     import spacy
 
     nlp = spacy.blank("en")

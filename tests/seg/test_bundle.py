@@ -113,7 +113,7 @@ CHANGES = {
     "later format": (lambda said: said.update(format=2), "format 2"),
     "no thresholds": (lambda said: said.pop("thresholds"), "thresholds"),
     "unknown setting": (lambda said: said["config"].update(magic=1), "magic"),
-    "unknown adapter": (lambda said: said.update(adapter="docunet"), "unknown adapter 'docunet'"),
+    "unknown adapter": (lambda said: said.update(adapter="nobody"), "unknown adapter 'nobody'"),
     "a clone is needed": (lambda said: said.update(adapter="atlop"), "git clone https://github.com/wzhouad/ATLOP"),
     "other sizes": (lambda said: said["arguments"].update(emb_size=64), "weights of stage base do not fit"),
 }

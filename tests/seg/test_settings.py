@@ -36,6 +36,7 @@ OTHER = {
     "bf16": True,
     "buckets": True,
     "skip_unusable": True,
+    "pairs": ("PER:LOC",),
 }
 
 

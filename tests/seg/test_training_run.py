@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from seg_objects import corpus, training_run
 
 from segdre_plugin import SegDREError
+from segdre_plugin.backbones.clones.stand_ins import with_new_layer_lr
 from segdre_plugin.data.synthetic.corpus import RELATIONS
 from segdre_plugin.seg.store import Store
 from segdre_plugin.stages.config import STAGES
@@ -182,3 +183,15 @@ def test_settings_follow_the_data_and_not_their_place(monkeypatch, data, tmp_pat
     (tmp_path / "moved" / "dev.json").write_text(json.dumps(documents[:-1]))
     after = training_run(monkeypatch, tmp_path / "moved", tmp_path / "out").settings.of("base")
     assert {name for name in before["data"] if before["data"][name] != after["data"][name]} == {"dev"}
+
+
+def test_new_layers_are_the_groups_without_the_encoders_parameters():
+    """ATLOP gives the new layers' group a rate of its own, DocuNet the encoder's, too."""
+    encoder, new, other = (torch.nn.Linear(1, 1) for _ in range(3))
+    groups = [
+        {"params": list(encoder.parameters()), "lr": 1e-5},
+        {"params": list(new.parameters()), "lr": 1e-4},
+        {"params": list(other.parameters())},
+    ]
+    optimizer = with_new_layer_lr(torch.optim.AdamW, 1e-3, encoder.parameters)(groups, lr=5e-5)
+    assert [group["lr"] for group in optimizer.param_groups] == [1e-5, 1e-3, 1e-3]

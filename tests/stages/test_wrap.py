@@ -229,8 +229,8 @@ class TestRefuses:
             wrap_model(tiny.model(), stage="fuse")
 
     def test_unknown_adapter(self):
-        with pytest.raises(SegDREError, match=r"unknown adapter 'docunet'\n.*atlop"):
-            wrap_model(tiny.model(), adapter="docunet")
+        with pytest.raises(SegDREError, match=r"unknown adapter 'nobody'\n.*atlop"):
+            wrap_model(tiny.model(), adapter="nobody")
 
     @pytest.mark.parametrize("adapter", [None, "atlop"])
     def test_an_unknown_model_with_everything_it_lacks(self, adapter):

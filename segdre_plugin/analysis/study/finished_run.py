@@ -13,6 +13,7 @@ from segdre_plugin.seg.store import digest
 from segdre_plugin.stages.artifacts import INJECTED, check_form, margins_file
 from segdre_plugin.stages.branches import Triple, gold_dense_triples
 from segdre_plugin.stages.margins import Margins
+from segdre_plugin.stages.pair_types import candidate_gold
 from segdre_plugin.stages.scored import ScoredSplit
 from segdre_plugin.stages.stage import predicted_triples
 from segdre_plugin.stages.strategies import choose_salient, get_strategy
@@ -70,13 +71,14 @@ class FinishedRun(RunFolder):
             self.documents[SPLIT],
             k=self.config.salient_k,
             seed=self.seed,
+            pairs=self.config.pairs,
             base=self.margins("base", SPLIT) if chosen.needs_base else None,
             counts=RunFolder(head).counts(SPLIT, self.documents[SPLIT]) if chosen.head else None,
         )
 
     def _triples(self, reading: Reading, salient: list[Chain]) -> list[list[Triple]] | None:
         """Return the triples that a reading injects; None where its dense model has to be asked."""
-        documents = self.documents[SPLIT]
+        documents = [candidate_gold(document, self.config.pairs) for document in self.documents[SPLIT]]
         if reading.triples == "gold":
             return [gold_dense_triples(document, chain) for document, chain in zip(documents, salient, strict=True)]
         if reading.triples == "dense" and reading.salient != OWN:

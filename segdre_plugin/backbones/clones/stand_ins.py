@@ -6,7 +6,7 @@ import argparse
 import io
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -94,11 +94,17 @@ def open_outside(folder: Path) -> Callable[..., Any]:
     return opened
 
 
-def with_new_layer_lr(optimizer: Callable[..., Any], rate: float) -> Callable[..., Any]:
-    """Wrap an optimiser so that groups with a learning rate of their own (the new layers) get ``rate`` instead."""
+def with_new_layer_lr(
+    optimizer: Callable[..., Any], rate: float, encoder: Callable[[], Iterable[Any]]
+) -> Callable[..., Any]:
+    """Wrap an optimiser so that groups with none of the ``encoder``'s parameters (new layers) get ``rate``."""
 
     def build(groups: Any, *args: Any, **kwargs: Any) -> Any:
-        changed = [group | {"lr": rate} if "lr" in group else group for group in groups]
+        pretrained = {id(parameter) for parameter in encoder()}
+        changed = [
+            group if any(id(parameter) in pretrained for parameter in group["params"]) else group | {"lr": rate}
+            for group in groups
+        ]
         return optimizer(changed, *args, **kwargs)
 
     return build
