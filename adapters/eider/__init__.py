@@ -12,7 +12,6 @@ from typing import Any
 
 from segdre_plugin.backbones.backbone import Backbone
 from segdre_plugin.backbones.script import ATTRIBUTES, OPTIONS, Script
-from segdre_plugin.backbones.trainer import Recipe
 from segdre_plugin.errors import SegDREError
 
 BACKBONE = Backbone(
@@ -83,7 +82,4 @@ SCRIPT = Script(
         "evi_eval_mode": str,
     },
     max_sentences="max_sen_num",
-    recipe=lambda args: Recipe.of(
-        args, new_layer_lr=args.grouped_learning_rate, before_last_step=True, evaluation_steps=-1
-    ),
 )

@@ -51,8 +51,8 @@ class Backbone:
         not_for_prediction: arguments of ``batch`` that are left out when predicting.
         pair_fields: fields of a feature that have one entry for each entity pair, besides ``hts``.
         square_fields: fields of a feature that have a row and a column for each entity pair.
-        positive_fields: fields of a feature that have one entry for each pair with a relation; ``forward`` gets None for
-            them where a batch has no such pair.
+        positive_fields: fields of a feature that have one entry for each pair with a relation; ``forward`` gets None
+            for them where a batch has no such pair.
         token_fields: those of ``pair_fields`` whose entries are distributions over the document's tokens.
         copied: arguments of ``forward`` that the model writes into; it gets copies of them.
         evidence: key or index of predicted evidence in ``forward``'s output, bool [pairs, sentences]; None if there is
