@@ -10,6 +10,8 @@ NAMES = (
     "dreeam",
     "docunet",
     "pemscl",
+    "eider",
+    "aa",
 )
 
 _modules = {name: import_module(f"{__name__}.{name}") for name in NAMES}

@@ -63,8 +63,10 @@ def attach_features(
             [
                 f"document {i} {document['title']!r}: entity {e} ({document['vertexSet'][e][0]['name']!r})"
                 for i, (document, feature) in enumerate(zip(split.documents, features, strict=True))
+                # some readers add what is no entity of the document's behind the entities (AA: anaphors)
                 for e, seen in enumerate(visible_entities(feature, backbone, transformer_type))
-                if not seen
+                # some readers add what is no entity of the document's behind the entities (AA: anaphors)
+                if not seen and e < len(document["vertexSet"])
             ],
             f"{split.path}: entities without a mention inside the encoder's windows",
             "shorten these documents, raise --max_seq_length (the windows hold about 1,020 tokens), or leave the pairs "

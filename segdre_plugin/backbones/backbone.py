@@ -47,10 +47,12 @@ class Backbone:
         optional: those of them that some batches lack, the last ones.
         ignored: parts of ``batch`` that are not arguments of ``forward``.
         constants: further arguments of ``forward`` when predicting.
+        optional_constants: the same for batches with all ``optional`` parts alone.
         not_for_prediction: arguments of ``batch`` that are left out when predicting.
         pair_fields: fields of a feature that have one entry for each entity pair, besides ``hts``.
         square_fields: fields of a feature that have a row and a column for each entity pair.
-        positive_fields: fields of a feature that have one entry for each pair with a relation.
+        positive_fields: fields of a feature that have one entry for each pair with a relation; ``forward`` gets None
+            for them where a batch has no such pair.
         token_fields: those of ``pair_fields`` whose entries are distributions over the document's tokens.
         copied: arguments of ``forward`` that the model writes into; it gets copies of them.
         evidence: key or index of predicted evidence in ``forward``'s output, bool [pairs, sentences]; None if there is
@@ -80,6 +82,7 @@ class Backbone:
     optional: frozenset[str] = frozenset()
     ignored: frozenset[str] = frozenset()
     constants: Mapping[str, Any] = field(default_factory=dict)
+    optional_constants: Mapping[str, Any] = field(default_factory=dict)
     not_for_prediction: frozenset[str] = frozenset()
     pair_fields: tuple[str, ...] = ("labels",)
     square_fields: tuple[str, ...] = ()
@@ -159,4 +162,5 @@ class Backbone:
     def inputs(self, batch: Sequence[Any], device: Any) -> dict[str, Any]:
         """Return ``forward``'s arguments for predicting a collated batch, on ``device``; labels only where needed."""
         moved = self.arguments(batch, device)
-        return {k: v for k, v in moved.items() if k not in self.not_for_prediction} | dict(self.constants)
+        constants = dict(self.constants) | dict(self.optional_constants if self.optional <= moved.keys() else {})
+        return {k: v for k, v in moved.items() if k not in self.not_for_prediction} | constants

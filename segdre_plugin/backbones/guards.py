@@ -39,6 +39,26 @@ class EmptyMeanGuard:
         return output if len(args[0]) else args[0].sum()
 
 
+class PositiveGuard:
+    """Leave arguments with an entry for each pair with a relation out of a batch without such pairs.
+
+    What ``forward`` computes from them is a mean over nothing there, NaN, or fails.
+    """
+
+    def __init__(self, names: tuple[str, ...], signature: inspect.Signature) -> None:
+        self.names = names
+        self.signature = signature
+
+    def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Change ``forward``'s arguments; each has a part for each document, None where it has no gold."""
+        bound = self.signature.bind(*args, **kwargs)
+        for name in self.names:
+            parts = bound.arguments.get(name)
+            if parts is not None and not any(part is not None and len(part) for part in parts):
+                bound.arguments[name] = None
+        return bound.args, bound.kwargs
+
+
 class AutocastEntry:
     """Begin mixed precision in bfloat16 before ``forward``.
 
@@ -75,6 +95,9 @@ def guard(model: nn.Module, state: WrapState) -> None:
     if backbone.copied:
         copy = ArgumentCopier(backbone.copied, inspect.signature(model.forward))
         state.undo.append(model.register_forward_pre_hook(copy, with_kwargs=True).remove)
+    if backbone.positive_fields:
+        positive = PositiveGuard(backbone.positive_fields, inspect.signature(model.forward))
+        state.undo.append(model.register_forward_pre_hook(positive, with_kwargs=True).remove)
     if backbone.evidence_loss:
         state.undo.append(getattr(model, backbone.evidence_loss).register_forward_hook(EmptyMeanGuard()).remove)
 

@@ -80,6 +80,7 @@ class Script:
         report: name of the function that predicts the test split, if the script has one.
         reported: what that function returns where it predicts nothing.
         required: modules that the script imports besides torch, transformers and this package's own dependencies.
+        commands: those of ``required`` that pip does not install by their names -> the command that does.
         supplied: modules that it imports and hardly uses -> the names in them; they stand in where there are none.
         without_gpu: the same for modules, of the clone too, that work with a GPU only.
         silent: names of functions that write files of the script's own; with ``--seg`` they do nothing.
@@ -127,6 +128,7 @@ class Script:
     report: str | None = None
     reported: Any = ()
     required: tuple[str, ...] = ()
+    commands: Mapping[str, str] = field(default_factory=dict)
     supplied: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     without_gpu: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     silent: tuple[str, ...] = ()

@@ -108,7 +108,8 @@ def _import(clone: Path, script: Script, rel2id: Mapping[str, int]) -> tuple[lis
             except Exception as error:  # it is foreign code
                 missing = error.name if isinstance(error, ImportError) else None
                 what = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
-                hint = f"pip install {missing}" if missing else "check that the clone is complete"
+                commands = [do for needed, do in script.commands.items() if importlib.util.find_spec(needed) is None]
+                hint = f"pip install {missing}" if missing else (commands or ["check that the clone is complete"])[0]
                 raise SegDREError(f"{clone / name}.py cannot be imported: {what}", hint) from error
         paths = [path for module in list(sys.modules.values()) if clone in (path := _file(module)).parents]
         files = {path.relative_to(clone).as_posix() for path in paths}

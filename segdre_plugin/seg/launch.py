@@ -39,7 +39,10 @@ def prepare(adapter: str = "atlop") -> None:
 def _prepare(script: Script) -> None:
     missing = [name for name in script.required if importlib.util.find_spec(name) is None]
     if missing:
-        raise SegDREError(f"{script.file} imports {', '.join(missing)}", f"pip install {' '.join(missing)}")
+        named = [name for name in missing if name not in script.commands]
+        commands = [f"pip install {' '.join(named)}"] if named else []
+        commands += [script.commands[name] for name in missing if name in script.commands]
+        raise SegDREError(f"{script.file} imports {', '.join(missing)}", " && ".join(commands))
     check_relations(Path(script.imported))
     supplied = supply_modules(script)
     if supplied:

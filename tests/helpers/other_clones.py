@@ -17,6 +17,7 @@ from segdre_plugin.data.synthetic.corpus import write_corpus
 
 CLONES = Path.home() / ".cache" / "segdre"
 SEG = ("--seg", *(f"--seg-{stage}-epochs=1" for stage in ("identify", "dense", "sparse")), "--seg-hidden", "16")
+SPACY_MODEL = "en_core_web_sm"
 DRIVER = """
 import sys
 from pathlib import Path
@@ -35,11 +36,13 @@ class Other:
         folder: its name there.
         arguments: of its train script, besides those that all have.
         folders: those that it writes into, relative to its script's.
+        hidden: width of the encoder.
     """
 
     folder: str
     arguments: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
+    hidden: int = 32
 
 
 OTHERS = {
@@ -49,6 +52,18 @@ OTHERS = {
             *("--channel_type", "context-based", "--max_height", "30", "--unet_out_dim", "16", "--down_dim", "8"),
             *("--bert_lr", "1e-3", "--learning_rate", "1e-3", "--log_dir", "train.log"),
         ),
+    ),
+    "eider": Other(
+        "Eider",
+        (
+            *("--ablation", "eider", "--evi_eval_mode", "all", "--learning_rate", "3e-3"),
+            *("--grouped_learning_rate", "3e-3", "--num_train_epochs", "12"),
+        ),
+        hidden=64,
+    ),
+    "aa": Other(
+        "AA",
+        ("--do_train", "--use_graph", "--lr_transformer", "3e-3", "--lr_added", "3e-3", "--test_file", "test.json"),
     ),
     "pemscl": Other("PEMSCL", ("--learning_rate", "3e-3", "--num_train_epochs", "25"), folders=("../logs",)),
 }
@@ -69,8 +84,11 @@ class OtherPlace:
         relations = self.cwd / self.script.imported
         relations.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(self.data / "rel2id.json", relations)
+        shutil.copy(self.data / "rel_info.json", relations.parent)
+        if SPACY_MODEL in self.script.required:
+            make_spacy_model(self.site)
         names = json.loads((self.data / "rel_info.json").read_text())
-        make_encoder(self.cwd / "bert", self.documents("train_annotated"), names, "bert")
+        make_encoder(self.cwd / "bert", self.documents("train_annotated"), names, "bert", OTHERS[self.name].hidden)
         for folder in OTHERS[self.name].folders:
             (self.cwd / folder).mkdir()
 
@@ -85,6 +103,11 @@ class OtherPlace:
     @property
     def cwd(self):
         return (self.folder / self.script.file).parent
+
+    @property
+    def site(self):
+        """A folder of packages that the script imports."""
+        return self.folder / "site"
 
     @property
     def data(self):
@@ -108,7 +131,7 @@ class OtherPlace:
         return subprocess.run(
             [sys.executable, "-c", DRIVER, self.name, Path(self.script.file).name, *arguments],
             cwd=self.cwd,
-            env=environment(),
+            env=environment() | {"PYTHONPATH": str(self.site)},
             capture_output=True,
             text=True,
             timeout=500,
@@ -128,6 +151,26 @@ class OtherPlace:
 
     def weights(self, path):
         return read_weights(path, "checkpoint", self.script.checkpoint_key)
+
+
+def make_spacy_model(folder):
+    """Write a package of the name of spaCy's English model, which PyPI lacks: two rules, for pronouns and for "the"."""
+    import spacy
+
+    nlp = spacy.blank("en")
+    ruler = nlp.add_pipe("attribute_ruler")
+    ruler.add([[{"LOWER": {"IN": ["it", "he", "she", "they"]}}]], {"POS": "PRON"})
+    ruler.add([[{"LOWER": "the"}]], {"DEP": "det"})
+    package = folder / SPACY_MODEL
+    folder.mkdir()
+    nlp.to_disk(package)
+    (package / "__init__.py").write_text(
+        "from spacy.util import load_model_from_path as load_from\nfrom pathlib import Path\n"
+        "def load(**how):\n    return load_from(Path(__file__).parent, **how)\n"
+    )
+    described = folder / f"{SPACY_MODEL}-0.dist-info"
+    described.mkdir()
+    (described / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {SPACY_MODEL}\nVersion: 0\n")
 
 
 def equal(first, second):

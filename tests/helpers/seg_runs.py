@@ -171,18 +171,18 @@ def check_messages(place, cases):
             assert word in message, (name, word, message)
 
 
-def make_encoder(folder, documents, names, kind):
+def make_encoder(folder, documents, names, kind, hidden=32):
     """Write a tiny random encoder and a tokenizer, as ``from_pretrained`` reads them."""
     from transformers import RobertaConfig, RobertaModel
 
     tokenizer = build_tokenizer(documents, list(names.values()))
     torch.manual_seed(0)
     if kind == "bert":
-        encoder = build_encoder(len(tokenizer), hidden=32, layers=2, heads=2)
+        encoder = build_encoder(len(tokenizer), hidden=hidden, layers=2, heads=2)
     else:
         config = RobertaConfig(
             vocab_size=len(tokenizer),
-            hidden_size=32,
+            hidden_size=hidden,
             num_hidden_layers=2,
             num_attention_heads=2,
             intermediate_size=64,

@@ -8,7 +8,7 @@ import pytest
 from segdre_plugin import SegDREError
 from segdre_plugin.adapters import SCRIPTS
 from segdre_plugin.backbones.script import Names
-from segdre_plugin.seg.launch import check_relations, entry, install
+from segdre_plugin.seg.launch import _prepare, check_relations, entry, install
 
 PLAIN = b'{"Na": 0, "P17": 1}'
 ACCENTS = '{"Na": 0, "né à": 1}'.encode()
@@ -37,6 +37,15 @@ def test_what_it_would_misread(tmp_path, monkeypatch, content, encoding, words):
         (tmp_path / "rel2id.json").write_bytes(content)
     with pytest.raises(SegDREError, match=words):
         check_relations(tmp_path / "rel2id.json")
+
+
+def test_missing_packages_are_named_with_what_installs_them():
+    required = ("json", "no_such_package", "no_such_model")
+    script = replace(SCRIPTS["atlop"], required=required, commands={"no_such_model": "get no_such_model"})
+    with pytest.raises(SegDREError) as caught:
+        _prepare(script)
+    assert "train.py imports no_such_package, no_such_model\n" in str(caught.value)
+    assert "pip install no_such_package && get no_such_model" in str(caught.value)
 
 
 class TestNames:

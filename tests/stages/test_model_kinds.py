@@ -362,3 +362,87 @@ def test_parts_of_a_batch_that_forward_does_not_take():
     np.testing.assert_allclose(*found, rtol=1e-5)
     with pytest.raises(SegDREError, match=r"a batch of more has 7 parts .* got 5 parts"):
         wrap_collate(collate_fn, adapter=spec)(features(spec))
+
+
+class Evident(Kind):
+    """Learns evidence from pairs with a relation, and predicts it on request, where a batch has sentences (Eider)."""
+
+    SENTENCES = 3
+
+    def __init__(self, *args, **how):
+        super().__init__(*args, **how)
+        self.evidence = nn.Linear(self.bilinear.in_features, self.SENTENCES)
+
+    def forward(
+        self, input_ids, attention_mask, labels=None, entity_pos=None, hts=None, rows=None, sents=None, ask=False
+    ):
+        pairs = self.pair_features(input_ids, attention_mask, entity_pos, hts)
+        logits, found = self.bilinear(pairs), self.evidence(pairs)
+        output = (self.loss_fnt.get_label(logits, num_labels=self.num_labels),)
+        if ask:
+            output += (found > torch.tensor(sents).sum(),)
+        if labels is None:
+            return output
+        loss = self.loss_fnt(logits, gold(labels))
+        if rows is not None:
+            own = found[gold(labels)[:, 1:].any(dim=1)]
+            loss = loss + F.binary_cross_entropy_with_logits(own, torch.cat([torch.tensor(r) for r in rows]).float())
+        return loss, *output
+
+
+class TestEvidenceOfPositivePairs:
+    """Gold evidence has an entry for each pair with a relation, of which a stage's batch may have none."""
+
+    SPEC = replace(
+        tiny.ATLOP,
+        name="evident",
+        batch=(*tiny.ATLOP.batch, "rows", "sents"),
+        optional=frozenset({"rows", "sents"}),
+        optional_constants={"ask": True},
+        not_for_prediction=frozenset({"labels", "rows"}),
+        positive_fields=("rows",),
+        evidence=1,
+    )
+
+    def prepared(self, model, positive):
+        """Features of stage dense; the salient entity's pairs have relations if ``positive``."""
+        made = features(self.SPEC)
+        for one in made:
+            for pair, row in zip(one["hts"], one["labels"], strict=True):
+                row[:] = [0, 1, *row[2:]] if positive or 0 not in pair else [1] + [0] * (tiny.CLASSES - 1)
+            one["rows"] = [[1, 0, 1] for row in one["labels"] if any(row[1:])]
+        documents = [document(one["title"]) for one in made]
+        return prepare_features(made, documents, model, salient=[(0,)] * len(made)).features
+
+    @staticmethod
+    def collate(batch, sentences=True):
+        more = ([one["rows"] for one in batch], [[0.0] for _ in batch]) if sentences else ()
+        return (*collate_fn(batch), *more)
+
+    @pytest.mark.parametrize("positive", [True, False])
+    def test_a_batch_without_them_is_trained_without(self, positive):
+        model = wrap_model(tiny.model(cls=Evident), stage="dense", adapter=self.SPEC).train()
+        batch = wrap_collate(self.collate, adapter=self.SPEC)(self.prepared(model, positive))
+        assert any(map(len, batch[5])) == positive
+        loss = model(*batch)[0]
+        loss.backward()
+        assert loss.isfinite()
+        assert (model.evidence.weight.grad is not None) == positive
+        if not positive:  # negative control: what the model does by itself
+            with pytest.raises(ValueError, match="size"):
+                unwrap_model(model)(*batch)
+
+    def test_features_without_gold_evidence(self):
+        model = wrap_model(tiny.model(cls=Evident), stage="dense", adapter=self.SPEC)
+        without = [one | {"rows": None} for one in self.prepared(model, True)]
+        loss = model(*wrap_collate(self.collate, adapter=self.SPEC)(without))[0]
+        due = model(*wrap_collate(collate_fn, adapter=self.SPEC)(without))[0]
+        assert loss == due
+
+    @pytest.mark.parametrize("sentences", [True, False])
+    def test_evidence_is_predicted_where_a_batch_has_sentences(self, sentences):
+        model = wrap_model(tiny.model(cls=Evident), stage="dense", adapter=self.SPEC)
+        collate = wrap_collate(lambda batch: self.collate(batch, sentences), adapter=self.SPEC)
+        found = score_relations(model, self.prepared(model, True), [0, 1, 2], collate, **HOW)
+        assert found.evidence.shape == (len(found.margin), Evident.SENTENCES if sentences else 0)
+        assert found.evidence.any() == sentences
