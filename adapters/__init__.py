@@ -10,6 +10,9 @@ NAMES = (
     "dreeam",
     "docunet",
     "pemscl",
+    "ssr_pu",
+    "p3m",
+    "kd_docre",
 )
 
 _modules = {name: import_module(f"{__name__}.{name}") for name in NAMES}

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,11 +36,26 @@ class Other:
         folder: its name there.
         arguments: of its train script, besides those that all have.
         folders: those that it writes into, relative to its script's.
+        sizes: of train, dev and test, in documents.
+        seed: of the documents.
+        prepare: writes what else it reads in the data folder.
     """
 
     folder: str
     arguments: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
+    sizes: tuple[int, int, int] = (8, 4, 4)
+    seed: int = 3
+    prepare: Callable[[Path], None] = lambda data: None
+
+
+def _describe_relations(data):
+    """Write the descriptions of relations that KD-DocRE reads."""
+    (data / "DocRED_baseline_metadata").mkdir()
+    shutil.copy(data / "rel2id.json", data / "DocRED_baseline_metadata")
+    names = {"P0": "none"} | json.loads((data / "rel_info.json").read_text())
+    rows = ["ID,label,description,aliases", *(f"{key},{name},{name},{name}" for key, name in names.items())]
+    (data / "wikidata-properties.csv").write_text("\n".join([*rows, ""]))
 
 
 OTHERS = {
@@ -51,6 +67,29 @@ OTHERS = {
         ),
     ),
     "pemscl": Other("PEMSCL", ("--learning_rate", "3e-3", "--num_train_epochs", "25"), folders=("../logs",)),
+    # of these documents, the few of train have all relations; --save_path has a default
+    "ssr_pu": Other(
+        "SSR-PU",
+        (
+            *("--isrank", "1", "--m_tag", "S-PU", "--m", "0.25", "--e", "3", "--learning_rate", "1e-3"),
+            *("--save_path", ""),
+        ),
+        seed=2,
+    ),
+    "p3m": Other(
+        "P3M",
+        (  # in so few steps it would unlearn all relations
+            *("--la", "10", "--e", "3", "--aug", "pos_aug", "--use_mixup", "1", "--adam_epsilon", "1"),
+            *("--save_path", ""),
+        ),
+        seed=2,
+    ),
+    "kd_docre": Other(
+        "KD-DocRE",
+        ("--learning_rate", "1e-3", "--classifier_lr", "1e-3", "--train_batch_size", "2", "--num_train_epochs", "1"),
+        sizes=(4, 2, 2),
+        prepare=_describe_relations,
+    ),
 }
 
 
@@ -64,14 +103,20 @@ class OtherPlace:
     def __post_init__(self):
         ignored = shutil.ignore_patterns(".git", "dataset", "*.json")
         shutil.copytree(CLONES / OTHERS[self.name].folder, self.folder, ignore=ignored)
-        write_corpus(self.data, train=8, dev=4, test=4, seed=3)
+        other = OTHERS[self.name]
+        train, dev, test = other.sizes
+        write_corpus(self.data, train=train, dev=dev, test=test, seed=other.seed)
         shutil.copy(self.data / "train_annotated.json", self.data / "train_distant.json")  # their scores read it
         relations = self.cwd / self.script.imported
         relations.parent.mkdir(parents=True, exist_ok=True)
+        for path in (CLONES / other.folder / relations.relative_to(self.folder)).parent.glob("*.json"):
+            if path.stat().st_size < 10_000:
+                shutil.copy(path, relations.parent)
         shutil.copy(self.data / "rel2id.json", relations)
+        other.prepare(self.data)
         names = json.loads((self.data / "rel_info.json").read_text())
         make_encoder(self.cwd / "bert", self.documents("train_annotated"), names, "bert")
-        for folder in OTHERS[self.name].folders:
+        for folder in other.folders:
             (self.cwd / folder).mkdir()
 
     @property
@@ -126,8 +171,16 @@ class OtherPlace:
         self.finish(*self.arguments(*SEG, "--seg-dir", str(self.folder / "out")))
         return self.folder / "out"
 
+    @cached_property
+    def plain(self):
+        """What --save_path was in a run without ``--seg``: a file, or a folder with one."""
+        path = self.folder / "plain.pt"
+        self.finish(*self.arguments("--save_path", str(path)))
+        return path
+
     def weights(self, path):
-        return read_weights(path, "checkpoint", self.script.checkpoint_key)
+        file = next(path.iterdir()) if path.is_dir() else path
+        return read_weights(file, "checkpoint", self.script.checkpoint_key)
 
 
 def equal(first, second):
