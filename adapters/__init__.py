@@ -12,6 +12,9 @@ NAMES = (
     "pemscl",
     "eider",
     "aa",
+    "ssr_pu",
+    "p3m",
+    "kd_docre",
 )
 
 _modules = {name: import_module(f"{__name__}.{name}") for name in NAMES}

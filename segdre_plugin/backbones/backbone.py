@@ -127,7 +127,10 @@ class Backbone:
         if hasattr(model, "config") and kind not in self.end_tokens:
             found.append(f"{cls}.config.transformer_type: expected one of {sorted(self.end_tokens)}, got {kind!r}")
         known = inspect.signature(model.forward).parameters
-        needed = [name for name in self.batch if name not in self.ignored]
+        if self.loss is None:
+            losses = [name for name, part in model.named_children() if hasattr(part, "get_label")]
+            found += [f"{cls}.{name}: a loss module, and forward computes the loss itself" for name in losses]
+        needed = [name for name in (*self.batch, *self.constants) if name not in self.ignored]
         needed += ["labels"] if self.counts_beside else []  # from which a count head beside the classifier learns
         missing = [name for name in dict.fromkeys(needed) if name not in known]
         return found + [f"{cls}.forward: no argument {name!r}" for name in missing]
@@ -142,7 +145,7 @@ class Backbone:
     @property
     def demands(self) -> int:
         """Return how much of a model the description asks: what distinguishes those that fit the same model."""
-        arguments = len(set(self.batch) - self.ignored - self.optional)
+        arguments = len({*self.batch, *self.constants} - self.ignored - self.optional)
         return arguments + (self.loss is not None) + (self.evidence_loss is not None)
 
     @property

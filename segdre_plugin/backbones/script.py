@@ -77,7 +77,7 @@ class Script:
         install: (globals of the script) -> None, before its ``main`` is taken: the last resort, for what has another
             form than that of ``names``. In prediction it gets the globals of ``modules``.
         rel2id: path of its relations, with ``{data_dir}`` for the data folder.
-        report: name of the function that predicts the test split, if the script has one.
+        report: name of the function that predicts the test split or looks at dev otherwise, if the script has one.
         reported: what that function returns where it predicts nothing.
         required: modules that the script imports besides torch, transformers and this package's own dependencies.
         commands: those of ``required`` that pip does not install by their names -> the command that does.
@@ -103,7 +103,7 @@ class Script:
         train_only: further arguments of the reader, which concern the train split only.
         explain: (further files, train documents) -> the problems of those files; called when the reader fails.
         max_sentences: the argument with the largest number of sentences of a document.
-        max_entities: the argument with the largest number of entities of a document.
+        max_entities: the largest number of entities of a document, or the argument that says it.
         recipe: (arguments) -> how ``train()`` trains, for our own loop; None: it cannot take its place.
         loss: (arguments, output of the training model's ``forward``) -> the loss that ``train()`` minimises.
         feed: (batch as arguments of ``forward``) -> those that ``train()`` passes.
@@ -150,7 +150,7 @@ class Script:
     train_only: tuple[str, ...] = ()
     explain: Callable[[Mapping[str, Path], Sequence[Mapping[str, Any]]], list[str]] = lambda files, documents: []
     max_sentences: str | None = None
-    max_entities: str | None = None
+    max_entities: str | int | None = None
     recipe: Callable[[Namespace], Recipe] | None = None
     loss: Callable[[Namespace, Any], Tensor] = lambda args, output: output[0]
     feed: Callable[[dict[str, Any]], dict[str, Any]] = lambda inputs: inputs

@@ -75,8 +75,8 @@ def check_sentences(splits: Mapping[str, Split], most: int, argument: str) -> No
     _check_count(splits, most, argument, "sentences", "sents")
 
 
-def check_entities(splits: Mapping[str, Split], most: int, argument: str) -> None:
-    """Refuse documents with more than ``most`` entities; ``argument`` is the script's name of that limit.
+def check_entities(splits: Mapping[str, Split], most: int, argument: str | None) -> None:
+    """Refuse documents with more than ``most`` entities; ``argument`` is the script's name of that limit, if any.
 
     Raises:
         SegDREError: listing all documents with more entities than the model has room for.
@@ -84,8 +84,10 @@ def check_entities(splits: Mapping[str, Split], most: int, argument: str) -> Non
     _check_count(splits, most, argument, "entities", "vertexSet")
 
 
-def _check_count(splits: Mapping[str, Split], most: int, argument: str, what: str, field: str) -> None:
+def _check_count(splits: Mapping[str, Split], most: int, argument: str | None, what: str, field: str) -> None:
     counts = {split.name: [len(document[field]) for document in split.documents] for split in splits.values()}
+    needed = max(map(max, filter(None, counts.values())), default=0)
+    hint = f"pass --{argument} {needed}, or " if argument else ""
     raise_all(
         [
             f"{split.path}: document {i} {split.documents[i]['title']!r}: {count} {what}"
@@ -93,8 +95,8 @@ def _check_count(splits: Mapping[str, Split], most: int, argument: str, what: st
             for i, count in enumerate(counts[split.name])
             if count > most
         ],
-        f"documents with more {what} than --{argument} {most}",
-        f"pass --{argument} {max(map(max, filter(None, counts.values())), default=0)}, or shorten these documents",
+        f"documents with more {what} than " + (f"--{argument} {most}" if argument else f"the model's {most}"),
+        f"{hint}shorten these documents",
     )
 
 

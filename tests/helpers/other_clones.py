@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,12 +38,29 @@ class Other:
         arguments: of its train script, besides those that all have.
         folders: those that it writes into, relative to its script's.
         hidden: width of the encoder.
+        touched: whether --save_path has to name a file that is there.
+        sizes: of train, dev and test, in documents.
+        seed: of the documents.
+        prepare: writes what else it reads in the data folder.
     """
 
     folder: str
     arguments: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
     hidden: int = 32
+    touched: bool = False
+    sizes: tuple[int, int, int] = (8, 4, 4)
+    seed: int = 3
+    prepare: Callable[[Path], None] = lambda data: None
+
+
+def _describe_relations(data):
+    """Write the descriptions of relations that KD-DocRE reads."""
+    (data / "DocRED_baseline_metadata").mkdir()
+    shutil.copy(data / "rel2id.json", data / "DocRED_baseline_metadata")
+    names = {"P0": "none"} | json.loads((data / "rel_info.json").read_text())
+    rows = ["ID,label,description,aliases", *(f"{key},{name},{name},{name}" for key, name in names.items())]
+    (data / "wikidata-properties.csv").write_text("\n".join([*rows, ""]))
 
 
 OTHERS = {
@@ -60,12 +78,36 @@ OTHERS = {
             *("--grouped_learning_rate", "3e-3", "--num_train_epochs", "12"),
         ),
         hidden=64,
+        touched=True,
     ),
     "aa": Other(
         "AA",
         ("--do_train", "--use_graph", "--lr_transformer", "3e-3", "--lr_added", "3e-3", "--test_file", "test.json"),
     ),
     "pemscl": Other("PEMSCL", ("--learning_rate", "3e-3", "--num_train_epochs", "25"), folders=("../logs",)),
+    # of these documents, the few of train have all relations; --save_path has a default
+    "ssr_pu": Other(
+        "SSR-PU",
+        (
+            *("--isrank", "1", "--m_tag", "S-PU", "--m", "0.25", "--e", "3", "--learning_rate", "1e-3"),
+            *("--save_path", ""),
+        ),
+        seed=2,
+    ),
+    "p3m": Other(
+        "P3M",
+        (  # in so few steps it would unlearn all relations
+            *("--la", "10", "--e", "3", "--aug", "pos_aug", "--use_mixup", "1", "--adam_epsilon", "1"),
+            *("--save_path", ""),
+        ),
+        seed=2,
+    ),
+    "kd_docre": Other(
+        "KD-DocRE",
+        ("--learning_rate", "1e-3", "--classifier_lr", "1e-3", "--train_batch_size", "2", "--num_train_epochs", "1"),
+        sizes=(4, 2, 2),
+        prepare=_describe_relations,
+    ),
 }
 
 
@@ -79,17 +121,23 @@ class OtherPlace:
     def __post_init__(self):
         ignored = shutil.ignore_patterns(".git", "dataset", "*.json")
         shutil.copytree(CLONES / OTHERS[self.name].folder, self.folder, ignore=ignored)
-        write_corpus(self.data, train=8, dev=4, test=4, seed=3)
+        other = OTHERS[self.name]
+        train, dev, test = other.sizes
+        write_corpus(self.data, train=train, dev=dev, test=test, seed=other.seed)
         shutil.copy(self.data / "train_annotated.json", self.data / "train_distant.json")  # their scores read it
         relations = self.cwd / self.script.imported
         relations.parent.mkdir(parents=True, exist_ok=True)
+        for path in (CLONES / other.folder / relations.relative_to(self.folder)).parent.glob("*.json"):
+            if path.stat().st_size < 10_000:
+                shutil.copy(path, relations.parent)
         shutil.copy(self.data / "rel2id.json", relations)
         shutil.copy(self.data / "rel_info.json", relations.parent)
         if SPACY_MODEL in self.script.required:
             make_spacy_model(self.site)
+        other.prepare(self.data)
         names = json.loads((self.data / "rel_info.json").read_text())
-        make_encoder(self.cwd / "bert", self.documents("train_annotated"), names, "bert", OTHERS[self.name].hidden)
-        for folder in OTHERS[self.name].folders:
+        make_encoder(self.cwd / "bert", self.documents("train_annotated"), names, "bert", other.hidden)
+        for folder in other.folders:
             (self.cwd / folder).mkdir()
 
     @property
@@ -149,7 +197,22 @@ class OtherPlace:
         self.finish(*self.arguments(*SEG, "--seg-dir", str(self.folder / "out")))
         return self.folder / "out"
 
+    @cached_property
+    def plain(self):
+        """What --save_path was in a run without ``--seg``: a file, or a folder with one."""
+        folder = self.folder / "plain"
+        folder.mkdir()
+        path = Path(self.script.save_path.format(folder=folder))
+        if OTHERS[self.name].touched:
+            path.touch()
+        self.finish(*self.arguments("--save_path", str(path)))
+        return path
+
     def weights(self, path):
+        """Read a checkpoint: a file, or the one in a folder."""
+        if path.is_dir():
+            own = self.script.checkpoint_in(path)
+            path = own if own.is_file() else next(path.iterdir())
         return read_weights(path, "checkpoint", self.script.checkpoint_key)
 
 

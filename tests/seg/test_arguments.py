@@ -126,6 +126,8 @@ class TestBeforeAnythingIsTrained:
         script = replace(SCRIPT, max_entities="train_batch_size")
         with pytest.raises(SegDREError, match="documents with more entities than --train_batch_size 2"):
             training_run(monkeypatch, data, tmp_path / "out", "--train_batch_size", "2", script=script)
+        with pytest.raises(SegDREError, match=r"than the model's 3:(.|\n)*-> shorten these documents"):
+            training_run(monkeypatch, data, tmp_path / "out", script=replace(SCRIPT, max_entities=3))
 
     def test_a_place_that_cannot_be_written(self, monkeypatch, data, tmp_path):
         for path, words in (

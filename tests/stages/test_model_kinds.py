@@ -158,6 +158,20 @@ def meant(feature, stage):
     return [h != t and (stage != "dense" or 0 in (h, t)) and (stage != "sparse" or 0 not in (h, t)) for h, t in feature]
 
 
+def test_what_tells_models_that_compute_their_loss_apart():
+    """Constants are arguments of forward, and who computes the loss itself has no loss module."""
+    flagged = replace(COSINE, constants={"eval": True})
+    with_flag = tiny.model(cls=Cosine)
+    with_flag.forward = lambda input_ids, attention_mask, labels, entity_pos, hts, eval=False: None
+    assert flagged.problems(with_flag) == []
+    assert flagged.demands > COSINE.demands
+    assert flagged.problems(tiny.model(cls=Cosine)) == ["Cosine.forward: no argument 'eval'"]
+    assert RISK.problems(tiny.model(cls=Risk)) == []
+    assert RISK.problems(tiny.model()) == [
+        "ReferenceModel.loss_fnt: a loss module, and forward computes the loss itself"
+    ]
+
+
 @kinds
 @pytest.mark.parametrize("stage", ["base", "dense", "sparse"])
 def test_margins_decide_as_the_model(cls, spec, stage):
