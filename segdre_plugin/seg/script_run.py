@@ -81,9 +81,10 @@ class ScriptRun:
             most = getattr(self.args, self.script.max_sentences)
             data.check_sentences(self.splits, most, self.script.max_sentences)
         if self.script.max_entities:
-            argument = self.script.max_entities if isinstance(self.script.max_entities, str) else None
-            most = getattr(self.args, argument) if argument else self.script.max_entities
-            data.check_entities(self.splits, most, argument)
+            limit = self.script.max_entities
+            by_argument = isinstance(limit, str)
+            most = getattr(self.args, limit) if isinstance(limit, str) else limit
+            data.check_entities(self.splits, most, str(limit) if by_argument else None)
         read = self.names[self.script.names.reader]
         self.reader = Reader(read, self.splits, self.backbone, self.script, self.args, skip_unusable, self.rel2id)
 
