@@ -207,10 +207,15 @@ class SegPipeline:
     def _unfit(self, document: Document, index: int) -> list[str]:
         """Return why the models of the bundle cannot read a document without problems."""
         found = untyped(document) if self.description.config.pairs else []
-        name = self.code.script.max_sentences
-        most = self.description.arguments.get(name) if name else None
-        if most is not None and len(document["sents"]) > most:
-            found.append(f"sents: expected at most {most} sentences, got {len(document['sents'])}")
+        known = {**self.description.args, **self.description.arguments}
+        script = self.code.script
+        for field, limit, what in (
+            ("sents", script.max_sentences, "sentences"),
+            ("vertexSet", script.max_entities, "entities"),
+        ):
+            most = known.get(limit) if isinstance(limit, str) else limit
+            if most is not None and len(document[field]) > most:
+                found.append(f"{field}: expected at most {most} {what}, got {len(document[field])}")
         return [f"document {index} {document['title']!r}: {line}" for line in found]
 
     def _predict(self, split: Split, batch_size: int) -> list[dict[str, Any]]:

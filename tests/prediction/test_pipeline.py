@@ -218,6 +218,19 @@ def test_too_many_sentences_for_a_model_with_evidence(pipeline, documents, monke
     assert f"expected at most {len(documents[0]['sents'])} sentences, got" in rejected.reasons[0]
 
 
+@pytest.mark.parametrize("limit", ["max_height", 4], ids=["an argument", "a number"])
+def test_too_many_entities_for_the_model(pipeline, documents, monkeypatch, limit):
+    script = vars(pipeline.code.script) | {"max_entities": limit}
+    code = vars(pipeline.code) | {"script": type(pipeline.code.script)(**script)}
+    monkeypatch.setattr(pipeline, "code", module.BackboneCode(**code))
+    monkeypatch.setitem(pipeline.description.args, "max_height", 4)
+    fewer = {"title": "fewer", "sents": documents[0]["sents"], "vertexSet": documents[0]["vertexSet"][:4]}
+    more = fewer | {"title": "more", "vertexSet": documents[0]["vertexSet"][:5]}
+    fine, rejected = pipeline.answer([fewer, more])
+    assert isinstance(fine, dict)
+    assert "vertexSet: expected at most 4 entities, got 5" in rejected.reasons[0]
+
+
 def test_random_numbers_and_models_stay_as_they_are(bundle, pipeline, documents):  # noqa: F811
     before = torch.get_rng_state()
     loaded = SegPipeline.from_pretrained(str(bundle), device="cpu")
