@@ -81,8 +81,9 @@ class ScriptRun:
             most = getattr(self.args, self.script.max_sentences)
             data.check_sentences(self.splits, most, self.script.max_sentences)
         if self.script.max_entities:
-            argument = self.script.max_entities if isinstance(self.script.max_entities, str) else None
-            most = getattr(self.args, argument) if argument else self.script.max_entities
+            limit = self.script.max_entities
+            argument = limit if isinstance(limit, str) else None
+            most = getattr(self.args, limit) if isinstance(limit, str) else limit
             data.check_entities(self.splits, most, argument)
         read = self.names[self.script.names.reader]
         self.reader = Reader(read, self.splits, self.backbone, self.script, self.args, skip_unusable)
