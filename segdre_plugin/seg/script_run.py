@@ -82,9 +82,9 @@ class ScriptRun:
             data.check_sentences(self.splits, most, self.script.max_sentences)
         if self.script.max_entities:
             limit = self.script.max_entities
-            by_argument = isinstance(limit, str)
+            argument = limit if isinstance(limit, str) else None
             most = getattr(self.args, limit) if isinstance(limit, str) else limit
-            data.check_entities(self.splits, most, str(limit) if by_argument else None)
+            data.check_entities(self.splits, most, argument)
         read = self.names[self.script.names.reader]
         self.reader = Reader(read, self.splits, self.backbone, self.script, self.args, skip_unusable, self.rel2id)
 

@@ -18,6 +18,7 @@ from segdre_plugin import (
     wrap_collate,
     wrap_model,
 )
+from segdre_plugin.adapters import SCRIPTS
 from segdre_plugin.backbones.reference import build_encoder, build_tokenizer, collate_fn, prepare_config
 from segdre_plugin.data.synthetic.corpus import write_corpus
 from segdre_plugin.prediction.clone_code import isolated
@@ -47,7 +48,7 @@ class World:
         torch.manual_seed(0)
         encoder = build_encoder(len(self.tokenizer), hidden=32, layers=3, heads=4)
         config = prepare_config(encoder.config, self.tokenizer, len(self.rel2id), "bert")
-        with isolated(path, self.rel2id):
+        with isolated(path, SCRIPTS["atlop"], self.rel2id):
             for folder in (Path("dataset/meta"), Path("your_path")):
                 folder.mkdir(parents=True)
             for target in (Path("dataset/meta/rel2id.json"), Path("your_path/rel2id.json")):

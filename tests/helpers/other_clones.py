@@ -19,14 +19,7 @@ from segdre_plugin.data.synthetic.corpus import write_corpus
 CLONES = Path.home() / ".cache" / "segdre"
 SEG = ("--seg", *(f"--seg-{stage}-epochs=1" for stage in ("identify", "dense", "sparse")), "--seg-hidden", "16")
 SPACY_MODEL = "en_core_web_sm"
-DRIVER = """
-import sys
-from pathlib import Path
-from segdre_plugin.backbones.clones import patching
-from segdre_plugin.seg import launch
-patching.recognise = lambda path: sys.argv[1]
-launch.run_script(Path(sys.argv[2]), sys.argv[3:])
-"""
+SEGDRE = ("-c", "import sys; from segdre_plugin.cli import main; sys.exit(main())")
 
 
 @dataclass(frozen=True)
@@ -177,7 +170,7 @@ class OtherPlace:
     def run(self, *arguments):
         """Run the script with a command line, as ``segdre run`` does."""
         return subprocess.run(
-            [sys.executable, "-c", DRIVER, self.name, Path(self.script.file).name, *arguments],
+            [sys.executable, *SEGDRE, "run", Path(self.script.file).name, "--", *arguments],
             cwd=self.cwd,
             env=environment() | {"PYTHONPATH": str(self.site)},
             capture_output=True,
