@@ -10,6 +10,7 @@ NAMES = (
     "dreeam",
     "docunet",
     "pemscl",
+    "ncrl",
 )
 
 _modules = {name: import_module(f"{__name__}.{name}") for name in NAMES}

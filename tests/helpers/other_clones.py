@@ -35,11 +35,13 @@ class Other:
         folder: its name there.
         arguments: of its train script, besides those that all have.
         folders: those that it writes into, relative to its script's.
+        commit: an older one that has the script; None: what is in the folder.
     """
 
     folder: str
     arguments: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
+    commit: str | None = None
 
 
 OTHERS = {
@@ -51,6 +53,7 @@ OTHERS = {
         ),
     ),
     "pemscl": Other("PEMSCL", ("--learning_rate", "3e-3", "--num_train_epochs", "25"), folders=("../logs",)),
+    "ncrl": Other("NCRL", ("--learning_rate", "1e-2", "--num_train_epochs", "25"), commit="bce70d4"),
 }
 
 
@@ -62,8 +65,14 @@ class OtherPlace:
     folder: Path
 
     def __post_init__(self):
-        ignored = shutil.ignore_patterns(".git", "dataset", "*.json")
-        shutil.copytree(CLONES / OTHERS[self.name].folder, self.folder, ignore=ignored)
+        clone, commit = CLONES / OTHERS[self.name].folder, OTHERS[self.name].commit
+        if commit:
+            archive = self.folder.with_suffix(".zip")
+            subprocess.run(["git", "-C", clone, "archive", "-o", archive, commit], check=True)
+            shutil.unpack_archive(archive, self.folder)
+        else:
+            ignored = shutil.ignore_patterns(".git", "dataset", "*.json")
+            shutil.copytree(clone, self.folder, ignore=ignored)
         write_corpus(self.data, train=8, dev=4, test=4, seed=3)
         shutil.copy(self.data / "train_annotated.json", self.data / "train_distant.json")  # their scores read it
         relations = self.cwd / self.script.imported

@@ -31,7 +31,7 @@ def place(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def pipeline(place, tmp_path_factory):
     bundle = bundle_run(place.finished, tmp_path_factory.mktemp("bundle") / "bundle")
-    return lambda: SegPipeline.from_pretrained(bundle, CLONES / OTHERS[place.name].folder)
+    return lambda: SegPipeline.from_pretrained(bundle, place.folder)
 
 
 def test_a_whole_run_writes_its_folder_and_nothing_else(place):
