@@ -126,7 +126,7 @@ def _adapter_argument(command: ArgumentParser) -> None:
 
 
 def _backbone_arguments(command: ArgumentParser) -> None:
-    command.add_argument("what", choices=["check"], help="check: every stage on two documents, a line a check")
+    command.add_argument("what", choices=["check"], help="check: every stage on a few documents, a line a check")
     _run_arguments(command)
 
 
@@ -291,7 +291,7 @@ COMMANDS = {
         takes_script=True,
     ),
     "backbone": Command(
-        "check the description of a backbone: every stage on two documents",
+        "check the description of a backbone: every stage on a few documents",
         _backbone_arguments,
         _backbone,
         usage="segdre backbone check SCRIPT [--adapter NAME|FILE] -- ARGUMENTS",

@@ -1,4 +1,4 @@
-"""``segdre backbone check``: a new backbone's description, checked on two documents of each split, a line a check.
+"""``segdre backbone check``: a new backbone's description, checked on a few documents, a line a check.
 
 The train script builds model and features as in any run. Then each stage is walked by hand (wrap, one step, prediction,
 unwrap), the whole of ``--seg`` runs, and a bundle of it predicts what it predicted.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import traceback
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -75,7 +76,11 @@ class BackboneCheck(CheckRun):
         trains = self.script.trains
         if trains and not getattr(self.args, trains):
             raise SegDREError(f"--{trains} is missing", "pass the command line of a run that trains")
+
+    def load(self, files: Mapping[str, str], skip_unusable: bool) -> None:
+        """Read and check all of the data, and keep two documents of dev and test, and two batches of train."""
         self.args.train_batch_size = BATCH
+        super().load(files, skip_unusable)
 
     def run_main(self, overrides: Mapping[str, Any], names: Mapping[str, Any]) -> None:
         """Run the script's ``main()`` with the smallest batches."""
@@ -113,10 +118,20 @@ class BackboneCheck(CheckRun):
                 yield said.append
         except (Exception, SystemExit) as error:  # whatever a wrong description makes foreign code do
             failed.append(name)
-            where = "" if isinstance(error, SegDREError) else f"{type(error).__name__}: "
-            print(f"FAILED  {name}: {where}{error}", flush=True)
+            said = [f"{name}: {error}"]
+            if not isinstance(error, SegDREError):
+                said = [f"{name}: {type(error).__name__}: {error}", *self.calls(error)]
+            print("FAILED ", "\n        ".join(said), flush=True)
         else:
             print(f"ok      {name}: {'; '.join(said)}", flush=True)
+
+    def calls(self, error: BaseException) -> Iterator[str]:
+        """Say which calls in the clone led to an error."""
+        clone = self.clone.resolve()
+        for frame in traceback.extract_tb(error.__traceback__):
+            path = Path(frame.filename).resolve()
+            if path.is_relative_to(clone):
+                yield f"in {frame.name}, {path.relative_to(clone)}, line {frame.lineno}"
 
     def train(self) -> str:
         """Run all stages and fuse; say what is predicted."""

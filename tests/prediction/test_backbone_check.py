@@ -53,3 +53,11 @@ def test_a_loss_that_is_not_there(check):
     status, checks, _ = check(script=", loss=lambda args, output: output[1]")
     assert status == 2
     assert [name for name, passed in checks.items() if not passed] == STAGES  # train() has a loss of its own
+
+
+def test_a_report_that_is_not_named(check):
+    """What fails in the clone's code is located there: report() gets no predictions of a model with --seg."""
+    status, checks, result = check(script=", report=None")
+    assert status == 2
+    assert [name for name, passed in checks.items() if not passed] == ["--seg"]
+    assert "in report, plain.py, line" in result.stdout
