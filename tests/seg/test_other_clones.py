@@ -23,8 +23,8 @@ from segdre_plugin.stages.wrap import place_outputs
 pytestmark = [pytest.mark.slow, pytest.mark.upstream]
 
 
-# What takes two more runs is done for these two alone, as all read and train in the same ways; or for all of them.
-THOROUGH = OTHERS.keys() if os.environ.get("SEGDRE_THOROUGH") else {"docunet", "pemscl"}
+# What takes two more runs is done for this one alone, as all read and train in the same ways, or for all of them.
+THOROUGH = OTHERS.keys() if os.environ.get("SEGDRE_THOROUGH") else {"docunet"}
 
 
 def thorough(place):
