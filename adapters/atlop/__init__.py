@@ -23,5 +23,4 @@ SCRIPT = Script(
     save_path="{folder}/checkpoint.pt",
     report="report",
     recipe=lambda args: Recipe.of(args, new_layer_lr=1e-4, before_last_step=True),
-    scores=lambda score, metrics: (score, {f"dev_{name}": 100 * value for name, value in metrics.items()}),
 )

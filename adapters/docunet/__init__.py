@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from segdre_plugin.backbones.backbone import Backbone
-from segdre_plugin.backbones.script import ATTRIBUTES, OPTIONS, Names, Script
+from segdre_plugin.backbones.script import ATTRIBUTES, OPTIONS, Names, Script, dev_scores
 
 BACKBONE = Backbone(
     name="docunet",
@@ -27,7 +27,7 @@ class _Attention(nn.Module):
 
 
 def install(names: MutableMapping[str, Any]) -> None:
-    """Give the reader, which is a class with a method ``read(file)``, the form of a function."""
+    """Turn the reader, a class with a method ``read(file)``, into a function."""
     original = names["ReadDataset"]
 
     def read_split(path: str, tokenizer: Any, dataset: str, max_seq_length: int) -> Any:
@@ -56,7 +56,7 @@ SCRIPT = Script(
     checkpoint="{folder}/checkpoint.pt",
     save_path="{folder}/checkpoint.pt",
     checkpoint_key="checkpoint",
-    scores=lambda score, metrics: (float(score), {f"dev_{name}": 100 * value for name, value in metrics.items()}),
+    scores=lambda score, metrics: dev_scores(float(score), metrics),
     names=Names(reader="read_split"),
     modules=("model_balanceloss", "prepro", "utils_sample"),
     install=install,

@@ -11,7 +11,7 @@ from functools import wraps
 from typing import Any
 
 from segdre_plugin.backbones.backbone import Backbone
-from segdre_plugin.backbones.script import ATTRIBUTES, OPTIONS, Script
+from segdre_plugin.backbones.script import ATTRIBUTES, OPTIONS, Script, dev_scores
 from segdre_plugin.errors import SegDREError
 
 BACKBONE = Backbone(
@@ -30,7 +30,7 @@ FILES = ("feature_path", "rel2htype_file", "evi_pred_file")  # arguments that na
 
 
 def install(names: MutableMapping[str, Any]) -> None:
-    """Let the reader do without names of files, which a bundle has not, and read sentences where they are used."""
+    """Make the reader work without file names, which a bundle does not have; keep sentences only if they are used."""
     original = names["read_docred"]
 
     @wraps(original)
@@ -61,7 +61,7 @@ SCRIPT = Script(
     | {"ablation", "b_hid_size", "loss_fnt", "max_sen_num", "model", "num_labels", "num_rels", "sr_bilinear"},
     checkpoint="{folder}/checkpoint.pt",
     save_path="{folder}/checkpoint.pt",
-    scores=lambda score, metrics: (score, {f"dev_{name}": 100 * value for name, value in metrics.items()}, [], None),
+    scores=lambda score, metrics: (*dev_scores(score, metrics), [], None),
     install=install,
     rel2id="dataset/meta/rel2id.json",
     report="report",

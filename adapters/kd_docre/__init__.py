@@ -40,7 +40,6 @@ SCRIPT = Script(
     | {"num_labels", "projection", "teacher_model", "threshold"},
     checkpoint="{folder}/checkpoint.pt",
     save_path="{folder}/checkpoint.pt",
-    scores=lambda score, metrics: (score, {f"dev_{name}": 100 * value for name, value in metrics.items()}),
     names=Names(model="DocREModel_KD", collate="collate_fn_kd"),
     report="report",
     reported=([], []),

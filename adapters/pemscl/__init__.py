@@ -8,21 +8,20 @@ import torch
 
 from segdre_plugin.backbones.backbone import Backbone, Pooling
 from segdre_plugin.backbones.clones.stand_ins import swapped
-from segdre_plugin.backbones.script import ATTRIBUTES, OPTIONS, Names, Script
+from segdre_plugin.backbones.script import ATTRIBUTES, OPTIONS, Names, Script, dev_scores
 
 BACKBONE = Backbone(
     name="pemscl",
     repository="https://github.com/guojiapub/PEMSCL",
-    batch=("input_ids", "attention_mask", "labels", "entity_pos", "hts"),
+    batch=("input_ids", "attention_mask", "labels", "entity_pos", "hts", "titles"),
+    ignored=frozenset({"titles"}),
     not_for_prediction=frozenset({"labels"}),
     pooling=Pooling(epsilon=1e-5),
 )
 
 
 def install(names: MutableMapping[str, Any]) -> None:
-    """Hand ``train``, which makes the model itself, one that is made before; leave titles out of batches."""
-    collate = names["collate_fn"]
-    names["collate_fn"] = lambda features: collate(features)[:5]
+    """Pass ``train``, which builds the model itself, one that is already built."""
     if "train" not in names:  # in prediction
         return
     original, create, set_seed = names["train"], names["create_model"], names["set_seed"]
@@ -64,11 +63,7 @@ SCRIPT = Script(
     attributes=ATTRIBUTES | {"SCL_loss", "lambda_3", "loss_fnt", "model", "num_labels"},
     checkpoint="{folder}/checkpoint.pt",
     save_path="{folder}/checkpoint.pt",
-    scores=lambda score, metrics: (
-        score,
-        {f"dev_{name}": 100 * value for name, value in metrics.items()},
-        torch.zeros(()),
-    ),
+    scores=lambda score, metrics: (*dev_scores(score, metrics), torch.zeros(())),
     names=Names(train="train_model"),
     install=install,
     rel2id="../meta/rel2id.json",

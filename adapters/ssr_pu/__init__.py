@@ -41,7 +41,6 @@ SCRIPT = Script(
     save_path="{folder}/checkpoint.pt",
     no_save_path=".",  # it makes a folder of this name
     saved=_saved,
-    scores=lambda score, metrics: (score, {f"dev_{name}": 100 * value for name, value in metrics.items()}),
     report="cal_val_risk",
     reported=0.0,
     required=("unidecode",),

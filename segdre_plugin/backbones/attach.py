@@ -63,9 +63,8 @@ def attach_features(
             [
                 f"document {i} {document['title']!r}: entity {e} ({document['vertexSet'][e][0]['name']!r})"
                 for i, (document, feature) in enumerate(zip(split.documents, features, strict=True))
-                # some readers add what is no entity of the document's behind the entities (AA: anaphors)
                 for e, seen in enumerate(visible_entities(feature, backbone, transformer_type))
-                # some readers add what is no entity of the document's behind the entities (AA: anaphors)
+                # some readers append to the entities what is not an entity of the document (AA: anaphors)
                 if not seen and e < len(document["vertexSet"])
             ],
             f"{split.path}: entities without a mention inside the encoder's windows",

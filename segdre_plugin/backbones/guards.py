@@ -7,6 +7,7 @@ in :mod:`segdre_plugin.backbones.hooks`. All are classes and no closures, so tha
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,20 +16,34 @@ from torch import Tensor, nn
 from segdre_plugin.backbones.hooks import WrapState
 
 
-class ArgumentCopier:
-    """Pass ``forward`` copies of those tensors that it writes into, by name."""
+class ArgumentChanger:
+    """Change some of ``forward``'s arguments, by name: ``change`` returns what one is to be."""
 
-    def __init__(self, names: tuple[str, ...], signature: inspect.Signature) -> None:
-        self.names = names
-        self.signature = signature
+    def __init__(self, names: tuple[str, ...], signature: inspect.Signature, change: Callable[[Any], Any]) -> None:
+        self.names, self.signature, self.change = names, signature, change
 
     def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Change ``forward``'s arguments."""
         bound = self.signature.bind(*args, **kwargs)
         for name in self.names:
-            if isinstance(bound.arguments.get(name), Tensor):
-                bound.arguments[name] = bound.arguments[name].clone()
+            if name in bound.arguments:
+                bound.arguments[name] = self.change(bound.arguments[name])
         return bound.args, bound.kwargs
+
+
+def copied(value: Any) -> Any:
+    """Return a copy of a tensor that ``forward`` writes into; anything else is returned as it is."""
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+def positive(parts: Any) -> Any:
+    """Return an argument with an entry for each pair with a relation; None if the batch has no such pair.
+
+    What ``forward`` computes from it is a mean over nothing there, NaN, or fails. There is a part for each document,
+    None where it has no gold.
+    """
+    found = parts is not None and any(part is not None and len(part) for part in parts)
+    return parts if found else None
 
 
 class EmptyMeanGuard:
@@ -37,26 +52,6 @@ class EmptyMeanGuard:
     def __call__(self, loss: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         """Change the loss's output; the sum over nothing is 0 and keeps the gradient's path."""
         return output if len(args[0]) else args[0].sum()
-
-
-class PositiveGuard:
-    """Leave arguments with an entry for each pair with a relation out of a batch without such pairs.
-
-    What ``forward`` computes from them is a mean over nothing there, NaN, or fails.
-    """
-
-    def __init__(self, names: tuple[str, ...], signature: inspect.Signature) -> None:
-        self.names = names
-        self.signature = signature
-
-    def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """Change ``forward``'s arguments; each has a part for each document, None where it has no gold."""
-        bound = self.signature.bind(*args, **kwargs)
-        for name in self.names:
-            parts = bound.arguments.get(name)
-            if parts is not None and not any(part is not None and len(part) for part in parts):
-                bound.arguments[name] = None
-        return bound.args, bound.kwargs
 
 
 class AutocastEntry:
@@ -92,12 +87,10 @@ class AutocastExit:
 def guard(model: nn.Module, state: WrapState) -> None:
     """Register the guards that the model's backbone needs, each with its undo step."""
     backbone = state.backbone
-    if backbone.copied:
-        copy = ArgumentCopier(backbone.copied, inspect.signature(model.forward))
-        state.undo.append(model.register_forward_pre_hook(copy, with_kwargs=True).remove)
-    if backbone.positive_fields:
-        positive = PositiveGuard(backbone.positive_fields, inspect.signature(model.forward))
-        state.undo.append(model.register_forward_pre_hook(positive, with_kwargs=True).remove)
+    for names, change in ((backbone.copied, copied), (backbone.positive_fields, positive)):
+        if names:
+            changer = ArgumentChanger(names, inspect.signature(model.forward), change)
+            state.undo.append(model.register_forward_pre_hook(changer, with_kwargs=True).remove)
     if backbone.evidence_loss:
         state.undo.append(getattr(model, backbone.evidence_loss).register_forward_hook(EmptyMeanGuard()).remove)
 

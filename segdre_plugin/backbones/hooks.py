@@ -7,7 +7,7 @@ batch's injections travel as integers, linear in the number of tokens; the visib
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,65 +76,41 @@ def wrap_state(model: nn.Module) -> WrapState:
     return state
 
 
-class InjectionReceiver:
-    """Keep a batch's injections for the encoder's calls while ``forward`` runs.
+class BatchReceiver:
+    """Keep what a batch carries, its injections and its pairs, while ``forward`` runs.
 
     The hooks are classes and no closures, so that they go with a deep copy of the model.
+
+    Args:
+        state: the model's.
+        signature: that of ``forward``.
+        needed: what a batch may not lack -> its name in the message.
     """
 
-    def __init__(self, state: WrapState, signature: inspect.Signature) -> None:
-        self.state = state
-        self.signature = signature
+    def __init__(self, state: WrapState, signature: inspect.Signature, needed: Mapping[str, str]) -> None:
+        self.state, self.signature, self.needed = state, signature, needed
 
     def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Take them from ``forward``'s arguments."""
+        """Take it from ``forward``'s arguments."""
         positions = self.signature.bind(*args, **kwargs).arguments.get("entity_pos")
-        if not isinstance(positions, InjectedPositions) or positions.injections is None:
-            raise SegDREError(
-                "stage sparse got a batch without injections",
-                "prepare features with prepare_features and collate them with wrap_collate(collate_fn)",
-            )
-        self.state.injections = positions.injections
+        for name, what in self.needed.items():
+            if not isinstance(positions, InjectedPositions) or getattr(positions, name) is None:
+                raise SegDREError(
+                    f"stage {self.state.stage} got a batch without {what}",
+                    "prepare features with prepare_features and collate them with wrap_collate(collate_fn)",
+                )
+            setattr(self.state, name, getattr(positions, name))
 
 
-class InjectionReset:
-    """Forget a batch's injections after its ``forward``, also when that failed."""
+class BatchReset:
+    """Forget a batch after its ``forward``, also when that failed."""
 
     def __init__(self, state: WrapState) -> None:
         self.state = state
 
     def __call__(self, *_: Any) -> None:
-        """Forget them."""
-        self.state.injections, self.state.width, self.state.covered = None, 0, None
-
-
-class PairReceiver:
-    """Keep which pairs of a batch are the stage's while ``forward`` runs, for a model that needs all pairs."""
-
-    def __init__(self, state: WrapState, signature: inspect.Signature) -> None:
-        self.state = state
-        self.signature = signature
-
-    def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Take them from ``forward``'s arguments."""
-        positions = self.signature.bind(*args, **kwargs).arguments.get("entity_pos")
-        if not isinstance(positions, InjectedPositions) or positions.pairs is None:
-            raise SegDREError(
-                f"stage {self.state.stage} got a batch without its pairs",
-                "prepare features with prepare_features and collate them with wrap_collate(collate_fn)",
-            )
-        self.state.pairs = positions.pairs
-
-
-class PairReset:
-    """Forget a batch's pairs after its ``forward``, also when that failed."""
-
-    def __init__(self, state: WrapState) -> None:
-        self.state = state
-
-    def __call__(self, *_: Any) -> None:
-        """Forget them."""
-        self.state.pairs = None
+        """Forget it."""
+        self.state.injections, self.state.pairs, self.state.width, self.state.covered = None, None, 0, None
 
 
 class PairSelector:

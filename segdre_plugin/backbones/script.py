@@ -34,6 +34,11 @@ ATTRIBUTES = frozenset(
 )
 
 
+def dev_scores(score: float, metrics: Mapping[str, float]) -> tuple[float, dict[str, float]]:
+    """Return a dev score and, to be printed, its metrics in percent, as ATLOP's ``evaluate()`` does."""
+    return score, {f"dev_{name}": 100 * value for name, value in metrics.items()}
+
+
 @dataclass(frozen=True)
 class Names:
     """The names that a train script has for what is swapped.
@@ -115,7 +120,7 @@ class Script:
     versions: Mapping[str, str]
     checkpoint: str
     save_path: str
-    scores: Callable[[float, Mapping[str, float]], Any]
+    scores: Callable[[float, Mapping[str, float]], Any] = dev_scores
     options: frozenset[str] = frozenset()
     attributes: frozenset[str] = frozenset()
     no_save_path: str = ""

@@ -27,13 +27,11 @@ from segdre_plugin.backbones.features import FEATURE, STAGE_PAIRS
 from segdre_plugin.backbones.guards import guard, use_bf16
 from segdre_plugin.backbones.hooks import (
     STATE,
+    BatchReceiver,
+    BatchReset,
     BranchAppender,
     BranchCutter,
     InjectedPositions,
-    InjectionReceiver,
-    InjectionReset,
-    PairReceiver,
-    PairReset,
     PairSelector,
     WrapState,
     wrap_state,
@@ -90,15 +88,13 @@ def wrap_model(
         wrapped.undo.append(force_eager(encoder))
         form = check_encoder(encoder, known.transformer_type, backbone.window)
         check_rule(model, backbone)
-        if stage == "sparse":
-            wrapped.mask_form = form
-            _hook_injection(model, encoder, wrapped)
         if stage == "identify":
             _add_head(model, settings, wrapped)
         else:
             _swap_loss(model, settings, wrapped)
-        if backbone.all_pairs and stage != "base":
-            _hook_pairs(model, wrapped)  # after the head, which needs a batch's pairs when forward has ended
+        if stage == "sparse":
+            wrapped.mask_form = form
+        _hook_batch(model, encoder, wrapped)  # after the head, which needs a batch's pairs when forward has ended
         if fast:
             speed_up(model, wrapped)
         if bf16:
@@ -245,23 +241,18 @@ def _swap_loss(model: nn.Module, config: SegConfig, wrapped: WrapState) -> None:
     setattr(model, name, build_loss(config.loss, own))
 
 
-def _hook_pairs(model: nn.Module, wrapped: WrapState) -> None:
-    """Compute the model's loss on the stage's pairs, though it gets all of them."""
-    undo = wrapped.undo
-    undo.append(
-        model.register_forward_pre_hook(
-            PairReceiver(wrapped, inspect.signature(model.forward)), with_kwargs=True
-        ).remove
-    )
-    undo.append(model.register_forward_hook(PairReset(wrapped), always_call=True).remove)
-    loss = getattr(model, str(wrapped.backbone.loss))
-    undo.append(loss.register_forward_pre_hook(PairSelector(wrapped)).remove)
-
-
-def _hook_injection(model: nn.Module, encoder: nn.Module, wrapped: WrapState) -> None:
-    """Hand a batch's injections from ``forward`` to the encoder's inputs."""
+def _hook_batch(model: nn.Module, encoder: nn.Module, wrapped: WrapState) -> None:
+    """Hand what a batch carries on from ``forward``: injections to the encoder, the stage's pairs to the loss."""
+    injects, chooses = wrapped.stage == "sparse", wrapped.backbone.all_pairs and wrapped.stage != "base"
+    needed = ({"injections": "injections"} if injects else {}) | ({"pairs": "its pairs"} if chooses else {})
+    if not needed:
+        return
     undo = wrapped.undo  # one by one: a step that fails leaves those before it to be undone
-    take = InjectionReceiver(wrapped, inspect.signature(model.forward))
+    take = BatchReceiver(wrapped, inspect.signature(model.forward), needed)
     undo.append(model.register_forward_pre_hook(take, with_kwargs=True).remove)
-    undo.append(model.register_forward_hook(InjectionReset(wrapped), always_call=True).remove)
-    undo.append(encoder.register_forward_pre_hook(BranchAppender(wrapped), with_kwargs=True).remove)
+    undo.append(model.register_forward_hook(BatchReset(wrapped), always_call=True).remove)
+    if injects:
+        undo.append(encoder.register_forward_pre_hook(BranchAppender(wrapped), with_kwargs=True).remove)
+    if chooses:
+        loss = getattr(model, str(wrapped.backbone.loss))
+        undo.append(loss.register_forward_pre_hook(PairSelector(wrapped)).remove)

@@ -180,9 +180,9 @@ _host_lock = Lock()
 
 @contextmanager
 def on_host() -> Iterator[None]:
-    """Let a clone's ``.cuda()``, ``.to(0)`` and ``.to("cuda")`` mean the CPU inside, where there is no GPU.
+    """Make a clone's ``.cuda()``, ``.to(0)`` and ``.to("cuda")`` mean the CPU inside the context if there is no GPU.
 
-    Tensors and modules that are there stay where they are; with a GPU, nothing is changed.
+    Existing tensors and modules stay where they are; with a GPU, nothing changes.
     """
     global _hosts
     if torch.cuda.is_available():

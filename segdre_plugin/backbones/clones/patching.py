@@ -32,8 +32,8 @@ def patch(folder: Path, reverse: bool = False, adapter: str | None = None) -> st
         What was done, as a sentence.
 
     Raises:
-        SegDREError: if there is no known train script, not a version that the patch fits, or no patch; nothing is
-            changed then.
+        SegDREError: if no known train script is found, the patch does not fit its version, or it has no patch; nothing
+            is changed then.
     """
     path, known = find_script(folder, adapter)
     script = known.require_script()
