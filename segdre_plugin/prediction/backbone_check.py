@@ -22,7 +22,7 @@ import torch
 from segdre_plugin.backbones.hooks import wrap_state
 from segdre_plugin.backbones.registry import Adapter
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.prediction.answers import OFFICIAL
+from segdre_plugin.prediction.answers import official_rows
 from segdre_plugin.prediction.clone_code import load_backbone_code
 from segdre_plugin.prediction.pipeline import SegPipeline
 from segdre_plugin.seg.bundle import bundle_run, read_bundle
@@ -151,14 +151,12 @@ class BackboneCheck(CheckRun):
         finally:
             shutil.rmtree(path)
         run, dev = RunFolder(self.store.root), self.splits["dev"].documents
-        keys = OFFICIAL[1:4]
-        mine = {(a["title"], *(triple[key] for key in keys)) for a in answers for triple in a["triples"]}
-        due = {(row["title"], *(row[key] for key in keys)) for row in run.result("dev")}
+        mine, due = official_rows(answers), run.result("dev")
         chosen = [_entities(answer["salient"]) for answer in answers]
         if mine != due or chosen != [list(chain) for chain in run.salient("dev", dev)]:
             raise SegDREError(
-                f"the bundle predicts {len(mine)} triples in dev, the run {len(due)}; {len(mine ^ due)} differ, or "
-                f"salient entities do: {chosen}",
+                f"the bundle predicts {len(mine)} triples in dev, the run {len(due)}; triples, evidence or salient "
+                "entities differ",
                 "the reader or the model needs more than the bundle keeps: Script.args, Script.reading",
             )
         return f"{len(mine)} triples and {len(chosen)} salient entities in dev, those of the run"
@@ -194,7 +192,7 @@ class BackboneCheck(CheckRun):
             known = training_inputs(split, config, self.args.seed)
             prepared = stage.prepare(split, model, known)
             if not prepared.features:
-                return "no pairs in these documents: pass others"
+                raise SegDREError("these documents have no pair of this stage", "pass documents with more entities")
             collate = self.collate()
             how = {"collate_fn": collate, "batch_size": BATCH, "device": self.started.device, "label": ""}
             said = [f"{len(prepared.features)} documents", self.step(model, prepared.features, collate)]
