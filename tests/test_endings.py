@@ -9,13 +9,14 @@ import sys
 
 import pytest
 from malformed import DOCUMENT
-from seg_runs import contents, environment
+from processes import SEGDRE, python
+from seg_runs import contents
 
 from segdre_plugin import SegDREError
 from segdre_plugin.errors import explain, explained, report
 from segdre_plugin.seg.launch import messages
 
-SEGDRE = [sys.executable, "-c", "import sys; from segdre_plugin.cli import main; sys.exit(main())"]
+COMMAND = [sys.executable, *SEGDRE]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ class TestOutput:
     )
     def test_that_nobody_reads(self, documents, command):
         path = [] if "--help" in command else [documents]
-        line = [*SEGDRE, *command[:1], *path, *command[1:]]
+        line = [*COMMAND, *command[:1], *path, *command[1:]]
         buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
         started = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=buffered)
         started.stdout.close()
@@ -89,7 +90,7 @@ class TestOutput:
     @pytest.mark.parametrize("command", ["validate", "stats"])
     def test_on_a_full_disk(self, documents, command):
         with open("/dev/full", "wb") as full:
-            ended = subprocess.run([*SEGDRE, command, documents], stdout=full, stderr=subprocess.PIPE, check=False)
+            ended = subprocess.run([*COMMAND, command, documents], stdout=full, stderr=subprocess.PIPE, check=False)
         assert ended.returncode == 2
         assert ended.stderr.count(b"segdre: error: a file cannot be read or written: No space left on device") == 1
         assert b"Exception" not in ended.stderr
@@ -97,7 +98,7 @@ class TestOutput:
     def test_in_a_locale_without_its_characters(self, documents):
         documents = documents.rename(documents.with_name("中é.jsonl"))
         ended = subprocess.run(
-            [*SEGDRE, "validate", documents],
+            [*COMMAND, "validate", documents],
             env=os.environ | {"PYTHONIOENCODING": "ascii:strict"},
             capture_output=True,
             check=False,
@@ -109,7 +110,7 @@ class TestOutput:
 DEMO = ["--train", "8", "--dev", "3", "--test", "2", "--epochs", "1"]
 
 
-# Python runs it at start: Ctrl-C comes when a stage is finished, however busy the machine is
+# runs before the command: Ctrl-C comes when a stage is finished, however busy the machine is
 CTRL_C = """
 import os, pathlib, signal
 
@@ -126,27 +127,24 @@ pathlib.Path.rename = renamed
 """
 
 
-def interrupt(command, stage, start, cwd):
+def interrupt(command, stage, cwd):
     """Run a command, with Ctrl-C once a stage is finished; return its status and what it said."""
-    start.mkdir()
-    (start / "sitecustomize.py").write_text(CTRL_C.format(stage=stage))
-    path = os.pathsep.join(filter(None, [str(start), os.environ.get("PYTHONPATH")]))
-    ended = subprocess.run(command, cwd=cwd, env=environment() | {"PYTHONPATH": path}, capture_output=True, check=False)
-    return ended.returncode, ended.stderr.decode()
+    ended = python(command, cwd=cwd, before=CTRL_C.format(stage=stage))
+    return ended.returncode, ended.stderr
 
 
 @pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on(tmp_path):
     for name in ("whole", "new"):
         (tmp_path / name).mkdir()
-    subprocess.run([*SEGDRE, "demo", "demo", *DEMO], cwd=tmp_path / "whole", env=environment(), check=True)
+    assert python([*SEGDRE, "demo", "demo", *DEMO], cwd=tmp_path / "whole").returncode == 0
     again = [*SEGDRE, "demo", "demo", *DEMO]
     for stage, following in (("base", "identify"), ("identify", "dense")):
-        status, said = interrupt(again, stage, tmp_path / stage, cwd=tmp_path / "new")
+        status, said = interrupt(again, stage, cwd=tmp_path / "new")
         assert status == 130, said
         assert f"segdre: stopped; the same command goes on from stage {following}\n" in said
         assert "Traceback" not in said
-    subprocess.run(again, cwd=tmp_path / "new", env=environment(), check=True)
+    assert python(again, cwd=tmp_path / "new").returncode == 0
     whole, new = (contents(tmp_path / name / "demo") for name in ("whole", "new"))
     assert whole.pop("run.json") != new.pop("run.json")  # paths
     assert {name for name in whole if whole[name] != new[name]} <= {"report.html"}
@@ -154,10 +152,10 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.upstream
-def test_ctrl_c_in_a_clone(atlop_place, tmp_path):
+def test_ctrl_c_in_a_clone(atlop_place):
     out = atlop_place.folder / "interrupted"
-    command = [sys.executable, "train.py", *atlop_place.seg("--seg-dir", str(out))]
-    status, said = interrupt(command, "base", tmp_path / "start", cwd=atlop_place.folder)
+    command = ["train.py", *atlop_place.seg("--seg-dir", str(out))]
+    status, said = interrupt(command, "base", cwd=atlop_place.folder)
     assert status == 130, said
     assert "segdre: stopped; the same command goes on from stage identify\n" in said
     assert "Traceback" not in said

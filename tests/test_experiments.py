@@ -137,6 +137,17 @@ def test_readme_has_the_pages_numbers():
             assert number in page, row
 
 
+def test_readme_has_a_real_runs_table():
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    rows = json.loads((REPOSITORY / "experiments/raw/atlop/from-base/seeds.json").read_text())["rows"]
+    table = re.search(r"```\ntest \(%\) .*\n((?:.+\n)+?)```", readme)
+    printed = [re.findall(r"\d+\.\d\d", line) for line in table[1].splitlines()]
+    names = ("base", "base tuned", "dense", "base on dense", "sparse", "base on sparse", "full")
+    columns = ("precision", "recall", "f1", "ign_f1", "intra_f1", "inter_f1")
+    found = [rows[name]["seeds"]["66"]["test"] for name in names]
+    assert printed == [[f"{100 * row[column]:.2f}" for column in columns] for row in found]
+
+
 def test_no_raw_result_names_a_place():
     for path in (FOLDER / "raw").rglob("*.json"):
         text = path.read_text(encoding="utf-8")

@@ -1,10 +1,8 @@
-"""README says what is true: its options exist, its commands are CI's, its code runs in a real clone."""
+"""README and its pages say what is true: options exist, commands are CI's, code runs in a real clone."""
 
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,12 +12,17 @@ from segdre_plugin.data.synthetic.corpus import write_corpus
 from segdre_plugin.seg.options import build_parser
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+OPTIONS, PYTHON = ((REPOSITORY / "docs" / name).read_text(encoding="utf-8") for name in ("options.md", "python.md"))
 
 
 def test_every_option_is_in_the_table():
     options = {option for action in build_parser()._actions for option in action.option_strings} - {"--seg"}
-    assert {option for option in options if f"`{option}" not in README} == set()
-    assert set(re.findall(r"--seg-[a-z0-9-]+", README)) <= options
+    assert {option for option in options if f"`{option}" not in OPTIONS} == set()
+    assert set(re.findall(r"--seg-[a-z0-9-]+", README + OPTIONS + PYTHON)) <= options
+
+
+def test_readme_is_short():
+    assert len(README.splitlines()) < 200
 
 
 def test_links_point_to_files():
@@ -37,7 +40,8 @@ def test_ci_runs_the_test_command_of_the_readme():
 @pytest.mark.upstream
 @pytest.mark.slow
 def test_own_loop_runs_in_a_real_clone(atlop: Path, tmp_path: Path):
-    from seg_runs import environment, make_encoder
+    from processes import python
+    from seg_runs import make_encoder
 
     clone = tmp_path / "ATLOP"
     shutil.copytree(atlop, clone, ignore=shutil.ignore_patterns(".git", "meta"))
@@ -48,11 +52,10 @@ def test_own_loop_runs_in_a_real_clone(atlop: Path, tmp_path: Path):
     (clone / "meta" / "rel2id.json").write_text(json.dumps(relations | padding))
     documents = json.loads((clone / "data" / "train_annotated.json").read_text())
     make_encoder(clone / "bert", documents, json.loads((clone / "data" / "rel_info.json").read_text()), "bert")
-    block = re.search(r"<!-- own-loop.*?-->\n```python\n(.*?)```", README, re.S)
+    block = re.search(r"<!-- own-loop.*?-->\n```python\n(.*?)```", PYTHON, re.S)
     assert block
     (clone / "own_loop.py").write_text(block[1])
-    command = [sys.executable, "own_loop.py", "bert", "data"]
-    result = subprocess.run(command, cwd=clone, env=environment(), capture_output=True, text=True, timeout=300)
+    result = python(["own_loop.py", "bert", "data"], cwd=clone)
     assert result.returncode == 0, result.stderr[-2000:]
     losses = [float(value) for value in re.findall(r"loss ([\d.]+)", result.stdout)]
     assert len(losses) == 2

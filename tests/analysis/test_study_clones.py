@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 
 import pytest
 import seg_runs
+from processes import SEGDRE
 
 from segdre_plugin.analysis.study.finished_run import FinishedRun
 from segdre_plugin.analysis.study.rows import Reading
@@ -78,9 +79,8 @@ def launch_study(place, name, *arguments):
     clean = place.folder / "clean-study"
     if not clean.exists():
         shutil.copytree(place.original, clean, ignore=shutil.ignore_patterns(".git"))
-    entry = "from segdre_plugin.cli import main; import sys; sys.exit(main())"
     script = f"clean-study/{place.upstream.script}"
-    return place.python("-c", entry, "study", name, "study", "--seeds", "7", "--", script, *arguments)
+    return place.python(*SEGDRE, "study", name, "study", "--seeds", "7", "--", script, *arguments)
 
 
 def test_a_study_on_a_clone_that_is_not_patched(atlop_place):

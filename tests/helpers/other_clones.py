@@ -2,15 +2,14 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from seg_runs import environment, make_encoder
+from processes import SEGDRE, python
+from seg_runs import make_encoder
 
 from segdre_plugin.adapters import BACKBONES, SCRIPTS
 from segdre_plugin.data.files import read_weights
@@ -19,7 +18,6 @@ from segdre_plugin.data.synthetic.corpus import write_corpus
 CLONES = Path.home() / ".cache" / "segdre"
 SEG = ("--seg", *(f"--seg-{stage}-epochs=1" for stage in ("identify", "dense", "sparse")), "--seg-hidden", "16")
 SPACY_MODEL = "en_core_web_sm"
-SEGDRE = ("-c", "import sys; from segdre_plugin.cli import main; sys.exit(main())")
 
 
 @dataclass(frozen=True)
@@ -169,14 +167,8 @@ class OtherPlace:
 
     def run(self, *arguments):
         """Run the script with a command line, as ``segdre run`` does."""
-        return subprocess.run(
-            [sys.executable, *SEGDRE, "run", Path(self.script.file).name, "--", *arguments],
-            cwd=self.cwd,
-            env=environment() | {"PYTHONPATH": str(self.site)},
-            capture_output=True,
-            text=True,
-            timeout=500,
-        )
+        command = [*SEGDRE, "run", Path(self.script.file).name, "--", *arguments]
+        return python(command, cwd=self.cwd, paths=[self.site])
 
     def finish(self, *arguments):
         """Run; it has to end well."""

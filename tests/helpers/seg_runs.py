@@ -3,15 +3,13 @@
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import torch
+from processes import python, start
 
 from segdre_plugin.backbones.clones.patching import patch
 from segdre_plugin.backbones.reference.tokenizer import build_encoder, build_tokenizer
@@ -85,14 +83,7 @@ class Place:
         return self.arguments(*SEG, *more, **how)
 
     def python(self, *arguments):
-        return subprocess.run(
-            [sys.executable, *arguments],
-            cwd=self.folder,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=500,
-        )
+        return python(arguments, cwd=self.folder)
 
     def run(self, *more, **how):
         """Run with ``--seg``; it has to end well."""
@@ -114,14 +105,13 @@ class Place:
 
     def kill(self, out, moment):
         """Start a run and kill it as soon as a file or folder is there."""
-        command = [sys.executable, self.upstream.script, *self.seg("--seg-dir", str(out))]
-        nowhere = subprocess.DEVNULL
-        process = subprocess.Popen(command, cwd=self.folder, env=environment(), stdout=nowhere, stderr=nowhere)
+        command = [self.upstream.script, *self.seg("--seg-dir", str(out))]
+        process = start(command, (os.devnull, os.devnull), cwd=self.folder)
         deadline = time.time() + 300
-        while not moment.exists() and time.time() < deadline and process.poll() is None:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        while not moment.exists() and time.time() < deadline and process.is_alive():
+            time.sleep(0.02)
+        process.kill()
+        process.join()
         assert moment.exists()
 
     def failures(self, cases):
@@ -193,11 +183,6 @@ def make_encoder(folder, documents, names, kind, hidden=32):
         encoder = RobertaModel(config)
     encoder.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-def environment():
-    memory = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}  # several times faster
-    return os.environ | memory | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 
 
 def contents(folder):

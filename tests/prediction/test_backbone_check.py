@@ -1,9 +1,9 @@
 """``segdre backbone check``: a line a check, on a real clone, with a right and with wrong descriptions."""
 
 import pytest
+from processes import SEGDRE
 
 pytestmark = [pytest.mark.slow, pytest.mark.upstream]
-SEGDRE = ("-c", "import sys; from segdre_plugin.cli import main; sys.exit(main())")
 OWN = """
 from dataclasses import replace
 from segdre_plugin.adapters.atlop import BACKBONE, SCRIPT

@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -15,6 +14,7 @@ from contextlib import suppress
 import pytest
 import torch
 from bundles import bundle, mixed, run_folder  # noqa: F401 - fixtures
+from processes import start
 
 from segdre_plugin import SegDREError, SegPipeline
 from segdre_plugin.cli import main
@@ -289,16 +289,12 @@ def test_killed_processes_lose_and_double_nothing(bundle, whole, source, tmp_pat
     path = tmp_path / "out.jsonl"
     kills = 0
     for enough in (1, 7, 13):
-        process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, *command(bundle, source, path, "--resume")],
-            stderr=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-        while process.poll() is None and not (path.exists() and path.read_bytes().count(b"\n") >= enough):
+        process = start(["-c", SCRIPT, *command(bundle, source, path, "--resume")], (os.devnull, os.devnull))
+        while process.is_alive() and not (path.exists() and path.read_bytes().count(b"\n") >= enough):
             time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        kills += process.wait() == -signal.SIGKILL
+        process.kill()
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
     assert kills
     assert predict(bundle, source, path, batch_size=2, resume=True)["documents"] > 0
     assert path.read_bytes() == whole.read_bytes()

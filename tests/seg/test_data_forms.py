@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from seg_runs import contents, environment
+from processes import environment
+from seg_runs import contents
 
 pytestmark = [pytest.mark.upstream, pytest.mark.slow]
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

@@ -4,12 +4,11 @@ The sweeps over all moments take long: ``python tests/helpers/kills.py``.
 """
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import seg_runs
+from processes import python
 
 pytestmark = pytest.mark.slow
 KILLS = Path(seg_runs.__file__).with_name("kills.py")
@@ -17,10 +16,7 @@ KILLS = Path(seg_runs.__file__).with_name("kills.py")
 
 def sweep(*arguments, cwd=None):
     """Return what the sweeps found, by scenario."""
-    command = [sys.executable, str(KILLS), *arguments]
-    result = subprocess.run(
-        command, cwd=cwd, env=seg_runs.environment(), capture_output=True, text=True, timeout=900, check=False
-    )
+    result = python([KILLS, *arguments], cwd=cwd, timeout=900)
     assert result.returncode == 0, result.stderr[-3000:]
     return {found["scenario"]: found for found in map(json.loads, result.stdout.splitlines())}
 

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import seg_runs
+from processes import SEGDRE
 
 from segdre_plugin import SegDREError, SegPipeline
 from segdre_plugin.cli import main
@@ -12,7 +13,6 @@ from segdre_plugin.prediction.answers import official_rows
 
 pytestmark = [pytest.mark.upstream, pytest.mark.slow]
 
-SEGDRE = "from segdre_plugin.cli import main; import sys; sys.exit(main())"
 ADAPTER = """
 from dataclasses import replace
 from segdre_plugin.adapters.atlop import BACKBONE, SCRIPT
@@ -35,7 +35,7 @@ def place(atlop, tmp_path_factory):
 
 def segdre(place, command, *arguments):
     command = [*command.split(), "--", *arguments] if arguments else command.split()
-    return place.python("-c", SEGDRE, *command)
+    return place.python(*SEGDRE, *command)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import shutil
 import pytest
 import seg_runs
 import torch
+from processes import SEGDRE
 from seg_runs import STAGES, contents
 
 from segdre_plugin.metrics import evaluate
@@ -88,9 +89,8 @@ def test_unpatched_clone_runs_through_the_launcher(place):
     out, _ = place.finished
     clean = place.folder / "clean"
     shutil.copytree(place.original, clean, ignore=shutil.ignore_patterns(".git"))
-    entry = "from segdre_plugin.cli import main; import sys; sys.exit(main())"
     more = place.seg("--seg-dir", "launched", "--seg-stage", "base")
-    result = place.python("-c", entry, "run", f"clean/{place.upstream.script}", "--", *more)
+    result = place.python(*SEGDRE, "run", f"clean/{place.upstream.script}", "--", *more)
     assert result.returncode == 0, result.stderr[-3000:]
     assert contents(place.folder / "launched" / "base") == contents(out / "base")
 

@@ -3,12 +3,11 @@
 import json
 import random
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from seg_runs import environment, make_encoder
+from processes import SEGDRE, python
+from seg_runs import make_encoder
 
 from segdre_plugin.cli import main
 from segdre_plugin.data.synthetic.corpus import generate
@@ -65,9 +64,7 @@ class Place:
         own |= {"num_labels": 3, "train_batch_size": 4, "test_batch_size": 4, "num_train_epochs": 1}
         own |= {"learning_rate": 1e-3, "seg-identify-epochs": 1, "seg-hidden": 16, "seg-dir": out}
         flags = [str(part) for name, value in own.items() for part in (f"--{name}", value)]
-        code = "import sys; from segdre_plugin.cli import main; sys.exit(main(sys.argv[1:]))"
-        command = [sys.executable, "-c", code, "run", "train.py", "--", *flags, "--seg", *more]
-        return subprocess.run(command, cwd=self.folder, env=environment(), capture_output=True, text=True, timeout=500)
+        return python([*SEGDRE, "run", "train.py", "--", *flags, "--seg", *more], cwd=self.folder)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,79 @@
+"""Train scripts and commands in processes of their own, which start at once.
+
+They are forked from a process that has imported torch and transformers: that takes longer than what most tests run.
+What Python and torch read of their environment as they start (locale, hash seed, threads) is that of the tests.
+"""
+
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+from multiprocessing import forkserver
+from pathlib import Path
+from unittest import mock
+
+SEGDRE = ("-c", "import sys; from segdre_plugin.cli import main; sys.exit(main())")  # python's arguments
+MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}  # several times faster
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload([
+    "torch",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.bert.modeling_bert",
+    "transformers.models.bert.tokenization_bert",
+    "transformers.models.roberta.modeling_roberta",
+    "transformers.models.roberta.tokenization_roberta",
+    "scipy.optimize",
+    "segdre_plugin.seg.launch",
+])  # fmt: skip
+OWN = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "docs")]  # pytest's paths, not the script's
+
+
+def environment():
+    return os.environ | MEMORY | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+
+
+def python(arguments, *, cwd=None, paths=(), before="", timeout=500):
+    """Run ``python ARGUMENTS`` (a file, or ``-c`` and a program) as ``subprocess.run`` does, outputs as text.
+
+    ``paths`` are folders of modules, as in PYTHONPATH; ``before`` is a program that runs first, as ``sitecustomize``.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = [Path(folder) / name for name in ("stdout", "stderr")]
+        process = start(arguments, outputs, cwd=cwd, paths=paths, before=before)
+        process.join(timeout)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            raise subprocess.TimeoutExpired(arguments, timeout)
+        printed = [path.read_text(encoding="utf-8") for path in outputs]
+        return subprocess.CompletedProcess(arguments, process.exitcode, *printed)
+
+
+def start(arguments, outputs, *, cwd=None, paths=(), before=""):
+    """Start a process whose standard output and error go into the two files."""
+    given = ([*map(str, arguments)], cwd and str(cwd), [*map(str, paths)], before, [*map(str, outputs)])
+    process = CONTEXT.Process(target=_run, args=(environment(), *given))
+    with mock.patch.dict(os.environ, environment()):
+        forkserver.ensure_running()
+    process.start()
+    return process
+
+
+def _run(environ, arguments, cwd, paths, before, outputs):
+    for descriptor, path in enumerate(outputs, start=1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+    os.environ.clear()
+    os.environ.update(environ)
+    os.chdir(cwd or os.getcwd())
+    sys.path[:] = [*paths, *(path for path in sys.path if path not in OWN)]
+    exec(before, {})
+    if arguments[0] == "-c":
+        sys.path.insert(0, "")
+        sys.argv = ["-c", *arguments[2:]]
+        exec(compile(arguments[1], "<string>", "exec"), {"__name__": "__main__"})
+    else:
+        sys.path.insert(0, str(Path(arguments[0]).absolute().parent))
+        sys.argv = arguments
+        runpy.run_path(arguments[0], run_name="__main__")
