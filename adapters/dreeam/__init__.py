@@ -85,7 +85,7 @@ def _feed(inputs: dict[str, Any]) -> dict[str, Any]:
 SCRIPT = Script(
     file="run.py",
     patch="dreeam.patch",
-    # git blob of each version that the patch fits -> the commit that has it
+    # git blob of each version that was tried -> the commit that has it
     versions={"704506a342ce9d79671c1d026d76addf83ac33b1": "476a700 (Update run_finetune_roberta.sh)"},
     options=OPTIONS
     | {"--attn_lambda", "--display_name", "--do_train", "--eval_mode", "--evi_lambda", "--evi_thresh", "--lr_added"}
