@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from segdre_plugin.backbones.batching import LengthBuckets
+from segdre_plugin.errors import SegDREError, did_you_mean
 
 
 @contextmanager
@@ -41,12 +42,19 @@ class ParsedArguments(Exception):  # noqa: N818 - no error
 
 
 class ArgparseProxy:
-    """``argparse`` for a script whose arguments are wanted, or are to be changed."""
+    """``argparse`` for a script whose arguments are wanted, or are to be changed; ``more`` options may be meant."""
 
-    def __init__(self, overrides: Mapping[str, Any] | None = None, stop: bool = False) -> None:
+    def __init__(
+        self, overrides: Mapping[str, Any] | None = None, stop: bool = False, more: Iterable[str] = ()
+    ) -> None:
         class Parser(argparse.ArgumentParser):
             def parse_args(self, *args: Any, **kwargs: Any) -> Any:
-                found = super().parse_args(*args, **kwargs)
+                found: Any
+                found, unknown = super().parse_known_args(*args, **kwargs)
+                if unknown:
+                    known = [option for action in self._actions for option in action.option_strings]
+                    word = unknown[0].split("=")[0]
+                    raise SegDREError(f"unknown argument {word}", did_you_mean(word, [*known, *more]))
                 if stop:
                     for action in self._actions:
                         value = getattr(found, action.dest, None)
