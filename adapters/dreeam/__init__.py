@@ -37,9 +37,15 @@ BACKBONE = Backbone(
 
 
 def _scores(score: float, metrics: Mapping[str, float]) -> tuple[Any, ...]:
-    """Return scores, printed scores and no predictions; the script keeps the best ``dev_F1_ign``."""
-    scores = {f"dev_{name}": 100 * value for name, value in ({"F1_ign": score} | dict(metrics)).items()}
-    return scores, {name: round(value, 2) for name, value in scores.items()}, [], []
+    """Return scores, printed scores and no predictions.
+
+    The script keeps the best ``dev_F1_ign``, whatever that is: stage identify is judged by saliency, and only the
+    printed scores have its name.
+    """
+    kept, printed = (
+        {f"dev_{k}": 100 * v for k, v in part.items()} for part in ({"F1_ign": score} | dict(metrics), metrics)
+    )
+    return kept, {name: round(value, 2) for name, value in printed.items()}, [], []
 
 
 def _not_below_zero(evaluate: Callable[..., Any]) -> Callable[..., Any]:
