@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
@@ -12,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from segdre_plugin.backbones.batching import LengthBuckets
+from segdre_plugin.data.progress import progress
 from segdre_plugin.errors import SegDREError, did_you_mean
 
 
@@ -86,7 +85,7 @@ def progress_loader(label: str, buckets: bool = False) -> type[DataLoader[Any]]:
                 super().__init__(dataset, batch_size=batch_size, shuffle=shuffle, **how)
 
         def __iter__(self) -> Any:
-            yield from tqdm(super().__iter__(), total=len(self), desc=label, dynamic_ncols=True, file=sys.stderr)
+            yield from progress(super().__iter__(), label=label, total=len(self))
 
     return Loader
 
