@@ -8,6 +8,7 @@ transformers.
 from __future__ import annotations
 
 import importlib
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -74,4 +75,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+    modules = {name for name, value in globals().items() if isinstance(value, ModuleType)} - {"importlib"}
+    return sorted({*_MODULES, "__version__", *modules})

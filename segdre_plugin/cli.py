@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from segdre_plugin import __version__
 from segdre_plugin.data.files import named_path
-from segdre_plugin.errors import ENDINGS, console, report
+from segdre_plugin.errors import ENDINGS, SegDREError, console, did_you_mean, report
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Command:
     """A subcommand."""
 
     help: str  # its line in ``segdre --help``
+    example: str
     add_arguments: Callable[[ArgumentParser], None]
     run: Callable[[Namespace], None]
     usage: str | None = None  # None lets argparse write it
@@ -45,14 +46,27 @@ def _run_command(arguments: Sequence[str] | None) -> None:
     from segdre_plugin.data.pipes import is_stdout
 
     own, script = _split(sys.argv[1:] if arguments is None else arguments)
-    parser = ArgumentParser(prog="segdre", description="SegDRE for document-level relation extraction.")
+    if own and not own[0].startswith("-") and own[0] not in COMMANDS:
+        raise SegDREError(f"unknown command {own[0]!r}", did_you_mean(own[0], COMMANDS))
+    parser = ArgumentParser(
+        prog="segdre", description="SegDRE for document-level relation extraction.", allow_abbrev=False
+    )
     parser.add_argument("--version", action="version", version=f"segdre-plugin {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for name, command in COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=command.help, usage=command.usage)
+        subparser = subparsers.add_parser(
+            name,
+            help=command.help,
+            usage=command.usage,
+            description=f"{command.help[0].upper()}{command.help[1:]}.",
+            epilog=f"example: {command.example}",
+            formatter_class=RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
         subparser.register("type", Path, named_path)
         if name in own[:1]:
             command.add_arguments(subparser)
+            _check_options(subparser, own[1:])
 
     options = parser.parse_args(own)
     chosen = COMMANDS[options.command]
@@ -62,6 +76,14 @@ def _run_command(arguments: Sequence[str] | None) -> None:
     output = getattr(options, chosen.output) if chosen.output else None
     with redirect_stdout(sys.stderr) if output and is_stdout(output) else nullcontext():
         chosen.run(options)
+
+
+def _check_options(parser: ArgumentParser, arguments: Sequence[str]) -> None:
+    """Refuse options that a command does not have, with those that may be meant."""
+    known = [option for action in parser._actions for option in action.option_strings]
+    for word in (argument.split("=")[0] for argument in arguments):
+        if word.startswith("--") and word not in known:
+            raise SegDREError(f"{parser.prog}: unknown option {word}", did_you_mean(word, known))
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -255,7 +277,7 @@ def _predict_arguments(command: ArgumentParser) -> None:
     command.add_argument("--output", type=Path, required=True, metavar="FILE", help="one answer a line")
     command.add_argument("--clone", type=Path, metavar="DIR", help="the backbone's clone (the reference needs none)")
     _adapter_argument(command)
-    command.add_argument("--batch-size", type=int, default=8, help="documents at once (%(default)s)")
+    command.add_argument("--batch-size", type=int, default=8, metavar="N", help="documents at once (%(default)s)")
     command.add_argument("--resume", action="store_true", help="continue what an interrupted run left, if anything")
     command.add_argument(
         "--on-error",
@@ -281,10 +303,13 @@ def _predict(options: Namespace) -> None:
 
 
 COMMANDS = {
-    "demo": Command("see the whole method work on generated documents, on a CPU", _demo_arguments, _demo),
-    "patch": Command("make the train script of a clone know --seg", _patch_arguments, _patch),
+    "demo": Command(
+        "see the whole method work on generated documents, on a CPU", "segdre demo", _demo_arguments, _demo
+    ),
+    "patch": Command("make the train script of a clone know --seg", "segdre patch ATLOP", _patch_arguments, _patch),
     "run": Command(
         "run the train script of an unpatched clone",
+        "segdre run train.py -- --data_dir dataset/docred --seg --seg-dir out",
         _run_arguments,
         _run,
         usage="segdre run SCRIPT [--adapter NAME|FILE] -- ARGUMENTS [--seg ...]",
@@ -292,34 +317,69 @@ COMMANDS = {
     ),
     "backbone": Command(
         "check the description of a backbone: every stage on a few documents",
+        "segdre backbone check train.py --adapter mine.py -- --data_dir dataset/docred",
         _backbone_arguments,
         _backbone,
         usage="segdre backbone check SCRIPT [--adapter NAME|FILE] -- ARGUMENTS",
         takes_script=True,
     ),
     "backbones": Command(
-        "list the known backbones and what is supported", _backbones_arguments, _backbones, output="json"
+        "list the known backbones and what is supported",
+        "segdre backbones",
+        _backbones_arguments,
+        _backbones,
+        output="json",
     ),
     "study": Command(
         "tables and figures of the paper on your data, and where the gain is lost",
+        "segdre study ablations study --seeds 66 67 68 -- train.py --data_dir dataset/docred",
         _study_arguments,
         _study,
         usage="segdre study NAME DIR [options] [-- SCRIPT ARGUMENTS [--seg-...]]",
         takes_script=True,
     ),
-    "report": Command("show a finished run on one HTML page", _report_arguments, _report, output="output"),
+    "report": Command(
+        "show a finished run on one HTML page", "segdre report out", _report_arguments, _report, output="output"
+    ),
     "validate": Command(
-        "check a data file: every problem with title, entity and field", _validate_arguments, _validate, output="fix"
+        "check a data file: every problem with title, entity and field",
+        "segdre validate docs.json --fix fixed.json",
+        _validate_arguments,
+        _validate,
+        output="fix",
     ),
     "evaluate": Command(
-        "score predictions against gold, or compare two of them", _evaluate_arguments, _evaluate, output="json"
+        "score predictions against gold, or compare two of them",
+        "segdre evaluate out/result_dev.json --gold dev.json --compare other.json",
+        _evaluate_arguments,
+        _evaluate,
+        output="json",
     ),
     "stats": Command(
-        "describe data files: sizes, salient entities, coverage, relations", _stats_arguments, _stats, output="json"
+        "describe data files: sizes, salient entities, coverage, relations",
+        "segdre stats train.json dev.json --figures figures",
+        _stats_arguments,
+        _stats,
+        output="json",
     ),
     "convert": Command(
-        "turn plain text with entity spans into DocRED's JSON", _convert_arguments, _convert, output="output"
+        "turn plain text with entity spans into DocRED's JSON",
+        "segdre convert spans.jsonl --output docs.json",
+        _convert_arguments,
+        _convert,
+        output="output",
     ),
-    "bundle": Command("put what prediction needs of a finished --seg run into one folder", _bundle_arguments, _bundle),
-    "predict": Command("predict new documents with a bundle", _predict_arguments, _predict, output="output"),
+    "bundle": Command(
+        "put what prediction needs of a finished --seg run into one folder",
+        "segdre bundle out my-bundle",
+        _bundle_arguments,
+        _bundle,
+    ),
+    "predict": Command(
+        "predict new documents with a bundle",
+        "segdre predict my-bundle --clone ATLOP --input docs.jsonl --output triples.jsonl",
+        _predict_arguments,
+        _predict,
+        output="output",
+    ),
 }

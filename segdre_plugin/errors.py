@@ -10,8 +10,9 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 
 
 class SegDREError(ValueError):
@@ -43,6 +44,13 @@ def raise_all(problems: Sequence[str], heading: str, hint: str = "", limit: int 
     if len(problems) > limit:
         lines.append(f"  ... and {len(problems) - limit} more")
     raise SegDREError("\n".join(lines), hint)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return a hint for an unknown word: the known ones that it may stand for, else all of them."""
+    known = list(known)
+    near = [name for name in known if name.startswith(word)] or get_close_matches(word, known, n=2, cutoff=0.8)
+    return f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(known)}"
 
 
 # What to do about an operating system's error, by its number.

@@ -211,6 +211,11 @@ def apply_thresholds(base: ArrayLike, stage: ArrayLike, is_dense: ArrayLike, res
     return (base > result.tau_base) | (stage > np.where(dense, result.tau_dense, result.tau_sparse))
 
 
+def on_edge(tau: float, low: float, high: float, anchor: float = 0.0) -> bool:
+    """Return whether a threshold is the first or the last of its grid: a better one may lie beyond."""
+    return bool(np.isclose([anchor + low, anchor + high], tau, rtol=0, atol=1e-6).any())
+
+
 def _count_reached(
     first: FloatArray, second: FloatArray, kind: IntArray, tau_first: FloatArray, tau_second: FloatArray
 ) -> IntArray:

@@ -41,6 +41,10 @@ class Injection:
     visibility: BoolArray
     n_document: int
 
+    def __repr__(self) -> str:
+        added = len(self.input_ids) - self.n_document
+        return f"Injection({self.n_document} document tokens, {added} branch tokens)"
+
 
 @dataclass(frozen=True)
 class Group:

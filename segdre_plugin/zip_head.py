@@ -105,6 +105,10 @@ class CountHead(nn.Module):
         self.hidden = nn.Linear(in_features, hidden)
         self.output = nn.Linear(hidden, outputs)
 
+    def __repr__(self) -> str:
+        sizes = self.in_features, self.hidden.out_features, self.output.out_features
+        return f"CountHead(in_features={sizes[0]}, hidden={sizes[1]}, outputs={sizes[2]})"
+
     def forward(self, features: Tensor) -> Tensor:
         """Return pi_logit and rate_logit of every pair, [..., 2] (or [..., outputs]), from features [..., in_features].
 

@@ -7,12 +7,19 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 from locate import REPOSITORY
 
 import segdre_plugin
+from segdre_plugin.adapters import BACKBONES
+from segdre_plugin.data.splits import Split
 from segdre_plugin.data.synthetic.corpus import generate
+from segdre_plugin.seg.run_folder import RunFolder
+from segdre_plugin.stages.margins import Margins
+from segdre_plugin.stages.stage import ChainResult, Stage
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +71,45 @@ def test_version_is_the_one_of_the_changelog():
 
 def test_public_names_are_there():
     assert [name for name in segdre_plugin.__all__ if not hasattr(segdre_plugin, name)] == []
+
+
+def test_dir_shows_the_public_names():
+    shown = dir(segdre_plugin)
+    assert {"CountHead", "inject", "search_thresholds"} <= {*segdre_plugin.__all__} <= {*shown}
+    modules = [name for name in shown if isinstance(getattr(segdre_plugin, name), ModuleType)]
+    assert {*shown} == {*segdre_plugin.__all__, *modules, "__version__"}
+    assert not [
+        name for name in modules if importlib.util.find_spec(f"segdre_plugin.{name}") is None and name != "launch"
+    ]
+
+
+def test_public_objects_are_shown_in_a_line():
+    config = segdre_plugin.SegConfig()
+    verbaliser = segdre_plugin.Verbaliser(None, {"P1": "country"}, config)
+    pipeline = object.__new__(segdre_plugin.SegPipeline)
+    pipeline.description = SimpleNamespace(adapter="atlop", encoder="bert-base-cased", rel2id={"Na": 0, "P1": 1})
+    pipeline.models, pipeline.device = {"base": None, "dense": None}, "cpu"
+    margins = Margins(*[np.arange(2)] * 5, np.zeros((2, 0), dtype=bool))
+    expected = {
+        "SegPipeline('atlop', 'bert-base-cased', 1 relations, base, dense, cpu)": pipeline,
+        "Verbaliser('{relation} {tail}', '{head} {relation}', 1 relations)": verbaliser,
+        "Stage('sparse', 1 relations, None)": Stage("sparse", config, {"Na": 0, "P1": 1}),
+        "ChainResult(base: 2 cells, 1 documents with salient entities)": ChainResult({"base": margins}, [(0,)]),
+        "ChainResult(no tables, 0 documents with salient entities)": ChainResult(),
+        "Margins(2 cells, 0 sentences)": margins,
+        "StageFeatures(1 features, 2 triples injected, 0 left out)": segdre_plugin.StageFeatures(
+            [{}], [0], [[1, 2]], 0
+        ),
+        "Split('dev', a/dev.json, 1 documents, 0 features)": Split("dev", Path("a/dev.json"), [{}]),
+        "RunFolder('out')": RunFolder(Path("out")),
+        "Injection(4 document tokens, 3 branch tokens)": segdre_plugin.inject([1, 2, 3, 4], [(1, 2)], [[5, 6, 7]]),
+        "CountHead(in_features=4, hidden=3, outputs=2)": segdre_plugin.CountHead(4, 3),
+        "CountLoss()": segdre_plugin.CountLoss(),
+        "Backbone('atlop', 'https://github.com/wzhouad/ATLOP')": BACKBONES["atlop"],
+    }
+    assert {repr(value): value for value in expected.values()}.keys() == expected.keys()
+    found = segdre_plugin.search_thresholds([1.0], [1.0], [1], [1], 1)
+    assert not [value for value in (config, found) if "\n" in repr(value)]
 
 
 def test_every_adapter_folder_is_registered_and_packaged():

@@ -15,7 +15,7 @@ BACKBONE = Backbone(
 SCRIPT = Script(
     file="train.py",
     patch="atlop.patch",
-    # git blob of each version that the patch fits -> the commit that has it
+    # git blob of each version that was tried -> the commit that has it
     versions={"35ab94b92603aa7735f526f1adad327c06eb63bb": "2540f44 (Remove multi-gpu) and later"},
     options=OPTIONS | {"--learning_rate", "--num_labels"},
     attributes=ATTRIBUTES | {"loss_fnt", "model", "num_labels"},

@@ -37,9 +37,15 @@ BACKBONE = Backbone(
 
 
 def _scores(score: float, metrics: Mapping[str, float]) -> tuple[Any, ...]:
-    """Return scores, printed scores and no predictions; the script keeps the best ``dev_F1_ign``."""
-    scores = {f"dev_{name}": 100 * value for name, value in ({"F1_ign": score} | dict(metrics)).items()}
-    return scores, {name: round(value, 2) for name, value in scores.items()}, [], []
+    """Return scores, printed scores and no predictions.
+
+    The script keeps the best ``dev_F1_ign``, whatever that is: stage identify is judged by saliency, and only the
+    printed scores have its name.
+    """
+    kept, printed = (
+        {f"dev_{k}": 100 * v for k, v in part.items()} for part in ({"F1_ign": score} | dict(metrics), metrics)
+    )
+    return kept, {name: round(value, 2) for name, value in printed.items()}, [], []
 
 
 def _not_below_zero(evaluate: Callable[..., Any]) -> Callable[..., Any]:
@@ -85,7 +91,7 @@ def _feed(inputs: dict[str, Any]) -> dict[str, Any]:
 SCRIPT = Script(
     file="run.py",
     patch="dreeam.patch",
-    # git blob of each version that the patch fits -> the commit that has it
+    # git blob of each version that was tried -> the commit that has it
     versions={"704506a342ce9d79671c1d026d76addf83ac33b1": "476a700 (Update run_finetune_roberta.sh)"},
     options=OPTIONS
     | {"--attn_lambda", "--display_name", "--do_train", "--eval_mode", "--evi_lambda", "--evi_thresh", "--lr_added"}

@@ -104,6 +104,9 @@ class Backbone:
     end_tokens: Mapping[str, int] = field(default_factory=lambda: {"bert": 1, "roberta": 2})
     pooling: Pooling | None = None
 
+    def __repr__(self) -> str:
+        return f"Backbone({self.name!r}, {self.repository!r})"
+
     def problems(self, model: Any) -> list[str]:
         """List the differences between ``model`` and this description, one line each; empty if it fits."""
         cls = type(model).__name__

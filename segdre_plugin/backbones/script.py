@@ -68,7 +68,7 @@ class Script:
     Attributes:
         file: its path in the clone.
         patch: the name of our patch in ``segdre_plugin.patches``; empty: ``segdre run`` does without one.
-        versions: git blob hash of each version of the file that the patch fits, or that was tried -> a name for it.
+        versions: git blob hash of each version of the file that was tried -> a name for it.
         options: options of the original's parser, and ...
         attributes: ... attributes that its model assigns to itself, by which a changed script is recognised.
         checkpoint: path of the best checkpoint, with ``{folder}`` for a stage's folder.

@@ -25,6 +25,9 @@ class Split:
     # the backbone's, one a document; empty until the backbone's reader has run
     features: list[dict[str, Any]] = field(default_factory=list)
 
+    def __repr__(self) -> str:
+        return f"Split({self.name!r}, {self.path}, {len(self.documents)} documents, {len(self.features)} features)"
+
     @property
     def has_gold(self) -> bool:
         """Return whether the split has labels."""

@@ -64,6 +64,13 @@ class SegPipeline:
         verbaliser = Verbaliser(tokenizer, description.relation_names, description.config)
         self._chain = build_chain(description.config, description.rel2id, verbaliser, description.seed)
 
+    def __repr__(self) -> str:
+        about = self.description
+        relations = f"{len(about.rel2id) - 1} relations"
+        return (
+            f"SegPipeline({about.adapter!r}, {about.encoder!r}, {relations}, {', '.join(self.models)}, {self.device})"
+        )
+
     @classmethod
     @on_host()
     def from_pretrained(

@@ -9,12 +9,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from segdre_plugin.data.documents import check
 from segdre_plugin.data.files import check_output, fingerprint, remove_half_written
 from segdre_plugin.data.folders import locked
 from segdre_plugin.data.pipes import rereadable, written_at_end
+from segdre_plugin.data.progress import progress
 from segdre_plugin.data.stream import count_lines, read_values
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.prediction.features import Rejection
@@ -121,8 +120,8 @@ def _run(
     report: dict[str, Any] = {"documents": 0, "triples": 0, "rejected": 0}
     started = time.perf_counter()
     total = count_lines(source)
-    shown = {"unit": "doc", "smoothing": 0, "dynamic_ncols": True, "bar_format": BAR if total else OPEN_BAR}
-    with tqdm(total=total, initial=first, **shown) as bar:
+    shown: dict[str, Any] = {"unit": "doc", "smoothing": 0, "bar_format": BAR if total else OPEN_BAR}
+    with progress(label="predict", total=total, initial=first, **shown) as bar:
         for documents, problem in _windows(source, begin, size):
             results = pipeline.answer(documents, batch_size, begin, bar.update)
             for i, (document, result) in enumerate(zip(documents, results, strict=True), start=begin):

@@ -20,7 +20,7 @@ from segdre_plugin.data.splits import Split
 from segdre_plugin.seg.options import Options
 from segdre_plugin.seg.stage_training import StageTraining
 from segdre_plugin.seg.training_run import TrainingRun
-from segdre_plugin.stages.config import STAGES
+from segdre_plugin.stages.config import NEEDS, STAGES
 from segdre_plugin.stages.stage import ChainResult
 from segdre_plugin.vocabulary import Document
 
@@ -31,12 +31,14 @@ class Clock:
 
     Attributes:
         steps: seconds of each training step, dev not counted.
+        single: seconds of the last one with one thread; 0: not measured.
         reading: seconds in which dev and test were read.
         documents: how many documents were read in them.
         kept: share of the train documents that have a pair of the stage.
     """
 
     steps: list[float] = field(default_factory=list)
+    single: float = 0.0
     reading: float = 0.0
     documents: int = 0
     kept: float = 1.0
@@ -102,8 +104,10 @@ class CheckRun(TrainingRun):
             )
 
     def loader(self, stage: str) -> Any:
-        """Return the data loaders of a stage, with its clock in them."""
+        """Return the data loaders of a stage, with its clock in them; the base reads a batch again with one thread."""
         clock, plain = self.clocks[stage], super().loader(stage)
+        threads = torch.get_num_threads()
+        twice = not NEEDS[stage] and threads > 1 and not torch.cuda.is_available()
 
         class Loader(plain):  # type: ignore[valid-type, misc]
             def __iter__(self) -> Iterator[Any]:
@@ -111,6 +115,14 @@ class CheckRun(TrainingRun):
                     start = time.perf_counter() - clock.reading
                     yield batch
                     clock.steps.append(time.perf_counter() - clock.reading - start)
+                if twice:
+                    torch.set_num_threads(1)
+                    try:
+                        start = time.perf_counter() - clock.reading
+                        yield batch
+                        clock.single = time.perf_counter() - clock.reading - start
+                    finally:
+                        torch.set_num_threads(threads)
 
         return Loader
 
@@ -153,6 +165,7 @@ class CheckRun(TrainingRun):
             f"all stages: about {_span(total)}, {disk / 1e9:.2f} GB in {self.asked.directory} (free: {free / 1e9:.1f})"
         )
         lines.append(f"memory of this process at its peak: {_peak() / 1e9:.2f} GB{_device()}")
+        lines += _threads(self.clocks["base"])
         if disk > free:
             lines.append(f"segdre: {self.asked.directory} has too little room for the run")
         return "\n".join(lines)
@@ -173,6 +186,15 @@ def handful(documents: Sequence[Document], n: int, in_order: bool = False) -> li
     by_length = sorted(range(len(documents)), key=lambda i: sum(map(len, documents[i]["sents"])))
     chosen = {by_length[round(k * (len(documents) - 1) / (n - 1))] for k in range(n)}
     return [documents[i] for i in sorted(chosen)]
+
+
+def _threads(clock: Clock) -> list[str]:
+    """Return a line on what more threads than one give, if that was measured."""
+    if not clock.single:
+        return []
+    line = f"threads: a step of base takes {clock.steps[-1]:.3g} s with {torch.get_num_threads()}, "
+    faster = clock.single < 0.9 * clock.steps[-1]
+    return [f"{line}{clock.single:.3g} s with one{': set OMP_NUM_THREADS=1, which is faster' if faster else ''}"]
 
 
 def _looks(steps: int, every: int) -> int:

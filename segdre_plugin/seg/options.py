@@ -14,9 +14,9 @@ from typing import Any
 
 from segdre_plugin.backbones.losses import check_loss
 from segdre_plugin.data.files import named_path
-from segdre_plugin.errors import SegDREError
+from segdre_plugin.errors import SegDREError, did_you_mean
 from segdre_plugin.fusion import FUSIONS, GRIDS
-from segdre_plugin.stages.config import STAGES, SegConfig, check_settings, is_share, setting
+from segdre_plugin.stages.config import GROUPS, STAGES, SegConfig, check_settings, is_share, setting
 
 ALL_STAGES = (*STAGES, "fuse")
 OBJECTIVES = ("f1", "ign_f1")
@@ -24,16 +24,16 @@ TRAINERS = ("script", "own")
 FLAGS = {"directory": "--seg-dir"}  # where the flag is not the field's name
 
 
-def _epochs(default: float | None, stage: str, help: str, **more: Any) -> Any:
+def _epochs(default: float | None, stage: str, help: str, group: str) -> Any:
     return setting(
         default,
         help,
+        group,
         stages=(stage,),
         training=True,
         metavar="N",
         legal=lambda value: value >= 1,
         hint="pass one epoch or more",
-        **more,
     )
 
 
@@ -43,33 +43,39 @@ class Options:
 
     seg: bool = False
     config: SegConfig = field(default_factory=SegConfig)
-    directory: Path = setting(Path("seg"), "folder of all stages and results", metavar="DIR")
-    check: bool = setting(False, "try every stage on a handful of documents, and say what the run will take")
-    stage: str = setting("all", "one stage only", choices=lambda: ("all", *ALL_STAGES))
-    grid: str = setting("docred", "range of the threshold search", choices=lambda: sorted(GRIDS))
-    objective: str = setting("f1", "what the search maximises on dev", choices=lambda: OBJECTIVES)
+    directory: Path = setting(Path("seg"), "folder of all stages and results", group="files", metavar="DIR")
+    check: bool = setting(
+        False, "try every stage on a handful of documents, and say what the run will take", group="stages"
+    )
+    stage: str = setting("all", "one stage only", group="stages", choices=lambda: ("all", *ALL_STAGES))
+    grid: str = setting("docred", "range of the threshold search", group="paper", choices=lambda: sorted(GRIDS))
+    objective: str = setting("f1", "what the search maximises on dev", group="paper", choices=lambda: OBJECTIVES)
     fusion: str = setting(
         "union",
         "what a stage's threshold cuts: the stage's margin, or its mean with the base's",
+        group="beyond",
         choices=lambda: FUSIONS,
     )
     rel_info: Path | None = setting(
-        None, "relation names (rel_info.json in meta/ or data_dir)", stages=("sparse",), metavar="FILE"
+        None, "relation names (rel_info.json in meta/ or data_dir)", group="files", stages=("sparse",), metavar="FILE"
     )
-    identify_epochs: float = _epochs(10.0, "identify", "epochs of stage identify")
+    identify_epochs: float = _epochs(10.0, "identify", "epochs of stage identify", group="paper")
     identify_warmup: float = setting(
         0.3,
         "warm-up ratio of stage identify",
+        group="paper",
+        metavar="SHARE",
         stages=("identify",),
         training=True,
         legal=is_share,
         hint="pass a share from 0 to 1",
     )
-    dense_epochs: float | None = _epochs(None, "dense", "epochs of stage dense (the base's)")
-    sparse_epochs: float | None = _epochs(None, "sparse", "epochs of stage sparse (the base's)")
+    dense_epochs: float | None = _epochs(None, "dense", "epochs of stage dense (the base's)", group="stages")
+    sparse_epochs: float | None = _epochs(None, "sparse", "epochs of stage sparse (the base's)", group="stages")
     new_layer_lr: float | None = setting(
         None,
         "learning rate of new layers, not of a base that dense and sparse start from (the script's own)",
+        group="stages",
         stages=STAGES,
         training=True,
         metavar="LR",
@@ -79,12 +85,16 @@ class Options:
     reuse: tuple[Path, ...] = setting(
         (),
         "another run's --seg-dir: its stages with the same settings are taken, not trained (repeat it for more)",
+        group="stages",
         metavar="DIR",
     )
-    bundle: Path | None = setting(None, "write a bundle for segdre predict when the run is finished", metavar="DIR")
+    bundle: Path | None = setting(
+        None, "write a bundle for segdre predict when the run is finished", group="files", metavar="DIR"
+    )
     trainer: str = setting(
         "script",
         "who trains: the script's own train(), or our loop, which goes on inside a stage that was cut off",
+        group="stages",
         stages=STAGES,
         training=True,
         choices=lambda: TRAINERS,
@@ -92,15 +102,16 @@ class Options:
     checkpoint: float = setting(
         10.0,
         "minutes between two checkpoints of --seg-trainer own",
+        group="stages",
         metavar="MINUTES",
         legal=lambda value: value >= 0,
         hint="pass minutes; 0 writes one after every step",
     )
-    fast: bool = setting(True, "the same numbers in less time and memory (on)", stages=STAGES)
-    bf16: bool = setting(False, "compute in bfloat16 where that is safe", stages=STAGES)
-    buckets: bool = setting(False, "train on batches of documents of like length", stages=STAGES)
+    fast: bool = setting(True, "the same numbers in less time and memory (on)", group="speed", stages=STAGES)
+    bf16: bool = setting(False, "compute in bfloat16 where that is safe", group="speed", stages=STAGES)
+    buckets: bool = setting(False, "train on batches of documents of like length", group="speed", stages=STAGES)
     skip_unusable: bool = setting(
-        False, "leave out documents without a pair and entities that truncation swallowed", stages=STAGES
+        False, "leave out documents without a pair and entities that truncation swallowed", group="files", stages=STAGES
     )
 
     def __post_init__(self) -> None:
@@ -148,14 +159,23 @@ def _add(parser: Any, found: Field[Any]) -> None:
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of our options; it knows none of the backbone's."""
     parser = argparse.ArgumentParser(
-        add_help=False, allow_abbrev=False, usage="<train script> <its own options> --seg [options]"
+        add_help=False,
+        allow_abbrev=False,
+        usage="SCRIPT [the script's own options] --seg [options]",
+        epilog="Add --seg-check first: it tries every stage, says what the run will take, and leaves nothing behind.",
     )
     group = parser.add_argument_group("SegDRE")
     group.add_argument("--seg", action="store_true", help="train all stages of SegDRE and fuse them")
+    groups = {name: parser.add_argument_group(title) for name, title in GROUPS.items()}
     for found in (*fields(Options), *fields(SegConfig)):
         if "setting" in found.metadata:
-            _add(group, found)
+            _add(groups[found.metadata["setting"].group], found)
     return parser
+
+
+def flags() -> list[str]:
+    """Return all options of ours but ``--seg``."""
+    return sorted(option for action in build_parser()._actions for option in action.option_strings if option != "--seg")
 
 
 def parse(arguments: Sequence[str]) -> tuple[Options, list[str]]:
@@ -170,8 +190,8 @@ def parse(arguments: Sequence[str]) -> tuple[Options, list[str]]:
     ours = [a for a in arguments if a.startswith(("--seg-", "--no-seg-"))]
     unknown = [a for a in rest if a.startswith(("--seg-", "--no-seg-"))]
     if unknown:
-        known = sorted(option for action in parser._actions for option in action.option_strings)
-        raise SegDREError(f"unknown option {unknown[0].split('=')[0]}", f"options: {', '.join(known)}")
+        name = unknown[0].split("=")[0]
+        raise SegDREError(f"unknown option {name}", did_you_mean(name, flags()))
     if ours and not found.seg:
         raise SegDREError(f"{ours[0].split('=')[0]} without --seg", "add --seg")
     values: dict[str, Any] = {

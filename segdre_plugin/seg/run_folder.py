@@ -102,6 +102,9 @@ class RunFolder:
         self.salient_file = self.stage("identify") / SALIENT
         self.injected_file = self.stage("sparse") / INJECTED
 
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
+
     def stage(self, stage: str) -> Path:
         """Return the folder of a stage."""
         return self.path / stage

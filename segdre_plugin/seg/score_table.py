@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from segdre_plugin.fusion import GRIDS, on_edge
+
 COLUMNS = {
     "P": "precision",
     "R": "recall",
@@ -49,17 +51,31 @@ def print_scores(report: Mapping[str, Any], folder: Path) -> None:
         for strategy, scores in report[name]["strategies"].items():
             print(f"{strategy:<20}{100 * scores['accuracy']:10.2f}{100 * scores['saliency']:10.2f}")
     print()
-    _print_thresholds(report["thresholds"], "")
+    _print_thresholds(report["thresholds"])
     if "isf" in report:
-        _print_thresholds(report["isf"]["thresholds"], f" w. ISF, tau {report['isf']['tau']:.2f}")
+        _print_thresholds(report["isf"]["thresholds"], report["isf"]["tau"])
     left_out = sum(report["branches_left_out"].values())
     if left_out:
         print(f"injection: {left_out} triples exceeded the token budget and were left out")
     print(f"written: {folder / 'result.json'}, {folder / 'metrics.json'}")
 
 
-def _print_thresholds(t: Mapping[str, Any], title: str) -> None:
+def _print_thresholds(found: Mapping[str, Any], tau: float | None = None) -> None:
+    """Print thresholds, and which of them are on the edge of their grid; ``tau``: of inference-stage fusion."""
+    low, high = GRIDS[found["grid"]]
+    base = f"{found['tau_base']:.1f}"
+    if tau is not None:  # the grid of base lies around tau
+        offset = found["tau_base"] - tau
+        base = f"tau {tau:.2f} {'-' if offset < -0.05 else '+'} {abs(offset):.1f}"
     print(
-        f"thresholds{title} ({t['grid']} grid, {t['objective']} on dev): "
-        f"base {t['tau_base']:.1f}, dense {t['tau_dense']:.1f}, sparse {t['tau_sparse']:.1f}"
+        f"thresholds{'' if tau is None else ' w. ISF'} ({found['grid']} grid, {found['objective']} on dev): "
+        f"base {base}, dense {found['tau_dense']:.1f}, sparse {found['tau_sparse']:.1f}"
     )
+    anchors = {"tau_base": tau or 0.0, "tau_dense": 0.0, "tau_sparse": 0.0, "tau_base_alone": 0.0}
+    edge = [
+        name.removeprefix("tau_").replace("_", " ")
+        for name, anchor in anchors.items()
+        if name in found and on_edge(found[name], low, high, anchor)
+    ]
+    if edge:
+        print(f"  on the edge of the grid ({low:g} to {high:g}), a better one may lie beyond: {', '.join(edge)}")

@@ -20,7 +20,7 @@ from segdre_plugin.data.splits import Split
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.seg.arguments import PLACES, check_arguments
 from segdre_plugin.seg.checkpoints import load_all
-from segdre_plugin.seg.options import Options
+from segdre_plugin.seg.options import Options, flags
 from segdre_plugin.seg.reader import Reader
 from segdre_plugin.seg.settings import clone_modules, encoder_files
 from segdre_plugin.seg.store import Store
@@ -143,7 +143,7 @@ def peek(names: MutableMapping[str, Any], main: Callable[[], Any], script: Scrip
     Raises:
         SegDREError: if ``main`` parses none.
     """
-    with swapped(names, {"argparse": ArgparseProxy(stop=True)}):
+    with swapped(names, {"argparse": ArgparseProxy(stop=True, more=flags())}):
         try:
             main()
         except ParsedArguments as parsed:

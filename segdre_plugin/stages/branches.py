@@ -47,6 +47,10 @@ class Verbaliser:
         self.config = config or SegConfig()
         self._pieces: dict[str, list[int]] = {}
 
+    def __repr__(self) -> str:
+        config = self.config
+        return f"Verbaliser({config.template_from!r}, {config.template_to!r}, {len(self.relation_names)} relations)"
+
     def __call__(self, document: Mapping[str, Any], salient: Salient, triples: Sequence[Triple]) -> DocumentBranches:
         """Return the branches of the best ``ceil(alpha * len(triples))`` triples, as far as the budget reaches."""
         share = round(self.config.alpha * len(triples), 9)  # 0.55 of 100 triples is 55, not 55.00000000000001

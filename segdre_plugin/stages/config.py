@@ -20,6 +20,14 @@ from segdre_plugin.stages.strategies import Strategy, get_strategy, strategy_nam
 STAGES = ("base", "identify", "dense", "sparse")
 TRAINED = ("base", "dense", "sparse")  # with the backbone's own classifier: they have margins
 NEEDS = {"base": (), "identify": ("base",), "dense": ("identify",), "sparse": ("identify", "dense")}
+# What an option is about -> its title in the help.
+GROUPS = {
+    "paper": "the paper",
+    "stages": "stages: which, how long, and who trains them",
+    "speed": "speed and memory",
+    "files": "files and data",
+    "beyond": "beyond the paper",
+}
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,7 @@ class Setting:
 
     Attributes:
         help: its meaning, in a line.
+        group: what it is about, of ``GROUPS``.
         stages: those whose result depends on it.
         training: whether it only matters where a stage trains a model.
         metavar: what stands for its value in the help.
@@ -38,6 +47,7 @@ class Setting:
     """
 
     help: str
+    group: str
     stages: tuple[str, ...] = ()
     training: bool = False
     metavar: str | None = None
@@ -46,9 +56,9 @@ class Setting:
     hint: str = ""
 
 
-def setting(default: Any, help: str, **more: Any) -> Any:
-    """Make the field of a setting; ``more`` are attributes of :class:`Setting`."""
-    return field(default=default, metadata={"setting": Setting(help, **more)})
+def setting(default: Any, help: str, group: str, **more: Any) -> Any:
+    """Make the field of a setting; ``more`` are further attributes of :class:`Setting`."""
+    return field(default=default, metadata={"setting": Setting(help, group, **more)})
 
 
 def settings_of(owner: Any) -> dict[str, Setting]:
@@ -114,6 +124,8 @@ class SegConfig:
     hidden: int = setting(
         768,
         "width of the count head",
+        group="paper",
+        metavar="N",
         stages=("identify",),
         training=True,
         legal=lambda value: value >= 1,
@@ -122,6 +134,8 @@ class SegConfig:
     alpha: float = setting(
         1.0,
         "share of the dense triples that is injected, best first (0: no injection)",
+        group="paper",
+        metavar="SHARE",
         stages=("sparse",),
         legal=is_share,
         hint="pass a share from 0 (inject nothing) to 1 (inject all)",
@@ -129,19 +143,41 @@ class SegConfig:
     branch_budget: int = setting(
         512,
         "most branch tokens of a document",
+        group="beyond",
+        metavar="TOKENS",
         stages=("sparse",),
         legal=lambda value: value >= 0,
         hint="pass a number of tokens, 0 or more",
     )
-    link: bool = setting(False, "mentions of the entity that a branch names see the branch", stages=("sparse",))
-    template_from: str = setting("{relation} {tail}", "text of a branch for (salient, r, tail)", stages=("sparse",))
-    template_to: str = setting("{head} {relation}", "text of a branch for (head, r, salient)", stages=("sparse",))
+    link: bool = setting(
+        False, "mentions of the entity that a branch names see the branch", group="beyond", stages=("sparse",)
+    )
+    template_from: str = setting(
+        "{relation} {tail}",
+        "text of a branch for (salient, r, tail)",
+        group="paper",
+        metavar="TEXT",
+        stages=("sparse",),
+    )
+    template_to: str = setting(
+        "{head} {relation}",
+        "text of a branch for (head, r, salient)",
+        group="paper",
+        metavar="TEXT",
+        stages=("sparse",),
+    )
     salient: str = setting(
-        "zip", "strategy that chooses the salient entity", stages=("identify",), metavar="NAME", choices=strategy_names
+        "zip",
+        "strategy that chooses the salient entity",
+        group="paper",
+        stages=("identify",),
+        metavar="NAME",
+        choices=strategy_names,
     )
     salient_k: int = setting(
         1,
         "most salient entities of a document",
+        group="beyond",
         stages=("identify",),
         metavar="K",
         legal=lambda value: value >= 1,
@@ -150,12 +186,14 @@ class SegConfig:
     train_salient: str = setting(
         "gold",
         "salient entities of training documents: gold, or by the same strategy",
+        group="beyond",
         stages=("dense", "sparse"),
         choices=lambda: ("gold", "same"),
     )
     loss: str = setting(
         UPSTREAM,
         "loss of base, dense and sparse (atl: the script's own)",
+        group="beyond",
         stages=TRAINED,
         metavar="NAME",
         choices=loss_names,
@@ -163,6 +201,7 @@ class SegConfig:
     start: str = setting(
         "encoder",
         "what dense and sparse start from: the pretrained encoder, or the base model",
+        group="beyond",
         stages=("dense", "sparse"),
         choices=lambda: ("encoder", "base"),
     )
@@ -170,6 +209,7 @@ class SegConfig:
     pairs: tuple[str, ...] = setting(
         (),
         "types of the head and the tail of the pairs that are candidates, one or more (all pairs)",
+        group="files",
         stages=STAGES,
         metavar="HEAD:TAIL",
         legal=are_pairs,

@@ -45,6 +45,9 @@ class Margins:
     def __len__(self) -> int:
         return len(self.margin)
 
+    def __repr__(self) -> str:
+        return f"Margins({len(self)} cells, {self.evidence.shape[1]} sentences)"
+
     def take(self, keep: BoolArray | IntArray) -> Margins:
         """Return the cells at ``keep`` (a mask or indices)."""
         return Margins(*(getattr(self, f.name)[keep] for f in fields(self)))

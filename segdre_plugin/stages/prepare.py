@@ -35,6 +35,10 @@ class StageFeatures:
     injected: list[list[Triple]]
     left_out: int
 
+    def __repr__(self) -> str:
+        triples = sum(map(len, self.injected))
+        return f"StageFeatures({len(self.features)} features, {triples} triples injected, {self.left_out} left out)"
+
 
 def prepare_features(
     features: Sequence[Feature],

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from segdre_plugin.backbones.batching import batches
 from segdre_plugin.backbones.features import Feature, chosen_pairs
 from segdre_plugin.backbones.hooks import wrap_state
+from segdre_plugin.data.progress import progress as shown
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.stages.decisions import check_predictions
 from segdre_plugin.stages.margins import Margins, concatenate, top_margins
@@ -63,7 +63,7 @@ def outputs(
     )
     try:
         with readout(model) as logits_of:
-            for batch, places, collated in tqdm(loader, desc=label, leave=False, dynamic_ncols=True, disable=not label):
+            for batch, places, collated in shown(loader, label=label, leave=False):
                 output = model(**backbone.inputs(collated, device))
                 logits = logits_of(output)
                 _check_finite(logits, batch, wrap_state(model).stage)

@@ -49,6 +49,10 @@ class ChainResult:
     injected: Sequence[Sequence[Triple]] = ()
     left_out: int = 0
 
+    def __repr__(self) -> str:
+        cells = ", ".join(f"{stage}: {len(table)} cells" for stage, table in self.tables.items())
+        return f"ChainResult({cells or 'no tables'}, {len(self.salient or ())} documents with salient entities)"
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -67,6 +71,9 @@ class Stage:
     rel2id: Mapping[str, int]
     verbaliser: Verbaliser | None = None
     seed: int = 0
+
+    def __repr__(self) -> str:
+        return f"Stage({self.name!r}, {len(self.rel2id) - 1} relations, {self.verbaliser})"
 
     @property
     def finds_salient(self) -> bool:

@@ -13,7 +13,7 @@ import upstream
 from torch import nn
 
 from segdre_plugin import SegConfig, wrap_collate, wrap_model
-from segdre_plugin.adapters import BACKBONES
+from segdre_plugin.adapters import BACKBONES, SCRIPTS
 from segdre_plugin.backbones.attention import check_encoder
 from segdre_plugin.backbones.clones.compat import AutoTokenizer
 from segdre_plugin.backbones.features import keep_pairs
@@ -53,6 +53,14 @@ def make_model(clone, *, kind="bert", classes=97, vocabulary=30522):
 @pytest.fixture
 def model(clone):
     return make_model(clone)
+
+
+def test_the_log_of_stage_identify_names_saliency_as_saliency():
+    kept, printed, *_ = SCRIPTS["dreeam"].scores(0.5, {"saliency": 0.5, "accuracy": 0.25})
+    assert printed == {"dev_saliency": 50.0, "dev_accuracy": 25.0}
+    assert kept["dev_F1_ign"] == 50.0  # by which the script keeps a checkpoint
+    _, printed, *_ = SCRIPTS["dreeam"].scores(0.5, {"F1": 0.5, "F1_ign": 0.25})
+    assert printed == {"dev_F1": 50.0, "dev_F1_ign": 25.0}
 
 
 class Tuples(nn.Module):

@@ -1,4 +1,4 @@
-"""Patches: insertions of ours and nothing else, reversible, and only into versions that they fit."""
+"""Patches: insertions of ours and nothing else, reversible, and only where the script has a place for them."""
 
 import re
 import shutil
@@ -16,8 +16,6 @@ from segdre_plugin.backbones import registry
 from segdre_plugin.backbones.clones.patching import insert, patch, read_patch
 from segdre_plugin.backbones.clones.recognition import blob_hash, remove
 
-LINES = 600  # more than any script has
-
 
 def patch_path(name):
     return resources.files("segdre_plugin.patches").joinpath(SCRIPTS[name].patch)
@@ -34,8 +32,8 @@ def name(request):
 
 @pytest.fixture
 def clone(tmp_path, monkeypatch, name):
-    """Return a folder with a script that the patch fits by its hash, in which no line is upstream's."""
-    content = b"".join(b"line = %d\n" % i for i in range(LINES)) + declaring(SCRIPTS[name]).encode()
+    """Return a folder with a script that is known by its hash, in which no line is upstream's."""
+    content = b"line = 3\n" + declaring(SCRIPTS[name]).encode()
     script = replace(SCRIPTS[name], versions={blob_hash(content): "made up"})
     monkeypatch.setitem(SCRIPTS, name, script)
     registry._sources.cache_clear()
@@ -60,9 +58,9 @@ class TestPatchFiles:
         inserted = read_patch(SCRIPTS[name])
         headers = [line for line in patch_lines(name) if line.startswith("@@")]
         assert len(headers) == len(inserted) >= 2
-        for header, (after, new) in zip(headers, inserted, strict=True):
-            old, place, count = map(int, re.match(r"@@ -(\d+),0 \+(\d+),(\d+) @@", header).groups())
-            assert (old, count) == (after, len(new))
+        for header, new in zip(headers, inserted, strict=True):
+            after, place, count = map(int, re.match(r"@@ -(\d+),0 \+(\d+),(\d+) @@", header).groups())
+            assert count == len(new)
             assert place == after + shift + 1
             shift += count
 
@@ -118,24 +116,29 @@ class TestPatch:
         patch(clone)
         assert stat.S_IMODE(path.stat().st_mode) == 0o755
 
-    @pytest.mark.parametrize("reverse", [False, True])
-    @pytest.mark.parametrize(
-        "edit",
-        [
-            lambda content: content + b"# mine\n",
-            lambda content: content.replace(b"line = 3\n", b""),
-        ],
-    )
+    def test_an_edited_script(self, clone, name):
+        path = script_of(clone, name)
+        path.write_bytes(path.read_bytes().replace(b"line = 3\n", b'"""Mine."""\nfrom __future__ import annotations\n'))
+        edited = path.read_bytes()
+        patch(clone)
+        assert path.read_bytes().splitlines()[2] == b"import segdre_plugin  # segdre-plugin"
+        path.write_bytes(path.read_bytes() + b"# mine, too\n")  # edited again, with the patch in it
+        patch(clone, reverse=True)
+        assert path.read_bytes() == edited + b"# mine, too\n"
+
     @pytest.mark.parametrize("patched", [False, True])
-    def test_unknown_version_is_refused_untouched(self, clone, name, edit, patched, reverse):
+    def test_a_script_without_a_place_is_refused_untouched(self, clone, name, patched):
         path = script_of(clone, name)
         if patched:
             patch(clone)
-        path.write_bytes(edit(path.read_bytes()))
+        path.write_bytes(path.read_bytes() + b"main()\n")
         before = path.read_bytes(), path.stat().st_mtime_ns
-        with pytest.raises(SegDREError, match=r"not a version that the patch fits \(git blob [0-9a-f]{40}\).*made up"):
-            patch(clone, reverse)
-        assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+        if not patched:
+            with pytest.raises(SegDREError, match=f"{path}: expected one main.* called 2 times.*\n.*add by hand"):
+                patch(clone)
+            assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+        patch(clone, reverse=True)  # lines of ours come out wherever they are
+        assert b"segdre" not in path.read_bytes()
 
     @pytest.mark.parametrize("reverse", [False, True])
     @pytest.mark.parametrize(
@@ -169,27 +172,68 @@ class TestPatch:
             patch(folder)
 
 
-OURS = b"  # segdre-plugin\n"
+MAIN = "def main():\n    pass\n"
+GUARD = 'if __name__ == "__main__":\n    main()\n'
+HUNKS = [[b"import segdre_plugin  # segdre-plugin\n"], [b"main = segdre_plugin.launch.entry()  # segdre-plugin\n"]]
+
+
+def placed(script):
+    """Return the lines before which a script gets ours; taking them out gives the script back."""
+    content = script if isinstance(script, bytes) else script.encode()
+    patched = insert(content, HUNKS)
+    assert remove(patched) == content
+    assert remove(content) == content  # nothing to take out
+    lines = patched.splitlines()
+    ours = [i for i, line in enumerate(lines) if b"segdre_plugin" in line]
+    return [lines[i + 1].decode() for i in ours]
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "# mine  # segdre-plugin\n", "x = 1  # segdre-plugin\n"])
+@pytest.mark.parametrize(
+    ("head", "first"),
+    [
+        ("import os\n", "import os"),
+        ("#!/usr/bin/env python\n# -*- coding: utf-8 -*-\nimport os\n", "import os"),
+        ('"""A script\nimport os\n"""\n\nimport os\n', "import os"),
+        ("from __future__ import annotations\nimport os\n", "import os"),
+        ('"""A script."""\nfrom __future__ import annotations\n@print\ndef f(): ...\n', "@print"),
+        ("", "def main():"),
+    ],
+)
+@pytest.mark.parametrize("main", [GUARD, "import sys\nsys.exit(main())\n", "try:\n    main()\nfinally:\n    pass\n"])
+def test_where_the_lines_go(head, first, main, end):
+    call = main.replace("import sys\n", "").splitlines()[0]
+    assert placed(head + MAIN + main.removesuffix("\n") + "\n" * bool(end) + end) == [first, call]
+
+
+def test_line_ends_are_those_of_the_neighbours():
+    patched = insert(("import os\r\n" + MAIN + GUARD).encode(), HUNKS)
+    assert patched.splitlines(keepends=True)[0].endswith(b"\r\n")
+    assert patched.count(b"\r\n") == 2
+    placed(("import os\r\n" + MAIN + GUARD).encode())
 
 
 @pytest.mark.parametrize(
-    ("content", "insertions"),
+    ("script", "problem"),
     [
-        (b"1\n2\n3\n", [(0, [b"a" + OURS])]),
-        (b"1\n2\n3\n", [(0, [b"a" + OURS, b"b" + OURS]), (2, [b"c" + OURS]), (3, [b"d" + OURS])]),
-        (b"1\n2\n3\n", [(3, [b"z" + OURS])]),
-        (b"1\n2\n3", [(0, [b"a" + OURS]), (2, [b"c" + OURS])]),  # no newline at the end
-        (b"1\r\n2\r\n", [(1, [b"a" + OURS])]),
-        (b"1\n", []),
+        (MAIN, "got 1, called 0 times"),
+        (GUARD, "got 0, called 1 times in lines 2"),
+        (MAIN + MAIN + GUARD, "got 2, called 1 times"),
+        (MAIN + GUARD + GUARD, "called 2 times in lines 4, 6"),
+        (MAIN + "def other():\n    main()\nother()\n", "called 0 times"),
+        (MAIN + GUARD.replace("main()", "main(1)"), r"line 4: main\(\) is called with arguments"),
+        (MAIN + "x = 1; main()\n", "line 3 holds several statements"),
+        ("import os; import sys\n" + MAIN + GUARD, "line 1 holds several statements"),
+        ("\ufeff" + MAIN + GUARD, "the patch does not fit"),
+        ("def main(:\n", "the patch does not fit"),
+        ("", "got 0, called 0 times"),
     ],
 )
-def test_insert_and_remove(content, insertions):
-    patched = insert(content, insertions)
-    ours = [line for _, new in insertions for line in new]
-    assert len(patched) == len(content) + sum(map(len, ours)) + len(ours) * (b"\r\n" in content)
-    assert remove(patched) == content
-    if insertions:
-        assert remove(content) == content  # nothing to take out
+def test_no_place_or_several(script, problem):
+    with pytest.raises(SegDREError, match=problem) as error:
+        insert(script.encode(), HUNKS)
+    for line in (line.decode().strip() for hunk in HUNKS for line in hunk):
+        assert line in error.value.hint
 
 
 @pytest.mark.upstream
@@ -212,6 +256,21 @@ class TestRealClone:
         shutil.copy(script_of(request.getfixturevalue(name), name), tmp_path)
         patch(tmp_path)
         compile(script_of(tmp_path, name).read_text(), SCRIPTS[name].file, "exec")
+
+    def test_an_edited_one(self, name, request, tmp_path):
+        for module in request.getfixturevalue(name).glob("*.py"):
+            shutil.copy(module, tmp_path)
+        path = script_of(tmp_path, name)
+        option = b'    parser.add_argument("--mine", type=int, default=0)\n'
+        before = b"    args = parser.parse_args()\n"
+        edited = b"# mine\n" + path.read_bytes().replace(before, option + before)
+        path.write_bytes(edited)
+        patch(tmp_path)
+        lines = path.read_bytes().splitlines()
+        assert option.rstrip() in lines
+        assert lines[1:3] == [line.rstrip() for line in read_patch(SCRIPTS[name])[0]]
+        patch(tmp_path, reverse=True)
+        assert path.read_bytes() == edited
 
     def test_hash_is_gits(self, name, request):
         path = script_of(request.getfixturevalue(name), name)

@@ -27,4 +27,4 @@ def declaring(script, options=frozenset(), attributes=frozenset()):
     lines += [f"parser.add_argument({name!r})" for name in sorted(script.options | options)]
     lines += ["class DocREModel:", "    def encode(self): ...", "    def get_hrt(self): ...", "    def __init__(self):"]
     lines += [f"        self.{name} = None" for name in sorted(script.attributes | attributes)]
-    return "\n".join([*lines, "def main(): ...", ""])
+    return "\n".join([*lines, "def main(): ...", "if __name__ == '__main__':", "    main()", ""])

@@ -4,6 +4,7 @@ import re
 
 import pytest
 import seg_objects
+import torch
 
 from segdre_plugin.data.synthetic.corpus import generate, rel2id, write_corpus
 from segdre_plugin.seg.check_run import CheckRun, Clock, handful
@@ -46,16 +47,29 @@ def test_the_estimate_by_hand(monkeypatch, tmp_path):
     # of 600 documents 300 steps an epoch, three epochs; 3 x 30 + 50 documents
     assert lines["sparse"][1:] == ["0.5 s", "0.5 s", "8 min", "70 s"]
     assert lines["dense"][1:] == ["0 s", "0 s", "0 s", "0 s"]
+    assert "threads:" not in lines
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    for single, more in ((0.2, ": set OMP_NUM_THREADS=1, which is faster"), (0.6, "")):
+        run.clocks["base"].single = single
+        said = f"threads: a step of base takes 0.5 s with 8, {single} s with one{more}"
+        assert said in run.estimate().splitlines()
     run._folder.cleanup()
 
 
 @pytest.mark.slow
 def test_the_reference_is_tried_and_nothing_stays(tmp_path, capsys):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
     write_corpus(tmp_path / "data", train=30, dev=9, test=5, seed=5)
     command = ["--data_dir", str(tmp_path / "data"), "--num_class", str(len(rel2id())), "--num_train_epochs", "50"]
     command += ["--save_path", str(tmp_path / "base.pt"), "--seg-hidden", "16"]
-    run_reference([*command, "--seg", "--seg-check", "--seg-dir", str(tmp_path / "out")])
+    try:
+        run_reference([*command, "--seg", "--seg-check", "--seg-dir", str(tmp_path / "out")])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
     printed = capsys.readouterr().out
+    assert "\nthreads: a step of base takes" in printed
     assert printed.startswith("segdre: every stage runs")
     assert re.search(r"^sparse +[\d.]+ s", printed, re.MULTILINE)
     assert [path.name for path in tmp_path.iterdir()] == ["data"]

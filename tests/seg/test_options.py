@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from segdre_plugin import SegConfig, SegDREError
 from segdre_plugin.backbones.losses import loss_names
 from segdre_plugin.seg.options import ALL_STAGES, build_parser, parse
+from segdre_plugin.stages.config import GROUPS
 from segdre_plugin.stages.strategies import strategy_names
 
 # the command of ATLOP's own README, in short
@@ -209,8 +210,46 @@ def test_refuses(arguments, message):
     assert message in str(caught.value)
 
 
-def test_help_names_every_option_with_a_meaning():
-    text = build_parser().format_help()
-    for action in build_parser()._actions:
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("--seg-alhpa=1", "did you mean --seg-alpha?"),
+        ("--seg-al", "did you mean --seg-alpha?"),
+        ("--seg-template", "did you mean --seg-template-from or --seg-template-to?"),
+        ("--no-seg-fats", "did you mean --no-seg-fast?"),
+        ("--seg-qwertz", "choose from --no-seg-fast, --seg-alpha"),
+    ],
+)
+def test_a_misspelled_option(word, meant):
+    with pytest.raises(SegDREError) as caught:
+        parse(["--seg", word])
+    assert caught.value.hint.startswith(meant)
+
+
+def test_help_names_every_option_with_a_meaning_in_groups():
+    parser = build_parser()
+    text = parser.format_help()
+    for action in parser._actions:
         assert action.help
         assert action.option_strings[0] in text
+        if action.nargs != 0 and not action.choices:
+            assert action.metavar in {
+                "DIR",
+                "FILE",
+                "HEAD:TAIL",
+                "K",
+                "LR",
+                "MINUTES",
+                "N",
+                "NAME",
+                "SHARE",
+                "TEXT",
+                "TOKENS",
+            }
+    headings = [text.index(f"\n{title}:\n") for title in ("SegDRE", *GROUPS.values())]
+    assert headings == sorted(headings)
+    grouped = [action for group in parser._action_groups for action in group._group_actions]
+    assert len(grouped) == len(parser._actions)
+    assert (
+        text.index("--seg-alpha") < headings[2] < text.index("--seg-trainer") < headings[3] < text.index("--seg-fast")
+    )

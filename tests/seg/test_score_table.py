@@ -66,9 +66,37 @@ def test_thresholds_and_files(printed):
     lines = printed(report(isf={"tau": -12.7, "thresholds": THRESHOLDS | {"tau_base": -12.7}}))
     assert lines[-3:] == [
         "thresholds (docred grid, f1 on dev): base -0.7, dense 1.0, sparse 0.0",
-        "thresholds w. ISF, tau -12.70 (docred grid, f1 on dev): base -12.7, dense 1.0, sparse 0.0",
+        "thresholds w. ISF (docred grid, f1 on dev): base tau -12.70 + 0.0, dense 1.0, sparse 0.0",
         "written: out/result.json, out/metrics.json",
     ]
+
+
+@pytest.mark.parametrize(("base", "said"), [(-13.2, "-12.70 - 0.5"), (-12.7, "-12.70 + 0.0"), (-11.3, "-12.70 + 1.4")])
+def test_isf_thresholds_are_tau_and_an_offset(printed, base, said):
+    isf = {"tau": -12.7, "thresholds": THRESHOLDS | {"tau_base": base}}
+    assert f"base tau {said}, dense" in "\n".join(printed(report(isf=isf)))
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({}, None),
+        ({"tau_dense": 4.0}, "(-1 to 4), a better one may lie beyond: dense"),
+        ({"tau_dense": 4.0, "grid": "redocred"}, None),
+        ({"tau_base": -1.0, "tau_sparse": 4.0, "tau_base_alone": -1.0}, "beyond: base, sparse, base alone"),
+        ({"tau_base": 3.9}, None),
+    ],
+)
+def test_thresholds_on_the_edge_of_the_grid(printed, found, said):
+    text = "\n".join(printed(report(thresholds=THRESHOLDS | found)))
+    assert ("on the edge" in text) == (said is not None)
+    assert (said or "") in text
+
+
+def test_the_edge_of_an_isf_grid_is_an_offset_from_tau(printed):
+    for base, at_edge in ((-13.7, True), (-8.7, True), (-12.7, False), (-1.0, False)):
+        isf = {"tau": -12.7, "thresholds": THRESHOLDS | {"tau_base": base}}
+        assert ("on the edge" in "\n".join(printed(report(isf=isf)))) == at_edge
 
 
 def test_triples_beyond_the_budget_are_counted(printed):

@@ -29,6 +29,13 @@ class TestArguments:
         with pytest.raises(SegDREError, match=r"--load_path does not go with --seg\n  -> leave it out"):
             script_run(monkeypatch, "--data_dir", "x", "--load_path", "y", script=script)
 
+    @pytest.mark.parametrize(
+        ("word", "meant"), [("--seg_alpha", "--seg-alpha"), ("--sgeed", "--seed"), ("--num_clas_s=3", "--num_class")]
+    )
+    def test_a_misspelled_one_is_refused_with_what_is_meant(self, monkeypatch, word, meant):
+        with pytest.raises(SegDREError, match=f"unknown argument {word.split('=')[0]}\n  -> did you mean {meant}"):
+            script_run(monkeypatch, "--data_dir", "x", word)
+
     def test_a_script_that_parses_nothing(self):
         with pytest.raises(SegDREError, match="main\\(\\) parsed no arguments"):
             peek({}, lambda: None, SCRIPT)

@@ -113,7 +113,9 @@ def test_modules_of_a_clone_are_those_that_were_imported_beside_the_script(tmp_p
     try:
         found = clone_modules(str(tmp_path / "train.py"))
         assert found.keys() == {"segdre_imported.py", "train.py"}
-        (tmp_path / "train.py").write_bytes((tmp_path / "train.py").read_bytes() + b"import segdre " + MARK + b"\n")
+        (tmp_path / "train.py").write_bytes(
+            (tmp_path / "train.py").read_bytes() + b"import segdre_plugin  " + MARK + b"\n"
+        )
         assert clone_modules(str(tmp_path / "train.py")) == found  # patched
         (tmp_path / "train.py").write_text("NAME = 'changed'\n")
         assert clone_modules(str(tmp_path / "train.py"))["train.py"] != found["train.py"]

@@ -6,12 +6,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from segdre_plugin.analysis.statistics.measure import Statistics, describe, sort_relations
 from segdre_plugin.analysis.statistics.table import as_json, format_table
 from segdre_plugin.data.documents import read_gold
 from segdre_plugin.data.files import check_output, write_json
+from segdre_plugin.data.progress import progress
 from segdre_plugin.data.splits import read_relation_names
 from segdre_plugin.errors import SegDREError
 
@@ -40,7 +39,7 @@ def run(
     alike = len({path.name for path in paths}) < len(paths)
     found = {}
     for path in paths:
-        shown = tqdm(read_gold(path), desc=path.name, unit=" documents", leave=False, dynamic_ncols=True)
+        shown = progress(read_gold(path), label=path.name, unit=" documents", leave=False)
         found[str(path) if alike else path.name] = describe(shown, str(path))
     labelled = {column: s.labels for column, s in found.items() if s.labels is not None}
     names = {} if rel_info is None else read_relation_names(rel_info, sort_relations(labelled.values()))

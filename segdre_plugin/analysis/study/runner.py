@@ -6,14 +6,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 
-from tqdm import tqdm
-
 from segdre_plugin.analysis.study.finished_run import FinishedRun
 from segdre_plugin.analysis.study.repredict import Request
 from segdre_plugin.analysis.study.results import Results
 from segdre_plugin.analysis.study.rows import Row, Study
 from segdre_plugin.analysis.study.runs import PARTNER, SHARED, Runs
 from segdre_plugin.analysis.study.score_row import Scores, score
+from segdre_plugin.data.progress import progress, say
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.stages.artifacts import margins_file
 from segdre_plugin.stages.margins import Margins
@@ -33,8 +32,7 @@ class StudyRunner:
 
     def run(self) -> Results:
         """Train, read and score whatever is not finished; return scores, and errors of rows that failed."""
-        for seed in self.seeds:
-            self._train(seed)
+        self._train()
         for row, seed in self._open_rows():
             needed = [self.runs.find(name, seed) for name in row.trainings]
             problems = [self._failed[run] for run in needed if run in self._failed]
@@ -43,7 +41,7 @@ class StudyRunner:
         for seed in self.seeds:
             for name in dict.fromkeys(row.run for row in self.study.rows.values() if row.reading):
                 self._read(name, seed)
-        for row, seed in tqdm(list(self._open_rows()), desc="rows scored", dynamic_ncols=True):
+        for row, seed in progress(list(self._open_rows()), label="rows scored"):
             with self._noting(row, seed):
                 self.scores[row.name][seed] = self._score(row, seed)
         return Results(self.study, self.seeds, self.scores, self.errors)
@@ -59,24 +57,25 @@ class StudyRunner:
                 continue
         return None
 
-    def _train(self, seed: int) -> None:
+    def _train(self) -> None:
         names = dict.fromkeys(name for row in self.study.rows.values() for name in row.trainings)
-        for run in (self.runs.find(name, seed) for name in names):
-            path = self.runs.path(*run)
-            if run in self._failed:
-                continue
-            if self.runs.is_finished(*run):
-                print(f"segdre: run {path.name} is done")
-                continue
-            if not self.trains:
-                self._failed[run] = f"run {path.name} is not finished"
-                continue
-            print(f"segdre: run {path.name}: what it prints is in {path}.log", flush=True)
-            try:
-                self.runs.train(*run)
-            except SegDREError as error:
-                self._failed[run] = f"run {path.name}: {error}"
-                print(f"segdre: failed: {self._failed[run]}", flush=True)
+        runs = list(dict.fromkeys(self.runs.find(name, seed) for seed in self.seeds for name in names))
+        with progress(runs, label="runs", unit="run", smoothing=0) as bar:
+            for run in bar:
+                path = self.runs.path(*run)
+                bar.set_postfix_str(path.name)
+                if self.runs.is_finished(*run):
+                    say(f"segdre: run {path.name} is done")
+                    continue
+                if not self.trains:
+                    self._failed[run] = f"run {path.name} is not finished"
+                    continue
+                say(f"segdre: run {path.name}: what it prints is in {path}.log")
+                try:
+                    self.runs.train(*run)
+                except SegDREError as error:
+                    self._failed[run] = f"run {path.name}: {error}"
+                    say(f"segdre: failed: {self._failed[run]}")
 
     def _read(self, name: str, seed: int) -> None:
         """Let the models of a run read whatever rows want of them."""

@@ -23,6 +23,7 @@ ALIKE = 0.85  # least share of options, and of attributes, that a changed script
 APART = 0.05  # at least by so much the second adapter is less alike
 SHOWN = 6  # options or attributes that a message names
 PASS = "pass --adapter with a name, or with a file that describes the backbone (docs/new-backbone.md)"
+_OURS = re.compile(rb"\s*(import segdre_plugin|segdre_plugin\.|main = segdre_plugin\.)[^#]*" + MARK + rb"\s*")
 _NAMED = re.compile(rb'\bentry\(globals\(\), "([^"]+)"\)')
 
 
@@ -151,7 +152,7 @@ def declared(path: Path) -> Declared:
 
 def patched_for(content: bytes) -> str | None:
     """Return the adapter that our lines in a script name, if there are any."""
-    ours = [line for line in content.splitlines() if line.rstrip().endswith(MARK)]
+    ours = [line for line in content.splitlines() if _OURS.fullmatch(line)]
     named = [match[1].decode(errors="replace") for line in ours if (match := _NAMED.search(line))]
     return named[0] if named else None
 
@@ -163,8 +164,8 @@ def blob_hash(content: bytes) -> str:
 
 
 def remove(content: bytes) -> bytes:
-    """Remove all lines of ours; the caller compares the hash of the rest."""
-    return b"".join(line for line in content.splitlines(keepends=True) if not line.rstrip().endswith(MARK))
+    """Remove all lines of ours, and nothing else: a line of a user's that happens to end in the mark stays."""
+    return b"".join(line for line in content.splitlines(keepends=True) if not _OURS.fullmatch(line))
 
 
 def _is_original(path: Path, adapter: Adapter) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
@@ -12,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from segdre_plugin.backbones.batching import LengthBuckets
+from segdre_plugin.data.progress import progress
+from segdre_plugin.errors import SegDREError, did_you_mean
 
 
 @contextmanager
@@ -41,12 +41,19 @@ class ParsedArguments(Exception):  # noqa: N818 - no error
 
 
 class ArgparseProxy:
-    """``argparse`` for a script whose arguments are wanted, or are to be changed."""
+    """``argparse`` for a script whose arguments are wanted, or are to be changed; ``more`` options may be meant."""
 
-    def __init__(self, overrides: Mapping[str, Any] | None = None, stop: bool = False) -> None:
+    def __init__(
+        self, overrides: Mapping[str, Any] | None = None, stop: bool = False, more: Iterable[str] = ()
+    ) -> None:
         class Parser(argparse.ArgumentParser):
             def parse_args(self, *args: Any, **kwargs: Any) -> Any:
-                found = super().parse_args(*args, **kwargs)
+                found: Any
+                found, unknown = super().parse_known_args(*args, **kwargs)
+                if unknown:
+                    known = [option for action in self._actions for option in action.option_strings]
+                    word = unknown[0].split("=")[0]
+                    raise SegDREError(f"unknown argument {word}", did_you_mean(word, [*known, *more]))
                 if stop:
                     for action in self._actions:
                         value = getattr(found, action.dest, None)
@@ -78,7 +85,7 @@ def progress_loader(label: str, buckets: bool = False) -> type[DataLoader[Any]]:
                 super().__init__(dataset, batch_size=batch_size, shuffle=shuffle, **how)
 
         def __iter__(self) -> Any:
-            yield from tqdm(super().__iter__(), total=len(self), desc=label, dynamic_ncols=True, file=sys.stderr)
+            yield from progress(super().__iter__(), label=label, total=len(self))
 
     return Loader
 
