@@ -273,8 +273,18 @@ def _bundle(options: Namespace) -> None:
 
 def _predict_arguments(command: ArgumentParser) -> None:
     command.add_argument("bundle", type=Path, help="what segdre bundle wrote")
-    command.add_argument("--input", type=Path, required=True, metavar="FILE", help="DocRED documents, JSON or JSONL")
-    command.add_argument("--output", type=Path, required=True, metavar="FILE", help="one answer a line")
+    sources = command.add_mutually_exclusive_group(required=True)
+    sources.add_argument("--input", type=Path, metavar="FILE", help="DocRED documents, JSON or JSONL")
+    sources.add_argument(
+        "--text",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="plain text, a document a file, or folders of *.txt",
+    )
+    command.add_argument("--spacy", metavar="NAME", help="with --text: the spaCy pipeline that finds the entities")
+    command.add_argument("--output", type=Path, default=Path("-"), metavar="FILE", help="(standard output)")
+    command.add_argument("--html", type=Path, metavar="FILE", help="write a page, too: text, graph, triples")
     command.add_argument("--clone", type=Path, metavar="DIR", help="the backbone's clone (the reference needs none)")
     _adapter_argument(command)
     command.add_argument("--batch-size", type=int, default=8, metavar="N", help="documents at once (%(default)s)")
@@ -286,7 +296,10 @@ def _predict_arguments(command: ArgumentParser) -> None:
         help="at a document that cannot be predicted (%(default)s); skip: OUTPUT.rejected.jsonl says which and why",
     )
     command.add_argument(
-        "--format", choices=("jsonl", "official"), default="jsonl", help="official: DocRED's list (%(default)s)"
+        "--format",
+        choices=("jsonl", "official", "csv", "rdf"),
+        default="jsonl",
+        help="an answer a line, DocRED's list of triples, a row a triple, or N-Triples (%(default)s)",
     )
     command.add_argument("--device", help="cpu, cuda, cuda:1, ... (a GPU if there is one)")
 
@@ -294,12 +307,25 @@ def _predict_arguments(command: ArgumentParser) -> None:
 def _predict(options: Namespace) -> None:
     from segdre_plugin.prediction.predict import predict
 
+    if bool(options.text) != bool(options.spacy):
+        raise SegDREError(
+            "--text and --spacy go together",
+            "pass the name or folder of a spaCy pipeline, such as --spacy en_core_web_sm, with --text, and only there",
+        )
+    source = options.text or options.input
+    page = None
+    if options.html:
+        from segdre_plugin.analysis.report.answers import answers_page
+
+        page = answers_page(options.html, [*(options.text or [source]), options.output], options.resume)
     how = {name: getattr(options, name) for name in ("clone", "adapter", "batch_size", "resume", "on_error", "device")}
-    report = predict(options.bundle, options.input, options.output, form=options.format, **how)
+    report = predict(options.bundle, source, options.output, spacy=options.spacy, form=options.format, page=page, **how)
     print(
         "written: {output}: {documents} documents, {triples} triples, {rejected} rejected, "
         "{documents_per_second:.2f} documents a second".format(output=options.output, **report)
     )
+    if page:
+        print(f"written: {options.html}")
 
 
 COMMANDS = {

@@ -49,7 +49,7 @@ def opened(path: Path, what: str) -> Iterator[io.BufferedReader]:
             start = content.read(5)
             for mark, form in FOREIGN.items():
                 if start.startswith(mark):
-                    raise SegDREError(f"{what}: {path} is {form}, expected JSON in UTF-8, plain or gzip", "convert it")
+                    raise SegDREError(f"{what}: {path} is {form}, expected UTF-8, plain or gzip", "convert it")
             yield unread(start.removeprefix(codecs.BOM_UTF8), content)
     except (EOFError, zlib.error) as error:
         raise SegDREError(f"{what}: {path} is broken gzip: {error}", "check that the file is whole") from None

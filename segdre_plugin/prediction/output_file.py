@@ -10,18 +10,17 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from segdre_plugin.data.files import read_json, write, write_json
 from segdre_plugin.errors import SegDREError, explained, raise_all
-from segdre_plugin.prediction.answers import official_rows
 from segdre_plugin.prediction.features import Rejection
+from segdre_plugin.prediction.formats import FORMATS
 from segdre_plugin.seg.store import differences
 from segdre_plugin.stages.artifacts import check_form
 
-FORMATS = ("jsonl", "official")
 _NUMBER = re.compile(rb'\{"index": (\d+),')
 
 
@@ -30,7 +29,8 @@ class Output:
 
     Args:
         path: the file that the user asked for.
-        form: ``jsonl`` (one answer a line) or ``official`` (DocRED's list of triples, made of the lines at the end).
+        form: ``jsonl`` (one answer a line), or another of :mod:`segdre_plugin.prediction.formats`, made of the lines at
+            the end.
         source: what the output depends on; what a killed run left is only continued if it was made from the same.
         kept: whether the file stays, and with it what lies beside it; else rejected documents are printed at the end.
 
@@ -43,7 +43,7 @@ class Output:
             raise SegDREError(f"unknown format {form!r}", f"formats: {', '.join(FORMATS)}")
         self.path, self.form, self.source = path, form, dict(source) | {"format": form}
         self.kept = kept
-        self.lines = path if form == "jsonl" else path.with_name(f"{path.name}.lines")
+        self.lines = path.with_name(f"{path.name}.lines") if FORMATS[form] else path
         self.rejected = path.with_name(f"{path.name}.rejected.jsonl")
         self.state = path.with_name(f"{path.name}.run.json")
         self.files: tuple[IO[bytes], IO[bytes]] | None = None
@@ -68,7 +68,7 @@ class Output:
             f"{self.path} was made from something else",
             "resume with the same input, bundle and options, or pass another --output",
         )
-        return state["done"] is True
+        return state["done"] is True and self.path.exists()
 
     def start(self) -> int:
         """Open the files, and return the first document still to be predicted: that at which a killed run stopped."""
@@ -102,17 +102,23 @@ class Output:
             for file in self.files or ():
                 file.close()
 
+    def answers(self) -> Iterator[dict[str, Any]]:
+        """Yield the answers that were written, each with the number of its document."""
+        with self.lines.open("rb") as file:
+            yield from map(json.loads, file)
+
     def finish(self, report: Mapping[str, Any]) -> None:
-        """Mark the output complete; make the official list of the lines if that is asked for."""
+        """Mark the output complete; make it of the lines if its format is another."""
         self.close()
         if not self.kept:
             print(self.rejected.read_text(encoding="utf-8"), end="", file=sys.stderr)
         if not self.rejected.stat().st_size:
             self.rejected.unlink()
-        if self.form == "official":
-            write(self.path, lambda file: _write_official(file, self.lines))
+        make = FORMATS[self.form]
+        if make:
+            write(self.path, lambda file: make(file, self.answers()))
         write_json(self.state, {"done": True, "source": self.source, "report": dict(report)})
-        if self.form == "official":
+        if make:
             self.lines.unlink()
 
 
@@ -150,13 +156,3 @@ def _numbers(path: Path) -> Generator[tuple[int, int], None, None]:
                 return
             end += len(line)
             yield int(match[1]), end
-
-
-def _write_official(file: IO[bytes], lines: Path) -> None:
-    separator = b"[\n"
-    with lines.open("rb") as source:
-        for line in source:
-            for row in official_rows([json.loads(line)]):
-                file.write(separator + json.dumps(row, ensure_ascii=False).encode())
-                separator = b",\n"
-    file.write(b"\n]\n" if separator == b",\n" else b"[]\n")

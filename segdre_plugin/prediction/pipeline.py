@@ -7,6 +7,7 @@ the same functions as in a ``--seg`` run, on models from a bundle.
 from __future__ import annotations
 
 import copy
+import warnings
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -19,7 +20,9 @@ from segdre_plugin.backbones.clones.compat import on_host
 from segdre_plugin.backbones.features import visible_entities
 from segdre_plugin.backbones.registry import load_adapter
 from segdre_plugin.data.documents import Document, find_problems
+from segdre_plugin.data.own_text import TextReader
 from segdre_plugin.data.splits import Split
+from segdre_plugin.data.stream import Broken
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.prediction.answers import build_answers
 from segdre_plugin.prediction.clone_code import BackboneCode, load_backbone_code
@@ -158,6 +161,39 @@ class SegPipeline:
         problems = [line for answer in answers if isinstance(answer, Rejection) for line in answer.reasons]
         raise_all(problems, "documents that cannot be predicted", "correct or remove them")
         return answers
+
+    @overload
+    def from_text(self, texts: str, spacy: Any, batch_size: int = 8) -> dict[str, Any]: ...
+
+    @overload
+    def from_text(self, texts: Iterable[str], spacy: Any, batch_size: int = 8) -> list[dict[str, Any]]: ...
+
+    def from_text(self, texts: str | Iterable[str], spacy: Any, batch_size: int = 8) -> Any:
+        """Predict plain text, one or several.
+
+        A warning says it if the pipeline has no coreference component, so that mentions of one name are one entity.
+
+        Args:
+            texts: a text, or any number of them.
+            spacy: the spaCy pipeline that finds sentences and entities (:mod:`segdre_plugin.data.own_text`): its name
+                or path, or a loaded one.
+            batch_size: as for documents.
+
+        Returns:
+            One answer a text, as for documents; a list if several texts were given.
+
+        Raises:
+            SegDREError: if the pipeline cannot be used, or with what is wrong with all texts that cannot be predicted.
+        """
+        several = [texts] if isinstance(texts, str) else list(texts)
+        reader = TextReader(spacy)
+        documents = [reader.read(text, f"text {i}") for i, text in enumerate(several)]
+        problems = [document.reason for document in documents if isinstance(document, Broken)]
+        raise_all(problems, "texts that cannot be predicted", "correct or remove them")
+        if documents and not reader.coreference:
+            warnings.warn(reader.summary(), stacklevel=2)
+        answers = self([document for document in documents if not isinstance(document, Broken)], batch_size)
+        return answers[0] if isinstance(texts, str) else answers
 
     @on_host()
     def answer(

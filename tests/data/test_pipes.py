@@ -102,7 +102,7 @@ class TestInput:
             (json.dumps({"version": 2, "train": BOTH}, indent=2).encode(), "the list is under the key 'train'"),
             (gzip.compress(LIST, mtime=0)[:-20], "is broken gzip"),
             (gzip.compress(LIST, mtime=0)[:20] + b"\xff" * 40, "gzip"),
-            (LIST.decode().encode("utf-16"), "is UTF-16, expected JSON in UTF-8"),
+            (LIST.decode().encode("utf-16"), "is UTF-16, expected UTF-8"),
             (b"PK\3\4" + LIST, "is zip"),
             (json.dumps(DOCUMENT, indent=1).encode()[:-20], "is not JSON"),
             (b"title,text\nA,B\n", "is not JSON: Expecting value: line 1"),

@@ -157,7 +157,7 @@ def view_document(run: RunFolder, found: JudgedCandidates, choice: Choice, gold_
         salient=[entity_name(document, entity) for entity in chain],
         gold_salient=None if gold_salient is None else chain[:1] == (gold_salient,),
         facts=facts,
-        sentences=_sentences(document, chain, {other for _, other in branches}),
+        sentences=sentence_pieces(document, chain, {other for _, other in branches}),
         branches=[(text, rows[k]) for (text, _), k in zip(branches, cells, strict=True) if k is not None],
         changes={name: _changes(rows, *masks) for name, masks in comparisons.items()},
         matrix=draw_matrix(sum(len(sentence) for sentence in document["sents"]), groups),
@@ -206,8 +206,17 @@ def _spans(document: Document, entity: int) -> list[Span]:
     return sorted(spans)
 
 
-def _sentences(document: Document, salient: Chain, named: set[int]) -> list[list[Piece]]:
-    """Cut the text into mentions and the words between them; where mentions overlap, the longer one is shown."""
+def sentence_pieces(document: Document, salient: Chain, named: set[int]) -> list[list[Piece]]:
+    """Cut the text into mentions and the words between them; where mentions overlap, the longer one is shown.
+
+    Args:
+        document: a DocRED document.
+        salient: its salient entities.
+        named: entities that an injected branch names.
+
+    Returns:
+        The pieces of each sentence.
+    """
     owners: list[list[int | None]] = [[None] * len(sentence) for sentence in document["sents"]]
     starts: list[set[int]] = [set() for _ in document["sents"]]
     mentions = [(m["sent_id"], *m["pos"], e) for e, entity in enumerate(document["vertexSet"]) for m in entity]

@@ -37,10 +37,10 @@ def write_report(
         SegDREError: if the run is not finished, files are missing or changed, a title is unknown, or the file cannot be
             written.
     """
-    template = _template()
+    template = load_template("template.html.j2")
     run = RunFolder(folder, data_dir)
     run.require_finished()
-    text = template.render(**build(run, titles), style=_resource("style.css"))
+    text = template.render(**build(run, titles), style=resource("style.css"))
     path = output or folder / "report.html"
     write(path, lambda file: file.write(text.encode("utf-8", errors="xmlcharrefreplace")))
     return path
@@ -89,15 +89,17 @@ def build(run: RunFolder, titles: Sequence[str] = ()) -> dict[str, Any]:
     }
 
 
-def _template() -> Any:
+def load_template(name: str) -> Any:
+    """Return one of this folder's templates, which escapes whatever is filled in."""
     import jinja2
 
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["logits"] = page.logits
-    return environment.from_string(_resource("template.html.j2"))
+    return environment.from_string(resource(name))
 
 
-def _resource(name: str) -> str:
+def resource(name: str) -> str:
+    """Return the text of one of this folder's files."""
     return resources.files("segdre_plugin.analysis.report").joinpath(name).read_text(encoding="utf-8")
