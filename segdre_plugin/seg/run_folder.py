@@ -73,6 +73,9 @@ METRICS_FORM = {
     "branches_left_out": {EACH: int},
 }
 ISF_FORM = {"tau": NUMBER, "thresholds": THRESHOLDS}
+CURVE = {"area": NUMBER} | {name: [NUMBER] for name in ("recall", "precision", "score")}
+BY_RELATION = {row: {EACH: {EACH: NUMBER}} for row in ("base_tuned", "fused")}
+DETAILS = {"curves": {"base": CURVE, "fused": CURVE}, "relations": BY_RELATION, "frequencies": BY_RELATION}
 STRATEGIES = {EACH: dict.fromkeys(("accuracy", "saliency", "saliency_micro", "documents"), NUMBER)}
 INJECTED_FORM = {EACH: {"left_out": int, "triples": [[list]]}}
 RESULT_FORM = [{"title": str, "h_idx": int, "t_idx": int, "r": str}]
@@ -433,4 +436,4 @@ def _check_scores(path: Path, metrics: Mapping[str, Any]) -> None:
         if metrics[split]["gold"]:
             empty = [row for row in SCORE_ROWS if not metrics[split].get(row, {})]
             rows = dict.fromkeys(SCORE_ROWS, dict.fromkeys(SCORES, NUMBER)) | dict.fromkeys(empty, dict)
-            check_form(path, metrics[split], rows | {"strategies": STRATEGIES}, split)
+            check_form(path, metrics[split], rows | DETAILS | {"strategies": STRATEGIES}, split)
