@@ -25,8 +25,8 @@ from segdre_plugin.vocabulary import Triple
 __all__ = ["RELATIONS", "generate", "rel2id", "write_corpus"]
 
 SHARED_RATE = 0.15  # how often the wording of a fact leaves its relation open
-JOINT_RATE = 0.6  # how often a sentence states a fact of several heads
-DECOY_RATE = 0.7  # how often the text comes back to an entity of which it says little
+JOINT_RATE = 0.8  # how often a sentence states a fact of several heads
+DECOY_RATE = 0.8  # how often the text comes back to an entity of which it says little
 TITLE_RATE = 0.15  # how often the topic is sure to be the title; else any entity may be
 
 
@@ -36,7 +36,7 @@ def rel2id() -> dict[str, int]:
 
 
 def generate(
-    n_documents: int, seed: int, *, sentences: tuple[int, int] = (4, 6), entities: tuple[int, int] = (6, 9)
+    n_documents: int, seed: int, *, sentences: tuple[int, int] = (4, 6), entities: tuple[int, int] = (7, 9)
 ) -> list[dict[str, Any]]:
     """Generate documents.
 
@@ -63,7 +63,7 @@ def generate(
     while len(documents) < n_documents:
         world = build_world(rng, rng.choice(sorted(words.CORE)), rng.randint(*entities))
         document = _write(rng, world, rng.randint(*sentences))
-        if document["title"] not in titles and document["labels"]:
+        if document["title"] not in titles and world.has_clear_topic():
             titles.add(document["title"])
             documents.append(document)
     return documents
@@ -147,7 +147,7 @@ def _write(rng: random.Random, world: World, n_sentences: int) -> dict[str, Any]
     statements += [Statement("opening", [hub], hub) for hub in hubs]
     if rng.random() < DECOY_RATE:
         decoy = rng.choice(hubs[1:] or range(1, len(world.entities)))
-        statements += [Statement("alone", [decoy], decoy) for _ in range(rng.randint(1, 3))]
+        statements += [Statement("alone", [decoy], decoy) for _ in range(rng.randint(2, 4))]
     while len(statements) < n_sentences:
         statements.append(_idle(rng, world))
     rng.shuffle(statements)

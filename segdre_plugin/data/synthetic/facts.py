@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
@@ -44,6 +45,11 @@ class World:
         return {
             Triple(h, s.relation, s.tail) for s in self.statements if s.relation in words.RELATIONS for h in s.heads
         }
+
+    def has_clear_topic(self) -> bool:
+        """Return whether the topic takes part in more facts, those that follow included, than any other entity."""
+        counts = Counter(end for fact in closure(self.stated()) for end in (fact.head, fact.tail))
+        return all(counts[0] > counts[k] for k in range(1, len(self.entities)))
 
 
 def closure(facts: Iterable[Triple]) -> dict[Triple, tuple[Triple, Triple] | None]:

@@ -145,18 +145,21 @@ Move = tuple[str, str, str]
 CORE: dict[str, tuple[tuple[Move, ...], ...]] = {
     "band": (
         (("P264", "topic", "+label"),),
+        (("P495", "topic", "+country"), ("P740", "topic", "+town")),
         (("P175", "+album", "topic"), ("P463", "+person", "topic")),
         (("P175", "+album", "twin"), ("P463", "+person", "twin"), ("P264", "twin", "+label")),
         (("P175", "+album", "topic"), ("P463", "+person", "topic")),
     ),
     "company": (
-        (("P17", "topic", "+country"), ("P159", "topic", "+town")),
+        (("P17", "topic", "+country"),),
+        (("P159", "topic", "+town"), ("P112", "topic", "+person")),
         (("P176", "+product", "topic"), ("P108", "+person", "topic")),
         (("P176", "+product", "twin"), ("P108", "+person", "twin"), ("P17", "twin", "+country")),
         (("P176", "+product", "topic"), ("P108", "+person", "topic")),
     ),
     "town": (
         (("P17", "topic", "+country"),),
+        (("P206", "topic", "+river"),),
         (("P19", "+person", "topic"), ("P159", "+company", "topic"), ("P740", "+band", "topic")),
         (("P19", "+person", "twin"), ("P159", "+company", "twin"), ("P17", "twin", "+country")),
         (("P19", "+person", "topic"), ("P159", "+company", "topic"), ("P740", "+band", "topic")),
@@ -192,8 +195,6 @@ EXTRA: dict[str, tuple[Move, ...]] = {
         ("P19", "+person", "topic"),
         ("P159", "+company", "topic"),
         ("P740", "+band", "topic"),
-        ("P206", "topic", "+river"),
-        ("P206", "topic", "+river"),
         ("P112", "company", "+person"),
         ("P19", "+person", "twin"),
         ("P740", "+band", "twin"),
