@@ -32,6 +32,21 @@ class Command:
     output: str = ""  # the argument that names its output file, which may be ``-``
 
 
+DEMO = {
+    "train": ("training documents", 800, 200),
+    "dev": ("development documents", 80, 40),
+    "test": ("test documents", 120, 40),
+    "epochs": ("epochs of the base; the other stages have half of them", 4, 2),
+    "seed": ("of documents and training", 0, 0),
+}  # argument of segdre demo -> meaning, default, default with --quick
+DEMO_STAGES = """a tiny model from scratch, on one CPU core, in four stages:
+  base      the backbone alone, on all pairs
+  identify  which entity has most relations: the salient one
+  dense     the pairs of the salient entity
+  sparse    all other pairs, of text into which the dense triples are injected
+and then the fusion of base, dense and sparse"""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (None: the process's) and return its exit status: 0, or that of :func:`errors.report`."""
     try:
@@ -95,28 +110,31 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _demo_arguments(command: ArgumentParser) -> None:
     command.add_argument("folder", type=Path, nargs="?", default=Path("segdre-demo"), help="for results (%(default)s)")
-    for name, default, what in (
-        ("train", 1000, "training documents"),
-        ("dev", 80, "development documents"),
-        ("test", 80, "test documents"),
-        ("epochs", 4, "epochs of a stage"),
-        ("seed", 0, "of documents and training"),
-    ):
-        command.add_argument(f"--{name}", type=int, default=default, help=f"{what} (%(default)s)")
-    for name in ("--seg-salient", "--seg-salient-k", "--seg-train-salient", "--seg-loss"):
+    command.add_argument(
+        "--quick", action="store_true", help="half a minute: every step, with models that have hardly learned anything"
+    )
+    for name, (what, default, quick) in DEMO.items():
+        command.add_argument(f"--{name}", type=int, help=f"{what} ({default}; with --quick {quick})")
+    for name in ("--seg-salient", "--seg-salient-k", "--seg-train-salient", "--seg-alpha", "--seg-start", "--seg-loss"):
         command.add_argument(name, help="as of a run with --seg")
 
 
 def _demo(options: Namespace) -> None:
+    started = time.perf_counter()
+    print(f"segdre demo: {DEMO_STAGES}", flush=True)
+    from segdre_plugin.analysis.parts import part_verdict
     from segdre_plugin.analysis.report.render import write_report
     from segdre_plugin.seg.demo import demo
 
-    started = time.perf_counter()
-    sizes = {name: getattr(options, name) for name in ("train", "dev", "test", "epochs", "seed")}
+    sizes = {name: quick if options.quick else default for name, (_, default, quick) in DEMO.items()}
+    sizes |= {name: getattr(options, name) for name in DEMO if getattr(options, name) is not None}
     seg = {name: value for name, value in vars(options).items() if name.startswith("seg_") and value is not None}
     demo(options.folder, **sizes, options=[f"--{name.replace('_', '-')}={value}" for name, value in seg.items()])
+    print("\nverdict:")
+    for sentence in part_verdict(options.folder):
+        print(f"  {sentence}")
     print(f"\nreport: {write_report(options.folder)}")
-    print(f"{time.perf_counter() - started:.0f} seconds")
+    print(f"{time.perf_counter() - started:.0f} seconds, {time.process_time():.0f} of them of processor time")
 
 
 def _patch_arguments(command: ArgumentParser) -> None:

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
+from segdre_plugin.data.documents import load_documents
 from segdre_plugin.data.files import read_json, write_json
-from segdre_plugin.data.synthetic.corpus import RELATIONS, rel2id, write_corpus
+from segdre_plugin.data.synthetic.corpus import rel2id, write_corpus
 from segdre_plugin.errors import SegDREError
+from segdre_plugin.seg.demo_example import after, before, choose_example
 from segdre_plugin.seg.launch import run_reference
 from segdre_plugin.seg.options import parse
-from segdre_plugin.stages.branches import entity_name
+from segdre_plugin.seg.run_folder import RunFolder
+from segdre_plugin.seg.training_run import TrainingRun
+from segdre_plugin.stages.config import STAGES
+
+# A step of a stage beside one of the base, and all of a run beside its training: for the estimate alone.
+STEP_COST = {"base": 1.0, "identify": 1.0, "dense": 0.8, "sparse": 1.2}
+READING = 1.25
+WARM_UP, MEASURED = 2, 12  # steps that are not timed, and those after which the estimate is printed
 
 
 def demo(folder: Path, *, train: int, dev: int, test: int, epochs: int, seed: int, options: Sequence[str] = ()) -> None:
-    """Generate a corpus, train all stages on it, fuse them, and print the results.
+    """Generate a corpus, show a document, train all stages, fuse them, print the results, and show the document again.
 
-    The folder gets ``corpus/`` and everything that a ``--seg`` run leaves. Base, dense and sparse are trained for
-    ``epochs``, identify for half of them; ``options`` are further ones of ``--seg``.
+    The folder gets ``corpus/`` and everything that a ``--seg`` run leaves. The base is trained for ``epochs``, the
+    other stages for half of them, from the base: there is no pretrained encoder from which dense and sparse could
+    start. ``options`` are further ones of ``--seg``.
 
     Raises:
         SegDREError: if a size makes no sense, an option is wrong, or the folder holds another demo.
@@ -42,16 +54,52 @@ def demo(folder: Path, *, train: int, dev: int, test: int, epochs: int, seed: in
         "--num_train_epochs": epochs,
         "--seed": seed,
         "--seg-dir": folder,
-        "--seg-identify-epochs": max(1, epochs // 2),
-    }
+        "--seg-start": "base",
+    } | dict.fromkeys((f"--seg-{stage}-epochs" for stage in STAGES[1:]), max(1, epochs // 2))
     arguments = ["--seg", *(str(part) for pair in own.items() for part in pair), *options]
     parse(arguments)  # what is wrong with the options is said before anything is written
     prepare_corpus(corpus, {"train": train, "dev": dev, "test": test, "seed": seed})
-    print(f"segdre: {train} train, {dev} dev and {test} test documents, generated from seed {seed}: {corpus}")
+    documents = load_documents(corpus / "test.json")
+    example = choose_example(documents)
+    print(f"{train} train, {dev} dev and {test} test documents, generated from seed {seed}: {corpus}")
+    print(f'\nbefore: the test document "{documents[example]["title"]}"\n{before(documents[example])}\n', flush=True)
     with _one_thread():
-        run_reference(arguments)
-    documents = read_json(corpus / "test.json", "test documents")
-    print_injection(documents, read_json(folder / "sparse" / "injected.json", "injected triples")["test"]["triples"])
+        run_reference(arguments, DemoRun)
+    print(f'\nafter: "{documents[example]["title"]}"\n{before(documents[example])}')
+    print(after(RunFolder(folder), example))
+
+
+class DemoRun(TrainingRun):
+    """A run that says after its first steps how long all of it will take."""
+
+    def loader(self, stage: str) -> Any:
+        """Return the class of a stage's data loaders; those of the base measure the first steps."""
+        plain, run = super().loader(stage), self
+        if stage != STAGES[0]:
+            return plain
+
+        class Loader(plain):  # type: ignore[valid-type, misc]
+            said = False
+
+            def __iter__(self) -> Iterator[Any]:
+                start = 0.0
+                for k, batch in enumerate(super().__iter__()):
+                    if k == WARM_UP:
+                        start = time.perf_counter()
+                    if k == WARM_UP + MEASURED and not Loader.said:
+                        Loader.said = True
+                        step = (time.perf_counter() - start) / MEASURED
+                        tqdm.write(run.estimate(step, len(self)))  # not into the progress bar
+                    yield batch
+
+        return Loader
+
+    def estimate(self, step: float, steps: int) -> str:
+        """Say how long the run will take, of the seconds that a step of the base took and the steps of an epoch."""
+        epochs = {stage: self.options.epochs(stage) or self.args.num_train_epochs for stage in STAGES}
+        seconds = READING * step * steps * sum(STEP_COST[stage] * epochs[stage] for stage in STAGES)
+        span = f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"
+        return f"all four stages will take about {span} on this machine ({1000 * step:.0f} ms a step)"
 
 
 @contextmanager
@@ -85,15 +133,3 @@ def prepare_corpus(corpus: Path, sizes: dict[str, int]) -> None:
 
 def _words(sizes: dict[str, int]) -> str:
     return " ".join(f"--{name} {value}" for name, value in sizes.items())
-
-
-def print_injection(documents: Sequence[dict[str, Any]], triples: Sequence[Sequence[Any]]) -> None:
-    """Print one document and the triples that were injected into it."""
-    chosen = max(range(len(documents)), key=lambda i: (len(triples[i]), -i))
-    document = documents[chosen]
-    gold = {(label["h"], label["r"], label["t"]) for label in document["labels"]}
-    print(f"\n{document['title']}: " + " ".join(" ".join(sent) for sent in document["sents"]))
-    print("injected before the sparse stage reads it:")
-    for head, relation, tail in triples[chosen]:
-        mark = "right" if (head, relation, tail) in gold else "wrong"
-        print(f"  ({entity_name(document, head)}, {RELATIONS[relation]}, {entity_name(document, tail)})  {mark}")

@@ -175,8 +175,11 @@ def load_script(path: Path, arguments: list[str], adapter: str | None = None) ->
     return main if hasattr(main, "segdre") else entry(names, chosen.backbone, chosen.require_script())
 
 
-def run_reference(arguments: Sequence[str]) -> None:
-    """Run the reference model's train script with a command line; without ``--seg`` it trains the base alone."""
+def run_reference(arguments: Sequence[str], training: Callable[..., Any] | None = None) -> None:
+    """Run the reference model's train script with a command line; without ``--seg`` it trains the base alone.
+
+    ``training`` takes the place of :class:`segdre_plugin.seg.training_run.TrainingRun`.
+    """
     from segdre_plugin.backbones.clones.stand_ins import swapped
     from segdre_plugin.backbones.reference import train
     from segdre_plugin.backbones.reference.spec import BACKBONE, SCRIPT
@@ -186,7 +189,7 @@ def run_reference(arguments: Sequence[str]) -> None:
     options, rest = parse(arguments)
     with swapped(vars(sys), {"argv": [SCRIPT.file, *rest]}):
         if options.seg:
-            run = CheckRun if options.check else TrainingRun
+            run = CheckRun if options.check else training or TrainingRun
             run(vars(train), train.main, BACKBONE, SCRIPT, options).run()
         else:
             train.main()

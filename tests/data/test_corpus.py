@@ -3,15 +3,19 @@
 import hashlib
 import importlib.util
 import json
+import random
 import sys
 from collections import Counter
+from itertools import permutations
 
 import pytest
 
 from segdre_plugin.data.synthetic import vocabulary as words
 from segdre_plugin.data.synthetic.corpus import RELATIONS, generate, rel2id, write_corpus
-from segdre_plugin.data.synthetic.facts import closure, derived
+from segdre_plugin.data.synthetic.facts import build_world, closure, derived
 from segdre_plugin.errors import SegDREError
+from segdre_plugin.salient import gold_salient, relation_counts, saliency
+from segdre_plugin.stages.strategies import choose_salient, get_strategy
 from segdre_plugin.vocabulary import Triple
 
 SIZES = {
@@ -72,12 +76,12 @@ def test_documents_are_valid_and_of_the_size_asked_for(sizes):
     for document in documents:
         check(document)
     assert len({document["title"] for document in documents}) == len(documents) == 60
-    sentences, entities = sizes.get("sentences", (5, 8)), sizes.get("entities", (6, 12))
+    sentences, entities = sizes.get("sentences", (4, 6)), sizes.get("entities", (7, 9))
     assert all(sentences[0] <= len(document["sents"]) <= sentences[1] for document in documents)
     assert all(entities[0] <= len(document["vertexSet"]) <= entities[1] for document in documents)
 
 
-DIGEST = "bc9137a86ba89d03"  # the same in any Python: change it with the words or the generator
+DIGEST = "dc5593b3d0e9419d"  # the same in any Python: change it with the words or the generator
 
 
 def test_seed_decides():
@@ -92,41 +96,55 @@ def test_shape_of_the_corpus(documents):
     labels = [(document, label) for document in documents for label in document["labels"]]
     assert 10 <= len(RELATIONS) <= 14
     assert {label["r"] for _, label in labels} == set(RELATIONS)
-    assert min(Counter(label["r"] for _, label in labels).values()) >= 30
+    assert min(Counter(label["r"] for _, label in labels).values()) >= 20
 
     def sentences(document, entity):
         return {mention["sent_id"] for mention in document["vertexSet"][entity]}
 
     intra = sum(bool(sentences(d, label["h"]) & sentences(d, label["t"])) for d, label in labels) / len(labels)
-    assert 0.4 < intra < 0.75
+    assert 0.6 < intra < 0.85
     two_hop = sum(len(two_hop_triples(document)) for document in documents) / len(labels)
     assert 0.25 < two_hop < 0.45
     several = [len(mentions) > 1 for document in documents for mentions in document["vertexSet"]]
-    assert sum(several) / len(several) > 0.3
+    assert sum(several) / len(several) > 0.2
     shortened = [len({m["name"] for m in mentions}) > 1 for document in documents for mentions in document["vertexSet"]]
-    assert sum(shortened) / len(shortened) > 0.15
-    unrelated = [
-        entity
-        for document in documents
-        for entity in range(len(document["vertexSet"]))
-        if all(entity not in (label["h"], label["t"]) for label in document["labels"])
-    ]
-    assert len(unrelated) > len(documents) / 2  # distractors
+    assert sum(shortened) / len(shortened) > 0.1
 
 
-def test_salient_entity(documents):
-    """The topic holds about half of the triples, and the simplest heuristics do not always find it."""
-    shares, first, most_mentions = [], 0, 0
+def test_no_rule_finds_the_salient_entity(documents):
+    """The topic holds half of the triples; neither title, place nor mentions tell which entity it is."""
+    gold = [gold_salient(document) for document in documents]
+    held = sum(int(relation_counts(document).max()) for document in documents)
+    assert 0.4 < held / sum(len(document["labels"]) for document in documents) < 0.65
+    assert sum(entity == 0 for entity in gold) / len(documents) < 0.5
+    for name, most in {"edit-distance": 0.35, "max-mention": 0.8, "random": 0.2}.items():
+        found = choose_salient(get_strategy(name), documents)
+        assert saliency(documents, found)["accuracy"] < most, name
+
+
+def test_sparse_pairs_need_the_dense_triples(documents):
+    """Most sparse triples follow from two dense ones, none from others; kinds do not tell which pairs they hold for."""
+    sparse = follow = 0
+    holds = Counter()  # (relation, entity types) -> sparse pairs for which a relation of these types holds, or may
     for document in documents:
-        n = len(document["vertexSet"])
-        counts = Counter(entity for h, _, t in triples(document) for entity in (h, t))
-        salient = max(range(n), key=lambda k: (counts[k], len(document["vertexSet"][k]), -k))
-        shares.append(counts[salient] / len(document["labels"]))
-        first += salient == 0
-        most_mentions += salient == max(range(n), key=lambda k: (len(document["vertexSet"][k]), -k))
-    assert 0.45 < sum(shares) / len(shares) < 0.7
-    assert 0.6 < first / len(documents) < 0.9
-    assert 0.6 < most_mentions / len(documents) < 0.95
+        facts, salient = triples(document), gold_salient(document)
+        dense = {fact for fact in facts if salient in (fact.head, fact.tail)}
+        own = facts - dense
+        sparse += len(own)
+        follow += len({fact for fact, _ in derived(dense)} & own)
+        kinds = [mentions[0]["type"] for mentions in document["vertexSet"]]
+        for head, tail in permutations(set(range(len(kinds))) - {salient}, 2):
+            holds[kinds[head], kinds[tail], any((f.head, f.tail) == (head, tail) for f in own)] += 1
+    assert 0.5 < follow / sparse < 0.8
+    for head, tail in {key[:2] for key in holds}:
+        assert holds[head, tail, True] < holds[head, tail, False], (head, tail)
+
+
+def test_what_follows_follows_through_the_topic():
+    for seed in range(40):
+        world = build_world(random.Random(seed), ("band", "company", "town")[seed % 3], 12)
+        proofs = {fact: proof for fact, proof in closure(world.stated()).items() if proof}
+        assert all(0 in (fact.head, fact.tail, proof[0].tail) for fact, proof in proofs.items())
 
 
 def test_wording_does_not_decide_alone(documents):
@@ -185,14 +203,12 @@ def test_two_hop_evidence_holds_both_hops(documents):
             assert evidence[head, relation, tail] in proofs
 
 
-def test_every_relation_is_said_and_every_idle_move_has_words():
+def test_every_move_has_words():
     assert {relation for relation, _, _ in words.WORDINGS} | {result for _, _, result in words.RULES} == set(RELATIONS)
-    idle = {(head, tail) for head, tail, _ in words.IDLE}
     for topic in words.CORE:
-        moves = [move for _, move in words.CORE[topic]] + list(words.EXTRA[topic])
-        for relation, *ends in moves:
-            kinds = tuple(topic if end == "topic" else end.removeprefix("+") for end in ends)
-            assert (kinds in idle) if relation == "idle" else ((relation, *kinds) in words.WORDINGS)
+        for relation, *ends in [move for row in words.CORE[topic] for move in row] + list(words.EXTRA[topic]):
+            kinds = tuple(topic if end in ("topic", "twin") else end.removeprefix("+") for end in ends)
+            assert (relation, *kinds) in words.WORDINGS
 
 
 def test_write_corpus(tmp_path):

@@ -1,8 +1,10 @@
 """The embedded corpus: a seeded generator of documents in DocRED's JSON.
 
 A document tells of one topic (a band, a company or a town), which takes part in about half of its relations, and of
-distractors. Which relation a sentence states may depend on what another sentence says of the topic; facts that follow
-by two hops (album by a band, band from a country) are labels too, with the evidence of both hops.
+twins: other entities of the topic's kind, of which the same sentences tell. Facts that follow by two hops (album by a
+band, band with a label) are labels too, with the evidence of both hops, and they follow through the topic alone: which
+of the albums has which of the labels is stated by nothing but the facts about the topic. The title is the name of some
+entity, as of a document about an album that tells most of its band.
 """
 
 from __future__ import annotations
@@ -22,9 +24,10 @@ from segdre_plugin.vocabulary import Triple
 
 __all__ = ["RELATIONS", "generate", "rel2id", "write_corpus"]
 
-NOMINAL_RATE = 0.4  # how often a noun stands for the topic: its facts then cross sentences
-REVISIT_RATE = 0.5  # how often two known entities meet again without a relation
-DECOY_RATE = 0.4  # how often the most mentioned entity may not be the most related one
+SHARED_RATE = 0.15  # how often the wording of a fact leaves its relation open
+JOINT_RATE = 0.8  # how often a sentence states a fact of several heads
+DECOY_RATE = 0.8  # how often the text comes back to an entity of which it says little
+TITLE_RATE = 0.15  # how often the topic is sure to be the title; else any entity may be
 
 
 def rel2id() -> dict[str, int]:
@@ -33,7 +36,7 @@ def rel2id() -> dict[str, int]:
 
 
 def generate(
-    n_documents: int, seed: int, *, sentences: tuple[int, int] = (5, 8), entities: tuple[int, int] = (6, 12)
+    n_documents: int, seed: int, *, sentences: tuple[int, int] = (4, 6), entities: tuple[int, int] = (7, 9)
 ) -> list[dict[str, Any]]:
     """Generate documents.
 
@@ -60,7 +63,7 @@ def generate(
     while len(documents) < n_documents:
         world = build_world(rng, rng.choice(sorted(words.CORE)), rng.randint(*entities))
         document = _write(rng, world, rng.randint(*sentences))
-        if document["title"] not in titles and document["labels"]:
+        if document["title"] not in titles and world.has_clear_topic():
             titles.add(document["title"])
             documents.append(document)
     return documents
@@ -93,7 +96,6 @@ class _Writer:
         self.entities = entities
         self.sents: list[list[str]] = []
         self.mentions: list[list[dict[str, Any]]] = [[] for _ in entities]
-        self.topic_is_known = False
 
     def say(self, template: str, heads: list[int], tail: int | None, join: bool) -> int:
         """Write one sentence, or with ``join`` add it to the last one, and return its index."""
@@ -122,11 +124,8 @@ class _Writer:
         return len(self.sents) - 1
 
     def _name(self, index: int) -> None:
-        """Write an entity's name, or for a known topic now and then only the noun that stands for it."""
+        """Write an entity's name."""
         entity, sent_id, start = self.entities[index], len(self.sents) - 1, len(self.sents[-1])
-        if index == 0 and self.topic_is_known and self.rng.random() < NOMINAL_RATE:
-            self.sents[-1] += words.NOMINALS[entity.kind].split(" ")
-            return
         known = bool(self.mentions[index])
         form = self.rng.choice(entity.short) if known and entity.short and self.rng.random() < 0.6 else entity.name
         self.sents[-1] += form
@@ -143,41 +142,34 @@ class _Writer:
 
 def _write(rng: random.Random, world: World, n_sentences: int) -> dict[str, Any]:
     """Return what the world holds in about ``n_sentences`` sentences."""
-    topic = world.entities[0]
     statements = _group(rng, world.statements)
-    if rng.random() < DECOY_RATE:  # an entity that the text comes back to, though little is said of it
-        decoy = rng.randrange(1, len(world.entities))
-        statements += [Statement("alone", [decoy], decoy) for _ in range(rng.randint(2, 3))]
-    if rng.random() < REVISIT_RATE:
-        statements.append(_idle(rng, world))
-    while len(statements) < n_sentences - 1:
+    hubs = [k for k, entity in enumerate(world.entities) if entity.kind == world.entities[0].kind]
+    statements += [Statement("opening", [hub], hub) for hub in hubs]
+    if rng.random() < DECOY_RATE:
+        decoy = rng.choice(hubs[1:] or range(1, len(world.entities)))
+        statements += [Statement("alone", [decoy], decoy) for _ in range(rng.randint(2, 4))]
+    while len(statements) < n_sentences:
         statements.append(_idle(rng, world))
     rng.shuffle(statements)
-    opening_at = 0 if rng.random() < 0.7 else 1
-    joins = max(len(statements) + 1 - n_sentences, 0)
-    joined = set(rng.sample(range(2, len(statements) + 1), min(joins, len(statements) - 1)))  # places in the text
+    joined = set(rng.sample(range(1, len(statements)), len(statements) - n_sentences))  # places in the text
 
     writer = _Writer(rng, world.entities)
     said_in: dict[Triple, int] = {}
-    for place in range(len(statements) + 1):
-        if place == opening_at:
-            writer.say(rng.choice(words.OPENINGS[topic.kind]), [0], None, join=False)
-            writer.topic_is_known = True
-            continue
-        statement = statements[place - (place > opening_at)]
+    for place, statement in enumerate(statements):
         template = _template(rng, world, statement)
         sent_id = writer.say(template, statement.heads, statement.tail, join=place in joined)
         for head in statement.heads:
             said_in[Triple(head, statement.relation, statement.tail)] = sent_id
-    return _assemble(world, writer, said_in)
+    titled = 0 if rng.random() < TITLE_RATE else rng.randrange(len(world.entities))
+    return _assemble(world, writer, said_in) | {"title": " ".join(world.entities[titled].name)}
 
 
 def _group(rng: random.Random, statements: list[Statement]) -> list[Statement]:
-    """Put facts of the same relation and tail that one sentence may state together into one statement."""
+    """Put facts of the same relation, kind of head and tail together into one statement."""
     grouped: list[Statement] = []
     for statement in statements:
         same = [s for s in grouped if (s.relation, s.tail) == (statement.relation, statement.tail) and len(s.heads) < 3]
-        if same and statement.relation in ("P463", "P108", "P175", "P176") and rng.random() < 0.6:
+        if same and rng.random() < JOINT_RATE:
             same[0].heads.extend(statement.heads)
         else:
             grouped.append(Statement(statement.relation, list(statement.heads), statement.tail))
@@ -204,15 +196,16 @@ def _idle(rng: random.Random, world: World) -> Statement:
 def _template(rng: random.Random, world: World, statement: Statement) -> str:
     """Choose how to say a statement."""
     kinds = world.entities[statement.heads[0]].kind, world.entities[statement.tail].kind
+    if statement.relation == "opening":
+        return rng.choice(words.OPENINGS[kinds[0]])
     if statement.relation == "alone":
         return rng.choice(words.ALONE[words.TYPES[kinds[0]]])
     if statement.relation == "idle":
         return rng.choice(next(templates for head, tail, templates in words.IDLE if (head, tail) == kinds))
     wording = words.WORDINGS[statement.relation, kinds[0], kinds[1]]
-    about_topic = 0 in (*statement.heads, statement.tail)
     if len(statement.heads) > 1:
-        return rng.choice([template for template in wording.shared if template in words.PLURAL])
-    return rng.choice(wording.clear + wording.shared * about_topic)
+        return rng.choice(wording.several)
+    return rng.choice(wording.shared if wording.shared and rng.random() < SHARED_RATE else wording.clear)
 
 
 def _assemble(world: World, writer: _Writer, said_in: dict[Triple, int]) -> dict[str, Any]:
@@ -235,7 +228,6 @@ def _assemble(world: World, writer: _Writer, said_in: dict[Triple, int]) -> dict
         for fact in sorted(proofs)
     ]
     return {
-        "title": " ".join(world.entities[0].name),
         "sents": writer.sents,
         "vertexSet": [writer.mentions[k] for k in order],
         "labels": sorted(labels, key=lambda label: (label["h"], label["t"], label["r"])),

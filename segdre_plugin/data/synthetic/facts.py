@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 
 from segdre_plugin.data.synthetic import vocabulary as words
 from segdre_plugin.vocabulary import Triple
+
+NEW_TWIN = 0.2  # how often a further fact of a twin is told of a new one
 
 
 @dataclass
@@ -23,7 +27,7 @@ class Entity:
 class Statement:
     """One thing to say: a fact, or (relation "idle") something that is not a fact."""
 
-    relation: str  # relation id, "idle", or "alone" for a sentence about the tail only
+    relation: str  # relation id, "idle", or "opening" or "alone" for a sentence about the tail only
     heads: list[int]  # entities, more than one where one sentence states the fact for all of them
     tail: int
 
@@ -41,6 +45,11 @@ class World:
         return {
             Triple(h, s.relation, s.tail) for s in self.statements if s.relation in words.RELATIONS for h in s.heads
         }
+
+    def has_clear_topic(self) -> bool:
+        """Return whether the topic takes part in more facts, those that follow included, than any other entity."""
+        counts = Counter(end for fact in closure(self.stated()) for end in (fact.head, fact.tail))
+        return all(counts[0] > counts[k] for k in range(1, len(self.entities)))
 
 
 def closure(facts: Iterable[Triple]) -> dict[Triple, tuple[Triple, Triple] | None]:
@@ -70,7 +79,7 @@ def derived(facts: Collection[Triple]) -> Iterator[tuple[Triple, tuple[Triple, T
 
 
 def build_world(rng: random.Random, kind: str, n_entities: int) -> World:
-    """Return what a document tells, without a contradiction.
+    """Return what a document tells, without a contradiction; what follows by a rule follows through the topic.
 
     Args:
         rng: source of randomness.
@@ -79,48 +88,43 @@ def build_world(rng: random.Random, kind: str, n_entities: int) -> World:
     """
     world = World()
     world.entities.append(invent(rng, kind, world.used_words))
-    for chance, move in words.CORE[kind]:
-        if rng.random() < chance and len(world.entities) < n_entities:
-            _try(rng, world, move)
-    for _ in range(20 * n_entities):
-        missing = n_entities - len(world.entities)
-        if missing <= 0:
+    core = [rng.choice(moves) for moves in words.CORE[kind]]
+    extra = (rng.choice(words.EXTRA[kind]) for _ in range(20 * n_entities))
+    for move in chain(core, extra):
+        if len(world.entities) >= n_entities:
             break
-        move = rng.choice(words.EXTRA[kind])
-        if sum(part.startswith("+") for part in move) <= missing:
-            _try(rng, world, move)
+        _try(rng, world, move, n_entities)
     return world
 
 
-def _try(rng: random.Random, world: World, move: words.Move) -> None:
-    """Make a move unless an entity that it needs does not exist or it contradicts a known fact."""
+def _try(rng: random.Random, world: World, move: words.Move, n_entities: int) -> None:
+    """Make a move unless an entity that it needs does not exist, there is no room for it, or it contradicts a fact."""
     relation, *roles = move
     before = len(world.entities)
     ends: list[int] = []
     for role in roles:
-        candidates = [k for k, e in enumerate(world.entities) if e.kind == role and k not in ends]
+        kind = world.entities[0].kind if role == "twin" else role
+        known = [k for k, e in enumerate(world.entities) if e.kind == kind and k not in (0, *ends)]
         if role == "topic":
             ends.append(0)
-        elif role.startswith("+"):
-            world.entities.append(invent(rng, role[1:], world.used_words))
+        elif role.startswith("+") or (role == "twin" and (not known or rng.random() < NEW_TWIN)):
+            world.entities.append(invent(rng, role.removeprefix("+").replace("twin", kind), world.used_words))
             ends.append(len(world.entities) - 1)
-        elif candidates:
-            ends.append(rng.choice(candidates))
-        else:
-            del world.entities[before:]
-            return
-    statement = Statement(relation, [ends[0]], ends[1])
-    if relation == "idle":
-        world.statements.append(statement)
-        return
-    fact = Triple(ends[0], relation, ends[1])
-    known = closure(world.stated())
+        elif known:
+            ends.append(rng.choice(known))
+    fact = Triple(ends[0], relation, ends[-1])
+    if len(ends) == 2 and len(world.entities) <= n_entities and _fits(world, fact):
+        world.statements.append(Statement(relation, [ends[0]], ends[1]))
+    else:
+        del world.entities[before:]
+
+
+def _fits(world: World, fact: Triple) -> bool:
+    """Return whether a fact is new, contradicts none, and lets nothing follow but through the topic."""
     extended = closure(world.stated() | {fact})
     values = [(h, r) for h, r, _ in extended if r in words.FUNCTIONAL]
-    if fact in known or len(values) != len(set(values)):
-        del world.entities[before:]
-        return
-    world.statements.append(statement)
+    through = all(0 in (f.head, f.tail, proof[0].tail) for f, proof in extended.items() if proof)
+    return through and fact not in closure(world.stated()) and len(values) == len(set(values))
 
 
 def invent(rng: random.Random, kind: str, used_words: set[str]) -> Entity:

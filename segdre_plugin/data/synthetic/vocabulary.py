@@ -49,25 +49,10 @@ TYPES: dict[str, str] = {
     "product": "MISC",
 }
 
-# The noun that stands for the topic where its name is not repeated.
-NOMINALS: dict[str, str] = {"band": "the group", "company": "the firm", "town": "the town"}
-
 OPENINGS: dict[str, tuple[str, ...]] = {
-    "band": (
-        "{h} is a {style} group .",
-        "{h} , a group of {number} , plays {style} music .",
-        "Few {style} groups are as well known as {h} .",
-    ),
-    "company": (
-        "{h} is a firm with {number} thousand customers .",
-        "{h} , a {style} firm , pays well .",
-        "Few firms grew as fast as {h} .",
-    ),
-    "town": (
-        "{h} is a {style} town .",
-        "{h} , a town of {number} thousand people , is known for its market .",
-        "Few towns are as {style} as {h} .",
-    ),
+    "band": ("{h} is a {style} group .", "{h} plays {style} music ."),
+    "company": ("{h} is a {style} firm .", "{h} is a firm with {number} shops ."),
+    "town": ("{h} is a {style} town .", "{h} is a town with {number} markets ."),
 }
 
 CONNECTIVES: tuple[tuple[str, ...], ...] = ((";",), (",", "and"), (",", "while"))  # between two clauses
@@ -75,64 +60,58 @@ CONNECTIVES: tuple[tuple[str, ...], ...] = ((";",), (",", "and"), (",", "while")
 FILLERS: dict[str, tuple[str, ...]] = {
     "style": ("quiet", "modern", "northern", "folk", "small", "famous", "old"),
     "number": ("three", "four", "five", "six", "seven", "nine"),
-    "month": ("March", "April", "June", "August", "October", "December"),
 }
 
-# Wording that several relations share: which one holds depends on what the other sentences say of the topic.
-_JOINED = ("{h} joined {t} in {year} .", "In {year} {h} became part of {t} .", "{h} came to {t} in {month} {year} .")
-_MADE = (
-    "{t} presented {h} in {year} .",
-    "{h} came out in {year} and was made by {t} .",
-    "In {year} {t} finished {h} .",
-)
-_HOME = ("{h} began in {t} in {year} .", "{t} has been the home of {h} since {year} .", "{h} started out in {t} .")
-_FROM = ("{h} comes from {t} .", "{h} , from {t} , is widely known .", "Like many others , {h} is from {t} .")
+# Wording that several relations share: which one holds depends on the kinds of both ends, which other sentences tell.
+_JOINED = ("{h} joined {t} in {year} .", "In {year} {h} became part of {t} .")
+_MADE = ("{t} presented {h} in {year} .", "In {year} {t} finished {h} .")
+_HOME = ("{h} began in {t} in {year} .", "{h} started out in {t} .")
+_FROM = ("{h} comes from {t} .", "Like many others , {h} is from {t} .")
 
 
 class Wording(NamedTuple):
     """How a fact of one relation between two kinds is said: templates."""
 
     clear: tuple[str, ...]  # they name the relation by themselves
-    shared: tuple[str, ...] = ()  # other relations use them too; only said of the topic, whose kind the text tells
+    shared: tuple[str, ...] = ()  # other relations use them too
+    several: tuple[str, ...] = ()  # for several heads at once
 
 
 WORDINGS: dict[tuple[str, str, str], Wording] = {
-    ("P17", "town", "country"): Wording(
-        ("{h} lies in {t} .", "{h} is one of the larger towns of {t} .", "The railway through {t} stops at {h} ."),
-        _FROM[2:],
-    ),
+    ("P17", "town", "country"): Wording(("{h} lies in {t} .", "{h} is a town in {t} ."), _FROM[1:]),
     ("P17", "company", "country"): Wording(("{h} pays its taxes in {t} .", "{h} is registered in {t} ."), _FROM),
     ("P19", "person", "town"): Wording(
-        ("{h} was born in {t} .", "{h} was born in {year} in {t} .", "{t} is the birthplace of {h} ."), _FROM
+        ("{h} was born in {t} .", "{t} is the birthplace of {h} ."), _FROM, ("{h} were born in {t} .",)
     ),
-    ("P108", "person", "company"): Wording(("{h} is an engineer at {t} .", "{t} pays {h} as a designer ."), _JOINED),
+    ("P108", "person", "company"): Wording(
+        ("{h} is an engineer at {t} .", "{t} pays {h} as a designer ."), _JOINED, ("{h} are engineers at {t} .",)
+    ),
     ("P112", "company", "person"): Wording(("{h} was founded by {t} .", "{t} founded {h} in {year} .")),
     ("P159", "company", "town"): Wording(
-        ("{h} has its head office in {t} .", "The offices of {h} are in {t} ."), _HOME
+        ("{h} has its head office in {t} .", "The offices of {h} are in {t} ."), _HOME, ("{h} have offices in {t} .",)
     ),
-    ("P175", "album", "band"): Wording(("{t} sang and recorded {h} in {year} .", "{h} is an album by {t} ."), _MADE),
+    ("P175", "album", "band"): Wording(
+        ("{h} is an album by {t} .", "{t} sang and recorded {h} ."), _MADE, ("{h} are albums by {t} .",)
+    ),
     ("P176", "product", "company"): Wording(
-        ("{h} is a machine built by {t} .", "{t} builds {h} in its works ."), _MADE
+        ("{h} is a machine built by {t} .", "{t} builds {h} in its works ."),
+        _MADE,
+        ("{h} are machines built by {t} .",),
     ),
     ("P206", "town", "river"): Wording(("{h} stands on the banks of the {t} .", "The {t} flows past {h} .")),
     ("P264", "band", "label"): Wording(
-        (
-            "{h} signed with the record label {t} .",
-            "The records of {h} are released by {t} .",
-            "{t} has released all music of {h} .",
-        )
+        ("{h} signed with the record label {t} .", "The records of {h} are released by {t} .")
     ),
-    ("P463", "person", "band"): Wording(("{h} sings in {t} .", "{h} plays the drums for {t} ."), _JOINED),
+    ("P463", "person", "band"): Wording(
+        ("{h} sings in {t} .", "{h} plays the drums for {t} ."), _JOINED, ("{h} sing in {t} .",)
+    ),
     ("P495", "band", "country"): Wording(
         ("{h} sings of its homeland {t} .", "{h} was the best known band of {t} ."), _FROM
     ),
-    ("P740", "band", "town"): Wording(("{h} was formed in {t} .", "The musicians of {h} met in {t} ."), _HOME),
+    ("P740", "band", "town"): Wording(
+        ("{h} was formed in {t} .", "The musicians of {h} met in {t} ."), _HOME, ("{h} were formed in {t} .",)
+    ),
 }
-
-# Templates that hold for several heads at once.
-PLURAL: frozenset[str] = frozenset(
-    (_JOINED[0], _JOINED[2], "{t} presented {h} in {year} .", "In {year} {t} finished {h} .")
-)
 
 # Sentences that name two entities and say nothing that is a relation here; some sound nearly like one.
 IDLE: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -140,7 +119,7 @@ IDLE: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("person", "band", ("{h} never joined {t} .", "In {year} {h} wrote a book about {t} .")),
     ("person", "company", ("{h} turned down an offer from {t} in {year} .", "{h} often criticised {t} .")),
     ("person", "town", ("{h} visited {t} in {year} .", "{h} has never been to {t} .")),
-    ("person", "country", ("{h} travelled through {t} in {month} {year} .", "{h} learned the language of {t} .")),
+    ("person", "country", ("{h} travelled through {t} .", "{h} learned the language of {t} .")),
     ("band", "country", ("{h} toured {t} in {year} .", "In {t} , {h} has many listeners .")),
     ("company", "country", ("{h} opened a shop in {t} in {year} .", "{h} never sold anything in {t} .")),
     ("album", "country", ("{h} was also sold in {t} .", "Critics in {t} praised {h} .")),
@@ -153,44 +132,37 @@ IDLE: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 )  # fmt: skip
 
 ALONE: dict[str, tuple[str, ...]] = {
-    "PER": ("{h} slept badly in {year} .", "Nobody heard of {h} in {month} {year} .", "Letters of {h} were found ."),
-    "LOC": ("{h} had a hard winter in {year} .", "It rained in {h} in {month} {year} .", "Maps of {h} are rare ."),
-    "ORG": ("{h} had a hard year in {year} .", "Nobody trusted {h} in {month} {year} .", "Friends of {h} are rare ."),
-    "MISC": ("{h} was praised in {year} .", "Nobody noticed {h} in {month} {year} .", "Copies of {h} are rare ."),
+    "PER": ("{h} slept badly .", "Letters of {h} were found ."),
+    "LOC": ("{h} had a hard winter .", "Maps of {h} are rare ."),
+    "ORG": ("{h} had a hard year .", "Friends of {h} are rare ."),
+    "MISC": ("{h} was praised in {year} .", "Copies of {h} are rare ."),
 }
 
-# What a document about a topic tells, as moves (relation or "idle", head, tail). Ends: "topic", "+kind" for a new
-# entity, "kind" for one that already exists. Core moves come first, each with the chance given; then extra moves
-# follow until the document has its entities.
+# What a document about a topic tells, as moves (relation, head, tail). Ends: "topic", "twin" for another entity of its
+# kind, "+kind" for a new entity, "kind" for one that already exists. One of each row of core moves comes first, then
+# extra moves follow until the document has its entities.
 Move = tuple[str, str, str]
-CORE: dict[str, tuple[tuple[float, Move], ...]] = {
+CORE: dict[str, tuple[tuple[Move, ...], ...]] = {
     "band": (
-        (0.8, ("P740", "topic", "+town")),
-        (0.5, ("P17", "town", "+country")),
-        (0.5, ("P495", "topic", "+country")),
-        (0.6, ("idle", "topic", "+country")),
-        (0.8, ("P264", "topic", "+label")),
-        (0.5, ("idle", "topic", "+label")),
-        (1.0, ("P463", "+person", "topic")),
-        (1.0, ("P175", "+album", "topic")),
+        (("P264", "topic", "+label"),),
+        (("P495", "topic", "+country"), ("P740", "topic", "+town")),
+        (("P175", "+album", "topic"), ("P463", "+person", "topic")),
+        (("P175", "+album", "twin"), ("P463", "+person", "twin"), ("P264", "twin", "+label")),
+        (("P175", "+album", "topic"), ("P463", "+person", "topic")),
     ),
     "company": (
-        (0.9, ("P159", "topic", "+town")),
-        (0.5, ("P17", "town", "+country")),
-        (0.5, ("P17", "topic", "+country")),
-        (0.6, ("idle", "topic", "+country")),
-        (0.5, ("idle", "topic", "+town")),
-        (0.7, ("P112", "topic", "+person")),
-        (1.0, ("P108", "+person", "topic")),
-        (1.0, ("P176", "+product", "topic")),
+        (("P17", "topic", "+country"),),
+        (("P159", "topic", "+town"), ("P112", "topic", "+person")),
+        (("P176", "+product", "topic"), ("P108", "+person", "topic")),
+        (("P176", "+product", "twin"), ("P108", "+person", "twin"), ("P17", "twin", "+country")),
+        (("P176", "+product", "topic"), ("P108", "+person", "topic")),
     ),
     "town": (
-        (0.8, ("P17", "topic", "+country")),
-        (0.6, ("idle", "topic", "+country")),
-        (0.6, ("P206", "topic", "+river")),
-        (1.0, ("P19", "+person", "topic")),
-        (0.7, ("P159", "+company", "topic")),
-        (0.7, ("P740", "+band", "topic")),
+        (("P17", "topic", "+country"),),
+        (("P206", "topic", "+river"),),
+        (("P19", "+person", "topic"), ("P159", "+company", "topic"), ("P740", "+band", "topic")),
+        (("P19", "+person", "twin"), ("P159", "+company", "twin"), ("P17", "twin", "+country")),
+        (("P19", "+person", "topic"), ("P159", "+company", "topic"), ("P740", "+band", "topic")),
     ),
 }
 EXTRA: dict[str, tuple[Move, ...]] = {
@@ -199,26 +171,24 @@ EXTRA: dict[str, tuple[Move, ...]] = {
         ("P463", "+person", "topic"),
         ("P175", "+album", "topic"),
         ("P175", "+album", "topic"),
-        ("P175", "+album", "+band"),
-        ("P264", "+band", "+label"),
-        ("P19", "person", "town"),
-        ("idle", "album", "+country"),
-        ("idle", "topic", "+country"),
-        ("idle", "topic", "+label"),
-        ("idle", "+person", "topic"),
+        ("P495", "topic", "+country"),
+        ("P740", "topic", "+town"),
+        ("P17", "town", "+country"),
+        ("P463", "+person", "twin"),
+        ("P175", "+album", "twin"),
+        ("P264", "twin", "+label"),
     ),
     "company": (
         ("P108", "+person", "topic"),
         ("P108", "+person", "topic"),
         ("P176", "+product", "topic"),
         ("P176", "+product", "topic"),
-        ("P176", "+product", "+company"),
-        ("P19", "person", "town"),
-        ("P19", "person", "+town"),
-        ("idle", "product", "+country"),
-        ("idle", "topic", "+country"),
-        ("idle", "topic", "+town"),
-        ("idle", "+person", "topic"),
+        ("P17", "topic", "+country"),
+        ("P159", "topic", "+town"),
+        ("P112", "topic", "+person"),
+        ("P108", "+person", "twin"),
+        ("P176", "+product", "twin"),
+        ("P17", "twin", "+country"),
     ),
     "town": (
         ("P19", "+person", "topic"),
@@ -226,12 +196,9 @@ EXTRA: dict[str, tuple[Move, ...]] = {
         ("P159", "+company", "topic"),
         ("P740", "+band", "topic"),
         ("P112", "company", "+person"),
-        ("P19", "+person", "+town"),
-        ("P463", "person", "+band"),
-        ("idle", "person", "+country"),
-        ("idle", "topic", "+country"),
-        ("idle", "+person", "topic"),
-        ("idle", "topic", "+river"),
+        ("P19", "+person", "twin"),
+        ("P740", "+band", "twin"),
+        ("P17", "twin", "+country"),
     ),
 }
 
