@@ -34,7 +34,7 @@ def write_official(file: IO[bytes], answers: Answers) -> None:
 def write_csv(file: IO[bytes], answers: Answers) -> None:
     """Write a row a triple, ``source`` and ``evidence`` as words between spaces; ``index`` is the document's number."""
     text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
-    rows = csv.writer(text, lineterminator="\n")
+    rows = csv.writer(text)  # lines end as in RFC 4180, else a lone carriage return stays unquoted
     rows.writerow(COLUMNS)
     for answer in answers:
         for triple in answer["triples"]:

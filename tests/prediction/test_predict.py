@@ -99,6 +99,22 @@ def test_official_format(bundle, whole, source, documents, tmp_path):  # noqa: F
     assert main(["evaluate", str(path), "--gold", str(tmp_path / "gold.json")]) == 0
 
 
+@pytest.mark.parametrize("form", ["official", "csv", "rdf"])
+def test_other_formats_resume_too(bundle, whole, source, tmp_path, form):  # noqa: F811
+    once, twice = tmp_path / "once", tmp_path / "twice"
+    assert predict(bundle, source, once, batch_size=2, form=form)["triples"] > 200
+    state = json.loads((tmp_path / "once.run.json").read_text())
+    (tmp_path / "twice.lines").write_bytes(whole.read_bytes()[:5000])  # killed
+    (tmp_path / "twice.run.json").write_text(json.dumps(state | {"done": False}))
+    assert 0 < predict(bundle, source, twice, batch_size=2, form=form, resume=True)["documents"] < len(lines(whole))
+    assert twice.read_bytes() == once.read_bytes()
+    assert predict(bundle, source, twice, batch_size=2, form=form, resume=True)["documents"] == 0
+    twice.unlink()  # by the user: it is made again
+    assert predict(bundle, source, twice, batch_size=2, form=form, resume=True)["documents"] == len(lines(whole))
+    assert twice.read_bytes() == once.read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["once", "once.run.json", "twice", "twice.run.json"]
+
+
 def test_official_format_refuses_two_documents_of_one_title(bundle, whole, documents, tmp_path):  # noqa: F811
     twice = [*documents[:5], documents[0] | {"vertexSet": documents[0]["vertexSet"][:2]}]
     source = tmp_path / "in.json"

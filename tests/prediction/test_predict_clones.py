@@ -58,15 +58,19 @@ def test_awkward_documents(place, bundle):
         assert results[3]["triples"] or results[3]["salient"]
 
 
-def test_it_names_the_clone_that_it_needs(place, bundle, tmp_path, capsys):
+def test_without_its_clone_nothing_is_left_behind(place, bundle, tmp_path, capsys):
     with pytest.raises(SegDREError, match=rf"model of {place.name}(.|\n)*git clone https://github.com/"):
         SegPipeline.from_pretrained(bundle)
     source, target = tmp_path / "documents.json", tmp_path / "out.jsonl"
     source.write_text(json.dumps(place.documents("test")))
     command = ["predict", str(bundle), "--input", str(source), "--output", str(target)]
-    assert main(command) == 2
-    assert "--clone DIR" in capsys.readouterr().err
-    assert main([*command, "--clone", str(tmp_path), "--resume"]) == 2
-    assert "model.py, which has DocREModel" in capsys.readouterr().err
-    assert main([*command, "--clone", str(place.original), "--resume"]) == 0
+    for wrong, words in (
+        ([], "--clone DIR"),
+        (["--clone", str(tmp_path)], "model.py, which has DocREModel"),
+        (["--clone", str(tmp_path / "nowhere")], "nowhere"),
+    ):
+        assert main([*command, *wrong]) == 2
+        assert words in capsys.readouterr().err
+        assert list(tmp_path.iterdir()) == [source]
+    assert main([*command, "--clone", str(place.original)]) == 0  # the corrected command, as it is
     assert len(target.read_text().splitlines()) == len(place.documents("test"))

@@ -67,7 +67,7 @@ def _view(document: Document, answer: Mapping[str, Any]) -> dict[str, Any]:
     triples = sorted(answer["triples"], key=lambda triple: -triple["score"])
     return {
         "title": answer["title"],
-        "sentences": sentence_pieces(document, chain, {triple["t_idx"] for triple in triples}),
+        "sentences": sentence_pieces(document, chain, {t[end] for t in triples for end in ("h_idx", "t_idx")}),
         "salient": [found["name"] for found in salient if found],
         "n_entities": len(document["vertexSet"]),
         "unseen": len(answer["unseen_entities"]),

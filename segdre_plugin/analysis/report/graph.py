@@ -72,7 +72,7 @@ def draw_graph(triples: Sequence[Mapping[str, Any]], salient: Sequence[int]) -> 
     for triple in triples:
         relations.setdefault((triple["h_idx"], triple["t_idx"]), []).append(triple["relation"])
     arrows = [
-        _arrow(nodes[head], nodes[tail], named, both=(tail, head) in relations)
+        _arrow(nodes[head], nodes[tail], named, (tail, head) in relations, across=middle not in (head, tail))
         for (head, tail), named in relations.items()
     ]
     edge = max(node.width for node in nodes.values()) / 2 + 12
@@ -86,15 +86,20 @@ def _on_ellipse(share: float, wide: float, high: float) -> Point:
     return Point(wide * math.cos(angle), high * math.sin(angle))
 
 
-def _arrow(head: Node, tail: Node, relations: list[str], both: bool) -> Arrow:
-    """Return the arrow between two nodes, from the edge of one box to that of the other."""
+def _arrow(head: Node, tail: Node, relations: list[str], both: bool, across: bool) -> Arrow:
+    """Return the arrow between two nodes, from the edge of one box to that of the other.
+
+    Where it goes ``across`` the picture, its label stands nearer to the head, off the middle that such arrows share.
+    """
     (x, y), (x2, y2) = head.at, tail.at
     length = math.hypot(x2 - x, y2 - y)
     away = 34 if both else 10  # to the side, which is another one on the way back
     bend = Point((x + x2) / 2 - away * (y2 - y) / length, (y + y2) / 2 + away * (x2 - x) / length)
     start, end = _at_edge(head, bend), _at_edge(tail, bend)
-    middle = Point((start.x + 2 * bend.x + end.x) / 4, (start.y + 2 * bend.y + end.y) / 4)
-    return Arrow(start, bend, end, Point(middle.x, middle.y - LINE * (len(relations) - 1) / 2 + 4), relations)
+    t = 0.3 if across else 0.5
+    weights = ((1 - t) ** 2, 2 * t * (1 - t), t**2)
+    at = Point(*(sum(w * c for w, c in zip(weights, cs, strict=True)) for cs in zip(start, bend, end, strict=True)))
+    return Arrow(start, bend, end, Point(at.x, at.y - LINE * (len(relations) - 1) / 2 + 4), relations)
 
 
 def _at_edge(node: Node, outside: Point) -> Point:
