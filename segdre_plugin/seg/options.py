@@ -96,6 +96,14 @@ class Options:
         legal=lambda value: value >= 0,
         hint="pass minutes; 0 writes one after every step",
     )
+    windows: int = setting(
+        2,
+        "most windows of a document, with a --max_seq_length that fills them; two are the backbone's own",
+        stages=STAGES,
+        metavar="N",
+        legal=lambda value: value >= 2,
+        hint="pass 2 or more",
+    )
     fast: bool = setting(True, "the same numbers in less time and memory (on)", stages=STAGES)
     bf16: bool = setting(False, "compute in bfloat16 where that is safe", stages=STAGES)
     buckets: bool = setting(False, "train on batches of documents of like length", stages=STAGES)
