@@ -32,6 +32,7 @@ BACKBONE = Backbone(
     evidence="evi_pred",
     evidence_labels="sent_labels",
     evidence_loss="loss_fnt_evi",
+    slides=True,
     pooling=Pooling(epsilon=1e-30, layers=3, with_attention=True),
 )
 

@@ -68,8 +68,8 @@ def attach_features(
                 if not seen and e < len(document["vertexSet"])
             ],
             f"{split.path}: entities without a mention inside the encoder's windows",
-            "shorten these documents, raise --max_seq_length (the windows hold about 1,020 tokens), or leave the pairs "
-            "of these entities out with --seg-skip-unusable (their gold triples still count)",
+            "shorten these documents, raise --max_seq_length (two windows hold about 1,020 tokens; --seg-windows gives "
+            "more), or leave the pairs of these entities out with --seg-skip-unusable (their gold triples still count)",
         )
     split.features = list(features)
 

@@ -72,6 +72,10 @@ class Backbone:
         threshold: class whose logit a relation's has to exceed; None: zero is the threshold.
         predictions: key of the predictions in ``forward``'s output, where it is a mapping.
         window: most tokens that the backbone passes to its encoder at once.
+        slides: ``encode(input_ids, attention_mask)`` returns states and attention and nothing else, so that it can be
+            given single windows of a longer document (:mod:`segdre_plugin.backbones.windows`).
+        windows: most windows into which a document is cut: two, by the backbone itself, or more where it ``slides``;
+            None: as many as it takes.
         end_tokens: number of tokens that end a window, by ``config.transformer_type``.
         pooling: the pooling of ``get_hrt``; None: there is no fast path.
     """
@@ -101,6 +105,8 @@ class Backbone:
     threshold: int | None = 0
     predictions: str | None = None
     window: int = 512
+    slides: bool = False
+    windows: int | None = 2
     end_tokens: Mapping[str, int] = field(default_factory=lambda: {"bert": 1, "roberta": 2})
     pooling: Pooling | None = None
 

@@ -40,7 +40,8 @@ def batches(
 ) -> Iterator[tuple[list[Feature], list[int]]]:
     """Sort features into batches of like length, with at most ``batch_size`` features and ``max_pairs`` pairs each.
 
-    A document with more than ``max_pairs`` is read in parts, unless the logits of a pair depend on the other pairs.
+    A document with more than ``max_pairs`` is read in parts, unless the logits of a pair depend on the other pairs. One
+    of more than two windows' tokens is read alone: attention takes memory by the square of the longest.
 
     Yields:
         The features of a batch, and for each its index in ``features``; parts of a feature come in order.
@@ -51,7 +52,8 @@ def batches(
     pairs = 0
     for piece in pieces:
         n = len(piece[0]["hts"])
-        if batch and (len(batch) == batch_size or pairs + n > max_pairs):
+        alone = len(piece[0]["input_ids"]) > 2 * backbone.window
+        if batch and (alone or len(batch) == batch_size or pairs + n > max_pairs):
             yield [feature for feature, _ in batch], [i for _, i in batch]
             batch, pairs = [], 0
         batch.append(piece)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from segdre_plugin.backbones.backbone import Backbone
+from segdre_plugin.backbones.windows import Window, cut
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.injection import BoolArray, Group, Injection, Span, inject_groups
 from segdre_plugin.salient import Salient, as_chain
@@ -99,36 +100,12 @@ def visible_entities(feature: Feature, backbone: Backbone, transformer_type: str
     ]
 
 
-class Window:
-    """One window of a document: its tokens and their places in it.
-
-    Attributes:
-        document: (start, end), the document's tokens that the backbone reads from this window.
-        shift: a token's place in the document minus its place in the window.
-    """
-
-    def __init__(self, document: Span, shift: int) -> None:
-        self.document = document
-        self.shift = shift
-
-    def locate(self, span: Span) -> Span | None:
-        """Move a span of the document into the window; None where its first token is not in it."""
-        start, end = self.document
-        if not start <= span[0] < end:
-            return None
-        return span[0] - self.shift, min(span[1], end) - self.shift
-
-
 def windows(n: int, backbone: Backbone, transformer_type: str) -> list[Window]:
-    """Return the windows into which the backbone cuts a document of ``n`` tokens: one, or two that overlap.
+    """Return the windows into which a document of ``n`` tokens is cut.
 
-    Special tokens count. The windows are in the order in which the backbone passes them to its encoder.
+    Special tokens count. The windows are in the order in which they are passed to the encoder.
     """
-    if n <= backbone.window:
-        return [Window((0, n), 0)]
-    end_tokens = backbone.end_tokens[transformer_type]
-    shift = n - backbone.window
-    return [Window((0, backbone.window - end_tokens), 0), Window((shift + START_TOKENS, n), shift)]
+    return cut(n, backbone.window, START_TOKENS, backbone.end_tokens[transformer_type], backbone.windows)
 
 
 def add_branches(
@@ -170,7 +147,7 @@ def add_branches(
             named = [_spans(feature, other, window) for _, other in own] if link else None
             if anchors:
                 groups.append(Group(anchors, [tokens for tokens, _ in own], named))
-        window_ids = _window_ids(ids, window, backbone, transformer_type)
+        window_ids = _window_ids(ids, window)
         parts.append(inject_groups(window_ids, groups, max_positions=max_positions, position_offset=position_offset))
     return feature | {FEATURE: parts}
 
@@ -183,11 +160,6 @@ def _spans(feature: Feature, entity: int, window: Window) -> list[Span]:
     return [span for span in located if span is not None]
 
 
-def _window_ids(ids: Sequence[int], window: Window, backbone: Backbone, transformer_type: str) -> list[int]:
-    """Return a window's token ids, as the backbone makes them: each window has its own special tokens."""
-    if len(ids) <= backbone.window:
-        return list(ids)
-    start, end = window.document
-    if window.shift == 0:
-        return [*ids[:end], *[ids[-1]] * backbone.end_tokens[transformer_type]]
-    return [*ids[:START_TOKENS], *ids[start:end]]
+def _window_ids(ids: Sequence[int], window: Window) -> list[int]:
+    """Return a window's token ids, as the encoder gets them: each window has its own special tokens."""
+    return [*ids[:START_TOKENS][: window.before], *ids[slice(*window.document)], *[ids[-1]] * window.after]

@@ -16,7 +16,9 @@ from segdre_plugin.backbones.features import Feature
 from segdre_plugin.data.documents import Document
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.prediction.clone_code import BackboneCode
-from segdre_plugin.seg.reader import call_reader, explain
+from segdre_plugin.seg.reader import call_reader, count_tokens, explain
+
+SPECIAL = 3  # two special tokens, and DREEAM's reader wants one more
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,26 @@ def read_features(
             reason = explain(documents[0], tokenizer, arguments, error)
             return [Rejection([f"the backbone's reader stopped: {reason}"])]
         return [read_features([document], code, tokenizer, arguments, args)[0] for document in documents]
+
+
+def read_whole(
+    documents: Sequence[Document], code: BackboneCode, tokenizer: Any, arguments: Mapping[str, Any], args: Namespace
+) -> list[Feature | Rejection]:
+    """Return what :func:`read_features` does, with no document cut where the backbone takes as many windows as needed.
+
+    The ``max_seq_length`` with which models were trained holds for the documents that fit into it.
+    """
+    found = read_features(documents, code, tokenizer, arguments, args)
+    limit = arguments.get("max_seq_length")
+    if code.backbone.windows is not None or limit is None:
+        return found
+    for i, (document, feature) in enumerate(zip(documents, found, strict=True)):
+        if isinstance(feature, Rejection) or len(feature["input_ids"]) >= limit:
+            needed = count_tokens(document, tokenizer) + SPECIAL
+            if needed > limit:
+                whole = dict(arguments) | {"max_seq_length": needed}
+                found[i] = read_features([document], code, tokenizer, whole, args)[0]
+    return found
 
 
 def _read(

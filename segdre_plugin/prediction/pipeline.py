@@ -11,6 +11,7 @@ import warnings
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -19,6 +20,7 @@ import torch
 from segdre_plugin.backbones.clones.compat import on_host
 from segdre_plugin.backbones.features import visible_entities
 from segdre_plugin.backbones.registry import load_adapter
+from segdre_plugin.backbones.windows import sliding
 from segdre_plugin.data.documents import Document, find_problems
 from segdre_plugin.data.own_text import TextReader
 from segdre_plugin.data.splits import Split
@@ -26,7 +28,7 @@ from segdre_plugin.data.stream import Broken
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.prediction.answers import build_answers
 from segdre_plugin.prediction.clone_code import BackboneCode, load_backbone_code
-from segdre_plugin.prediction.features import Rejection, read_features
+from segdre_plugin.prediction.features import Rejection, read_whole
 from segdre_plugin.prediction.models import build_model, load_encoder
 from segdre_plugin.seg.bundle import Description, read_bundle, read_encoder, read_stage, write_bundle
 from segdre_plugin.seg.checkpoints import ENCODER
@@ -104,6 +106,8 @@ class SegPipeline:
             code = code or load_backbone_code(description.adapter, clone, description.rel2id, description.modules, own)
         except SegDREError as error:
             raise error.at(folder) from None
+        if code.backbone.slides:  # documents of any length
+            code = replace(code, backbone=sliding(code.backbone))
         code.script.check_reading(description.reading, str(folder))
         code.script.check_args(description.args, str(folder))
         config, tokenizer = load_encoder(folder / ENCODER)
@@ -225,7 +229,7 @@ class SegPipeline:
             results[i] = Rejection(problems) if problems else None
         whole = [i for i, result in enumerate(results) if result is None]
         reading, args = self.description.reading, Namespace(**self.description.args)
-        features = read_features([documents[i] for i in whole], self.code, self.tokenizer, reading, args)
+        features = read_whole([documents[i] for i in whole], self.code, self.tokenizer, reading, args)
         readable = []
         for i, feature in zip(whole, features, strict=True):
             if isinstance(feature, Rejection):

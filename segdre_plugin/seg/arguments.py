@@ -70,6 +70,13 @@ def _illegal(values: dict[str, Any], backbone: Backbone, script: Script) -> Iter
         yield "num_labels", values["num_labels"], f"at most {values['num_class']}, the number of classes (--num_class)"
     if values["transformer_type"] not in backbone.end_tokens:
         yield "transformer_type", values["transformer_type"], " or ".join(sorted(backbone.end_tokens))
+    longest, two = values.get("max_seq_length"), 2 * backbone.window
+    if backbone.windows is not None and backbone.windows > 2 and longest is not None and longest <= two:
+        yield (
+            "max_seq_length",
+            longest,
+            f"more than {two} with --seg-windows {backbone.windows}: two windows hold these",
+        )
     # a script that can evaluate alone reads --test_file only then
     for name in ("train_file", "dev_file", *(("test_file",) if script.trains is None else ())):
         if not values[name]:

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from segdre_plugin.backbones.windows import sliding
 from segdre_plugin.data.files import fingerprint, write_json
 from segdre_plugin.data.folders import replacing
 from segdre_plugin.errors import SegDREError, raise_all
@@ -63,6 +64,7 @@ class EvaluationRun(ScriptRun):
         base = self.folder.settings("base")
         self.name = "dev" if path.is_file() and fingerprint(path) == base["data"]["dev"] else "test"
         skip = self.options.skip_unusable or base["options"]["skip_unusable"]
+        self.backbone = sliding(self.backbone, base["options"]["windows"])
         self.load({self.name: self.args.test_file, "train": self.args.train_file}, skip)
         self._check_files()
         self.split = self.splits[self.name]
@@ -74,7 +76,8 @@ class EvaluationRun(ScriptRun):
         """Take the run's arguments and settings; refuse those that were given and differ."""
         arguments = self._run_arguments()
         self.config = self.folder.config
-        known, asked = vars(self.config) | self.folder.search, vars(self.options.config) | vars(self.options)
+        windows = {"windows": self.folder.settings("base")["options"]["windows"]}
+        known, asked = vars(self.config) | self.folder.search | windows, vars(self.options.config) | vars(self.options)
         default = vars(SegConfig()) | vars(parse([])[0])
         ours = [name for name in known if asked[name] != default[name]]
         theirs = self.given & arguments.keys()
@@ -94,7 +97,7 @@ class EvaluationRun(ScriptRun):
         """
         path, base = self.folder.settings_file("base"), self.folder.settings("base")
         data = dict.fromkeys(("dev", "train", "rel2id"), str)
-        check_form(path, base, {"data": data, "options": {"skip_unusable": bool}})
+        check_form(path, base, {"data": data, "options": {"skip_unusable": bool, "windows": int}})
         check_form(self.folder.settings_file("sparse"), self.folder.settings("sparse"), {"options": {"rel_info": str}})
         arguments: dict[str, Any] = base["arguments"]
         known = {name: value for name, value in vars(self.args).items() if name not in self.places}

@@ -107,6 +107,15 @@ class Options:
         legal=lambda value: value >= 0,
         hint="pass minutes; 0 writes one after every step",
     )
+    windows: int = setting(
+        2,
+        "most windows of a document, with a --max_seq_length that fills them; two are the backbone's own",
+        group="beyond",
+        stages=STAGES,
+        metavar="N",
+        legal=lambda value: value >= 2,
+        hint="pass 2 or more",
+    )
     fast: bool = setting(True, "the same numbers in less time and memory (on)", group="speed", stages=STAGES)
     bf16: bool = setting(False, "compute in bfloat16 where that is safe", group="speed", stages=STAGES)
     buckets: bool = setting(False, "train on batches of documents of like length", group="speed", stages=STAGES)

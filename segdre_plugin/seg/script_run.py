@@ -15,6 +15,7 @@ from segdre_plugin.backbones.clones.compat import on_host
 from segdre_plugin.backbones.clones.stand_ins import ArgparseProxy, ParsedArguments, swapped
 from segdre_plugin.backbones.losses import UPSTREAM
 from segdre_plugin.backbones.script import Script
+from segdre_plugin.backbones.windows import sliding
 from segdre_plugin.data import splits as data
 from segdre_plugin.data.splits import Split
 from segdre_plugin.errors import SegDREError
@@ -48,7 +49,7 @@ class ScriptRun:
         options: Options,
     ) -> None:
         self.names, self.main = names, main
-        self.backbone, self.script, self.options = backbone, script, options
+        self.backbone, self.script, self.options = sliding(backbone, options.windows), script, options
         self.config = options.config
         self.store = Store(options.directory)
         self.places = PLACES | script.places
@@ -56,7 +57,7 @@ class ScriptRun:
         for name, hint in script.refused.items():
             if getattr(self.args, name):
                 raise SegDREError(f"--{name} does not go with --seg", hint)
-        check_arguments(self.args, backbone, script)
+        check_arguments(self.args, self.backbone, script)
 
     def load(self, files: Mapping[str, str], skip_unusable: bool) -> None:
         """Read and check the data.

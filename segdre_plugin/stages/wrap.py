@@ -38,6 +38,7 @@ from segdre_plugin.backbones.hooks import (
 )
 from segdre_plugin.backbones.losses import UPSTREAM, build_loss
 from segdre_plugin.backbones.registry import find_backbone, get_backbone
+from segdre_plugin.backbones.windows import SlidingEncode
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.stages.config import STAGES, SegConfig
 from segdre_plugin.stages.count_head import place_beside, replace_classifier
@@ -97,6 +98,9 @@ def wrap_model(
         _hook_batch(model, encoder, wrapped)  # after the head, which needs a batch's pairs when forward has ended
         if fast:
             speed_up(model, wrapped)
+        if backbone.windows != 2:
+            model.encode = SlidingEncode(model.encode, known, backbone)  # type: ignore[assignment, arg-type]
+            wrapped.undo.append(partial(delattr, model, "encode"))
         if bf16:
             use_bf16(model, wrapped)
         _hook_outputs(model, encoder, wrapped)

@@ -9,6 +9,7 @@ from segdre_plugin import SegDREError, unwrap_model, wrap_collate, wrap_model
 from segdre_plugin.backbones.attention import check_encoder
 from segdre_plugin.backbones.hooks import BranchAppender, assemble, wrap_state
 from segdre_plugin.backbones.reference import collate_fn
+from segdre_plugin.backbones.windows import sliding
 
 collate = wrap_collate(collate_fn, adapter="atlop")
 
@@ -20,14 +21,14 @@ def document(n=50, n_branches=3, *, kind="bert", seed=0, mentions=None, link=Fal
     return plain, texts, tiny.injected(plain, texts, kind=kind, link=link)
 
 
-def slow_logits(model, kind, plain, texts, link=False):
+def slow_logits(model, kind, plain, texts, link=False, cut=slow.windows):
     """Encode a document window by window with the rule for pairs of tokens, and let the plain model go on from there.
 
     The spans count no start token, windows do.
     """
     special, ids, n_end = tiny.SPECIAL[kind], plain["input_ids"], {"bert": 1, "roberta": 2}[kind]
     form, parts = check_encoder(model.model, kind, 512), []
-    for window_ids, kept, offset in slow.windows(ids, special["cls"], special["sep"], n_end):
+    for window_ids, kept, offset in cut(ids, special["cls"], special["sep"], n_end):
 
         def spans(entity, kept=kept, offset=offset):
             inside = range(offset, offset + kept[1] - kept[0])
@@ -126,6 +127,32 @@ def test_two_windows_equal_the_slow_version(kind, name):
     out = tiny.logits(model, collate([made]))
     torch.testing.assert_close(out, due, rtol=0, atol=1e-5)
     assert ((out - without).abs().max() > 3e-4) == bool(LONG[name])
+
+
+# mention starts of the salient entity in a document of 100 tokens; five windows of 32 begin at these
+FIRSTS = (0, 17, 34, 51, 69)
+SLID = {"in all windows": [2, 20, 40, 60, 90], "in the middle one": [45], "cut by the end of a window": [28]}
+
+
+@pytest.mark.parametrize("name", SLID)
+@pytest.mark.parametrize("kind", tiny.KINDS)
+@torch.no_grad()
+def test_sliding_windows_equal_the_slow_version(kind, name):
+    backbone = sliding(tiny.another(window=32))
+    mentions = [[(start, start + 3) for start in SLID[name]], [(5, 8), (70, 73)], [(50, 52)], [(93, 95)]]
+    model, plain, texts = tiny.model(kind), tiny.feature(100, kind=kind, mentions=mentions), tiny.branches(6)
+    made = tiny.injected(plain, texts, kind=kind, backbone=backbone)
+    cut = slow.sliding(FIRSTS, 32)
+    due, without = (slow_logits(model, kind, plain, branches, cut=cut) for branches in (texts, []))
+    assert (
+        slow_logits(model, kind, plain, texts) - due
+    ).abs().max() > 1e-3  # one window of all tokens is another thing
+    for stage, feature, expected in (("sparse", made, due), ("base", plain, without)):
+        wrap_model(model, stage=stage, adapter=backbone)
+        out = tiny.logits(model, wrap_collate(collate_fn, adapter=backbone)([feature]))
+        torch.testing.assert_close(out, expected, rtol=0, atol=1e-5)
+        unwrap_model(model)
+    assert (due - without).abs().max() > 3e-4
 
 
 @torch.no_grad()

@@ -34,11 +34,11 @@ def reader(splits, read=None, backbone=BACKBONE, script=SCRIPT, **args) -> Reade
     return Reader(read or train.read_docred, splits, backbone, script, known, False)
 
 
-def script_run(monkeypatch, *arguments, script=SCRIPT, cls=ScriptRun):
+def script_run(monkeypatch, *arguments, script=SCRIPT, cls=ScriptRun, backbone=BACKBONE):
     """A run of the reference model's train script with a command line."""
     options, rest = parse(["--seg", *arguments])
     monkeypatch.setattr(sys, "argv", [script.file, *rest])
-    return cls(vars(train), train.main, BACKBONE, script, options)
+    return cls(vars(train), train.main, backbone, script, options)
 
 
 def training_run(monkeypatch, data, out, *arguments, script=SCRIPT):

@@ -104,6 +104,22 @@ def windows(input_ids, cls, sep, n_end, window=512):
     return [(first, (0, window - n_end), 0), (second, (1, window), n - window + 1)]
 
 
+def sliding(firsts, window):
+    """Cut as :func:`windows`, into windows whose first tokens of the document are given."""
+
+    def cut(input_ids, cls, sep, n_end):
+        parts = []
+        for first in firsts:
+            before, after = [cls] * (first > 0), []
+            own = list(input_ids[first : first + window - len(before)])
+            if first + len(own) < len(input_ids):
+                own, after = own[:-n_end], [sep] * n_end
+            parts.append(([*before, *own, *after], (len(before), len(before) + len(own)), first))
+        return parts
+
+    return cut
+
+
 def merge(parts, n):
     """Put windows together as ATLOP does: mean of the states, sum of the attentions with rows of sum one."""
     states, attention, reads = 0, 0, 0

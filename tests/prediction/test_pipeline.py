@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from bundles import bundle, mixed, run_folder  # noqa: F401 - fixtures
 
 from segdre_plugin import SegDREError, SegPipeline
 from segdre_plugin.backbones.batching import batches
+from segdre_plugin.backbones.windows import sliding
 from segdre_plugin.data.files import read_weights
 from segdre_plugin.prediction import pipeline as module
 from segdre_plugin.prediction.answers import official_rows
@@ -147,13 +149,22 @@ def test_less_than_two_entities_give_an_empty_answer(pipeline, documents, n):
     assert pipeline([]) == []
 
 
-def test_entities_beyond_the_windows_are_named(pipeline, documents):
+def test_long_documents_are_read_in_as_many_windows_as_they_take(pipeline, documents, monkeypatch):
     long = copy.deepcopy(documents[0])
     filler = [["word"] * 100 for _ in range(14)]
     long["vertexSet"].append([{"name": "word", "sent_id": len(long["sents"]) + 13, "pos": [98, 99]}])
     long["sents"] += filler
+    last = len(long["vertexSet"]) - 1
+    answer, _, other = pipeline([long, documents[1], long | {"title": "again"}])
+    assert answer["unseen_entities"] == []
+    assert answer["triples"]
+    assert_same(other | {"title": long["title"]}, answer, 1e-5)
+    assert_same(pipeline(documents[1]), pipeline([long, documents[1]])[1], 1e-5)
+    # a backbone that reads two windows cuts the document, and says what it does not see
+    cut = replace(pipeline.code, backbone=sliding(pipeline.code.backbone, 2))
+    monkeypatch.setattr(pipeline, "code", cut)
     answer = pipeline(long)
-    assert answer["unseen_entities"] == [len(long["vertexSet"]) - 1]
+    assert answer["unseen_entities"] == [last]
     assert answer["triples"]
 
 

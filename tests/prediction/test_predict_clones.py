@@ -49,13 +49,12 @@ def test_awkward_documents(place, bundle):
     results = pipeline.answer([first, lone, untyped, long])
     assert results[1]["triples"] == []
     assert [t["r"] for t in results[2]["triples"]] == [t["r"] for t in results[0]["triples"]]
-    if place.name == "dreeam":  # it takes fewer than 1,024 tokens, ATLOP reads the first ones
-        assert "tokens, expected fewer than --max_seq_length 1024" in results[3].reasons[0]
+    assert results[3]["triples"] or results[3]["salient"]  # of more than two windows
+    assert results[3]["unseen_entities"] == []
+    if place.name == "dreeam":
         many = first | {"sents": [*first["sents"], *[["More", "."]] * 30]}
         (rejected,) = pipeline.answer([many])
         assert "expected at most 25 sentences, got" in rejected.reasons[0]
-    else:
-        assert results[3]["triples"] or results[3]["salient"]
 
 
 def test_without_its_clone_nothing_is_left_behind(place, bundle, tmp_path, capsys):

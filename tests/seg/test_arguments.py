@@ -93,6 +93,19 @@ def test_every_argument_with_a_rule_is_some_scripts(atlop, dreeam):
     assert {name for name in LEGAL if f'"--{name}"' not in text} == reference
 
 
+def test_windows_need_a_length_that_fills_them(monkeypatch):
+    windows = ("--data_dir", "nowhere", "--seg-windows", "4")
+    with pytest.raises(SegDREError, match=r"--max_seq_length: expected more than 1024 with --seg-windows 4.*got 1024"):
+        script_run(monkeypatch, *windows)
+    assert script_run(monkeypatch, *windows, "--max_seq_length", "1500").backbone == replace(BACKBONE, windows=4)
+    assert script_run(monkeypatch, *windows[:2], "--max_seq_length", "1500").backbone is BACKBONE
+    fixed = replace(BACKBONE, slides=False)
+    with pytest.raises(SegDREError, match="its encode cannot be given more"):
+        script_run(monkeypatch, *windows, "--max_seq_length", "1500", backbone=fixed)
+    with pytest.raises(SegDREError, match="--seg-windows is 1"):
+        script_run(monkeypatch, "--data_dir", "nowhere", "--seg-windows", "1")
+
+
 def test_a_run_of_the_reference_script_is_checked(monkeypatch):
     with pytest.raises(SegDREError, match="--seed: expected 0 to 4294967295, got -1"):
         script_run(monkeypatch, "--data_dir", "nowhere", "--seed=-1")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from segdre_plugin.backbones.features import EntityPositions, Pairs
 from segdre_plugin.backbones.losses import AdaptiveThresholdLoss
-from segdre_plugin.backbones.reference.windows import merge, split
+from segdre_plugin.backbones.windows import merge, split
 from segdre_plugin.errors import SegDREError, raise_all
 
 WINDOW = 512  # tokens that the upstream models read at once, also where an encoder has more positions
@@ -74,9 +74,9 @@ class ReferenceModel(nn.Module):
             )
         start = [self.config.cls_token_id]
         end = [self.config.sep_token_id] * (2 if roberta else 1)
-        rows, masks, pieces = split(input_ids, attention_mask, start, end, window)
+        rows, masks, documents = split(input_ids, attention_mask, start, end, window)
         states, attention = self._read(rows, masks)
-        return merge(states, attention, pieces, length)
+        return merge(states, attention, documents, length)
 
     def _read(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         output = self.model(input_ids=input_ids, attention_mask=attention_mask, output_attentions=True)

@@ -20,5 +20,5 @@ SCRIPT = replace(
     recipe=lambda args: Recipe.of(args, new_layer_lr=args.new_layer_lr),
     report=None,  # the script predicts no test split
     rel2id="{data_dir}/rel2id.json",
-    reading={"rel2id": dict},
+    reading={"rel2id": dict, "max_seq_length": int},
 )

@@ -29,9 +29,10 @@ DataLoader = progress_loader("documents")
 __all__ = ["AdamW", "DataLoader", "DocREModel", "collate_fn", "evaluate", "main", "read_docred", "train"]
 
 
-def read_docred(path: str, tokenizer: Any, rel2id: dict[str, int]) -> list[dict[str, Any]]:
+def read_docred(path: str, tokenizer: Any, rel2id: dict[str, int], max_seq_length: int = 1024) -> list[dict[str, Any]]:
     """Read a file of documents and make their features."""
-    return [build_features(document, tokenizer, rel2id) for document in load_documents(Path(path), rel2id)]
+    documents = load_documents(Path(path), rel2id)
+    return [build_features(document, tokenizer, rel2id, max_seq_length=max_seq_length) for document in documents]
 
 
 def train(args: argparse.Namespace, model: Any, train_features: Any, dev_features: Any, test_features: Any) -> None:
@@ -92,6 +93,7 @@ def main() -> None:
     add("--load_path", default="", help="with --seg: take the base from this checkpoint")
     add("--model_name_or_path", default="", help="an encoder; without it, a tiny one is trained from scratch")
     add("--transformer_type", default="bert", choices=("bert", "roberta"))
+    add("--max_seq_length", type=int, default=1024)
     add("--emb_size", type=int, default=128)
     add("--block_size", type=int, default=16)
     add("--num_class", type=int, default=97)
@@ -123,7 +125,7 @@ def main() -> None:
         config = encoder.config
     # features, model, training
     prepare_config(config, tokenizer, args.num_class, args.transformer_type)
-    features = [read_docred(path, tokenizer, rel2id=rel2id) for path in files]
+    features = [read_docred(path, tokenizer, rel2id=rel2id, max_seq_length=args.max_seq_length) for path in files]
     model = DocREModel(config, encoder, args.emb_size, args.block_size, num_labels=args.num_labels)
     model.to(args.device)
     train(args, model, *features)
