@@ -25,6 +25,8 @@ from segdre_plugin.errors import ENDINGS, SegDREError, console, raise_all, repor
 from segdre_plugin.seg.options import build_parser, parse
 from segdre_plugin.stages.wrap import place_outputs
 
+OTHER_DATA = {"read_cdr": "CDR", "read_gda": "GDA"}  # readers that ATLOP's train_bio.py has in place of DocRED's
+
 
 def prepare(adapter: str = "atlop") -> None:
     """Supply what the script is about to import and today's libraries lack; end with a message if something is missing.
@@ -122,6 +124,7 @@ def install(names: MutableMapping[str, Any], script: Script) -> None:
         SegDREError: with all that is missing.
     """
     hint = f"is it the original {script.file}? What a script of your own calls them, say in Script.names"
+    _refuse_other_data(names, script)
     try:
         script.install(names)
     except KeyError as error:
@@ -129,6 +132,23 @@ def install(names: MutableMapping[str, Any], script: Script) -> None:
     wanted = {**vars(script.names), "main": "main"}
     missing = [f"{name} ({what})" for what, name in wanted.items() if not callable(names.get(name))]
     raise_all(missing, f"{script.file}: missing", hint)
+
+
+def _refuse_other_data(names: MutableMapping[str, Any], script: Script) -> None:
+    """Refuse a sibling of a script that reads other data than DocRED's (ATLOP's train_bio.py: CDR and GDA).
+
+    Raises:
+        SegDREError: with what its data lack and what to do.
+    """
+    found = [data for reader, data in OTHER_DATA.items() if reader in names]
+    if found and script.names.reader not in names:
+        file = Path(names.get("__file__", "the script")).name
+        raise SegDREError(
+            f"{file}: reads {' and '.join(found)} in a form that has no sentences and no names of entities or "
+            "relations, which become the text of branches",
+            "write the documents as DocRED's JSON (see train_bio.py in docs/troubleshooting.md; segdre validate --fix "
+            f"helps), and train with {script.file}, --num_class, --num_labels and --seg-rel-info",
+        )
 
 
 def _descriptions(

@@ -71,6 +71,16 @@ class TestNames:
             self.names("DocREModel", "collate_fn") | dict.fromkeys(("DocREModel_KD", "collate_fn_kd"), print), script
         )
 
+    def test_a_sibling_that_reads_other_data_is_told_what_they_lack(self):
+        names = self.names("read_docred") | {"read_cdr": print, "read_gda": print, "__file__": "a/train_bio.py"}
+        with pytest.raises(SegDREError) as caught:
+            install(names, SCRIPTS["atlop"])
+        assert caught.value.problem.startswith("train_bio.py: reads CDR and GDA in a form that has no sentences")
+        assert "segdre validate --fix" in caught.value.hint
+        assert "train with train.py, --num_class" in caught.value.hint
+        with pytest.raises(SegDREError, match="read_docred"):  # negative control: a script of the user's
+            install(self.names("read_docred") | {"read_mine": print}, SCRIPTS["atlop"])
+
     def test_install_comes_before_main_is_taken(self):
         def give_main(names):
             names["main"] = names["run"]
