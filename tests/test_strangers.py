@@ -283,7 +283,7 @@ REFUSED = {
                     "base",
                     arguments={"seed": 1, name: str(p.secret)},
                     data={"dev": "", "train": "", "rel2id": ""},
-                    options={"skip_unusable": False},
+                    options={"skip_unusable": False, "windows": 2},
                 )
                 or p.settings("sparse", options={"rel_info": ""})
             ),

@@ -165,8 +165,10 @@ def sliding(backbone: Backbone, most: int | None = None) -> Backbone:
     """Return a backbone's description for documents of up to ``most`` windows; None: of any length.
 
     Raises:
-        SegDREError: if its ``encode`` cannot be given windows.
+        SegDREError: if its ``encode`` cannot be given windows, or ``most`` is below 2.
     """
+    if most is not None and most < 2:
+        raise SegDREError(f"at most {most} windows of a document", "pass 2 or more")
     if most != 2 and not backbone.slides:
         raise SegDREError(
             f"{backbone.name} reads documents in two windows, and its encode cannot be given more",

@@ -16,6 +16,7 @@ from torch import nn
 from segdre_plugin import SegConfig, unwrap_model, wrap_collate, wrap_model
 from segdre_plugin.backbones.clones.compat import AutoTokenizer
 from segdre_plugin.backbones.features import FEATURE, visible_entities
+from segdre_plugin.backbones.windows import merge, split
 from segdre_plugin.stages.config import STAGES
 from segdre_plugin.zip_head import CountHead
 
@@ -112,6 +113,17 @@ class TestModel:
         none, some = ([tiny.injected(feature, tiny.branches(n)) for feature in features] for n in (0, 5))
         torch.testing.assert_close(tiny.logits(model, collate(none)), due, rtol=0, atol=1e-6)
         assert (tiny.logits(model, collate(some)) - due).abs().max() > 1e-3
+
+    @torch.no_grad()
+    def test_windows_without_a_limit_give_its_two_windows(self, clone, model):
+        wrap_model(model, fast=False)  # its encode finds the encoder's outputs
+        made = [tiny.feature(n, mentions=[]) for n in (700, 40, 1024)]
+        ids, mask, *_ = clone.utils.collate_fn(made)
+        rows, masks, documents = split(ids, mask, [2], [3], 512, None)
+        assert len(rows) == 5
+        found = merge(*model.encode(rows, masks), documents, 1024)
+        for ours, theirs in zip(found, model.encode(ids, mask), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
 
     @pytest.mark.slow
     @pytest.mark.parametrize("stage", STAGES)

@@ -108,6 +108,8 @@ def test_what_does_not_slide_is_refused():
         sliding(tiny.another(slides=False), 4)
     assert "1,024 tokens" in str(error.value)
     assert sliding(tiny.ATLOP, 2) is tiny.ATLOP
+    with pytest.raises(SegDREError, match="at most 1 windows"):
+        sliding(tiny.ATLOP, 1)
 
     def three(ids, mask):
         return torch.zeros(*ids.shape, 4), torch.zeros(len(ids), 2, 512, 512), None

@@ -48,6 +48,7 @@ OPTIONS = {
     "--seg-new-layer-lr": ("1e-3", "new_layer_lr", 1e-3),
     "--seg-check": (None, "check", True),
     "--seg-checkpoint": ("0.5", "checkpoint", 0.5),
+    "--seg-windows": ("4", "windows", 4),
     "--seg-fast": (None, "fast", True),
     "--no-seg-fast": (None, "fast", False),
     "--seg-bf16": (None, "bf16", True),

@@ -32,6 +32,7 @@ OTHER = {
     "sparse_epochs": 5.0,
     "new_layer_lr": 1e-3,
     "trainer": "own",
+    "windows": 3,
     "fast": False,
     "bf16": True,
     "buckets": True,
