@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from spacy_pipelines import coreferee, fastcoref, small, spacy
+from spacy_pipelines import Extended, coreferee, fastcoref, small, spacy
 
 from segdre_plugin.data.documents import find_problems
 from segdre_plugin.data.own_text import TYPES, TextReader, read_texts, text_files
@@ -156,3 +156,8 @@ def test_a_trained_pipeline():
         ("LOC", "Sweden", "Sweden"),
         ("TIME", "1950"),
     }
+    # a cluster's phrase means the name that holds its head, as the parser has it
+    text = "Ida Karlsson, a singer from Sweden, sang. She left."
+    component = fastcoref(["Ida Karlsson, a singer from Sweden", "She"])
+    document = TextReader(Extended(reader.pipeline, component)).read(text, "A")
+    assert entities(document) == [("PER", ["Ida Karlsson", "She"]), ("LOC", ["Sweden"])]

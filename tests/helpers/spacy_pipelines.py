@@ -22,7 +22,7 @@ PATTERNS = {
 def small(without="", patterns=PATTERNS, coreference=None):
     """A pipeline of rules: names by a list, sentences by full stops; ``coreference`` changes a document afterwards."""
     nlp = _rules(without, tuple(patterns.items()))
-    return _Then(nlp, coreference) if coreference else nlp
+    return Extended(nlp, coreference) if coreference else nlp
 
 
 @cache
@@ -36,7 +36,7 @@ def _rules(without, patterns):
     return nlp
 
 
-class _Then:
+class Extended:
     """A pipeline with one more component."""
 
     def __init__(self, nlp, component):
