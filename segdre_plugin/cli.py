@@ -289,12 +289,17 @@ def _predict_arguments(command: ArgumentParser) -> None:
         "--format", choices=("jsonl", "official"), default="jsonl", help="official: DocRED's list (%(default)s)"
     )
     command.add_argument("--device", help="cpu, cuda, cuda:1, ... (a GPU if there is one)")
+    what = "inference-stage fusion (eq. 11), where the bundle's run has tuned it (DREEAM: --eval_mode fushion on dev)"
+    command.add_argument("--isf", action="store_true", help=what)
 
 
 def _predict(options: Namespace) -> None:
     from segdre_plugin.prediction.predict import predict
 
-    how = {name: getattr(options, name) for name in ("clone", "adapter", "batch_size", "resume", "on_error", "device")}
+    how = {
+        name: getattr(options, name)
+        for name in ("clone", "adapter", "batch_size", "resume", "on_error", "device", "isf")
+    }
     report = predict(options.bundle, options.input, options.output, form=options.format, **how)
     print(
         "written: {output}: {documents} documents, {triples} triples, {rejected} rejected, "

@@ -39,6 +39,7 @@ def predict(
     on_error: str = "stop",
     form: str = "jsonl",
     device: str | None = None,
+    isf: bool = False,
 ) -> dict[str, Any]:
     """Predict a file of documents.
 
@@ -56,6 +57,7 @@ def predict(
         on_error: ``stop`` at a document that cannot be predicted, or ``skip`` it and write it to a file of its own.
         form: ``jsonl`` or ``official``.
         device: where to compute.
+        isf: fuse with what the base model finds in the predicted evidence alone (eq. 11).
 
     Returns:
         How many documents, triples and rejected documents this call wrote, and documents a second.
@@ -78,9 +80,9 @@ def predict(
                 f"--format official: rows say which document they are of by its title; {source} has",
                 "make titles unique, or use --format jsonl",
             )
-        made_from = {"input": fingerprint(readable), "bundle": bundle_hash, "batch_size": batch_size}
+        made_from = {"input": fingerprint(readable), "bundle": bundle_hash, "batch_size": batch_size, "isf": isf}
         target = Output(file, form, made_from, kept=file == output)
-        return _predict(bundle, readable, target, clone, adapter, batch_size, resume, on_error == "skip", where)
+        return _predict(bundle, readable, target, clone, adapter, batch_size, resume, on_error == "skip", where, isf)
 
 
 def _predict(
@@ -93,6 +95,7 @@ def _predict(
     resume: bool,
     skip: bool,
     device: Any,
+    isf: bool,
 ) -> dict[str, Any]:
     """Predict a file, locked, and return the report; arguments as :func:`predict`'s."""
     output = target.path
@@ -102,7 +105,7 @@ def _predict(
         if target.is_complete(resume):
             print(f"segdre: {output} is complete")
             return {"documents": 0, "triples": 0, "rejected": 0, "documents_per_second": 0.0}
-        pipeline = SegPipeline.from_pretrained(bundle, clone, device, adapter=adapter)
+        pipeline = SegPipeline.from_pretrained(bundle, clone, device, adapter=adapter, isf=isf)
         with closing(target):
             try:
                 report = _run(pipeline, source, target, target.start(), batch_size, skip)
