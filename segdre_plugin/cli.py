@@ -322,6 +322,8 @@ def _predict_arguments(command: ArgumentParser) -> None:
         help="an answer a line, DocRED's list of triples, a row a triple, or N-Triples (%(default)s)",
     )
     command.add_argument("--device", help="cpu, cuda, cuda:1, ... (a GPU if there is one)")
+    what = "inference-stage fusion (eq. 11), where the bundle's run has tuned it (DREEAM: --eval_mode fushion on dev)"
+    command.add_argument("--isf", action="store_true", help=what)
 
 
 def _predict(options: Namespace) -> None:
@@ -338,7 +340,10 @@ def _predict(options: Namespace) -> None:
         from segdre_plugin.analysis.report.answers import answers_page
 
         page = answers_page(options.html, [*(options.text or [source]), options.output], options.resume)
-    how = {name: getattr(options, name) for name in ("clone", "adapter", "batch_size", "resume", "on_error", "device")}
+    how = {
+        name: getattr(options, name)
+        for name in ("clone", "adapter", "batch_size", "resume", "on_error", "device", "isf")
+    }
     report = predict(options.bundle, source, options.output, spacy=options.spacy, form=options.format, page=page, **how)
     print(
         "written: {output}: {documents} documents, {triples} triples, {rejected} rejected, "

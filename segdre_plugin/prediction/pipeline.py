@@ -26,6 +26,7 @@ from segdre_plugin.data.own_text import TextReader
 from segdre_plugin.data.splits import Split
 from segdre_plugin.data.stream import Broken
 from segdre_plugin.errors import SegDREError, raise_all
+from segdre_plugin.fusion import FusionResult
 from segdre_plugin.prediction.answers import build_answers
 from segdre_plugin.prediction.clone_code import BackboneCode, load_backbone_code
 from segdre_plugin.prediction.features import Rejection, read_whole
@@ -33,6 +34,7 @@ from segdre_plugin.prediction.models import build_model, load_encoder
 from segdre_plugin.seg.bundle import Description, read_bundle, read_encoder, read_stage, write_bundle
 from segdre_plugin.seg.checkpoints import ENCODER
 from segdre_plugin.stages.branches import Verbaliser
+from segdre_plugin.stages.isf import read_pseudo, with_pseudo
 from segdre_plugin.stages.pair_types import untyped
 from segdre_plugin.stages.scored import ScoredSplit
 from segdre_plugin.stages.stage import build_chain, run_chain
@@ -51,7 +53,10 @@ class SegPipeline:
         code: the backbone's code.
         encoder_files: the encoder's configuration and the tokenizer as files, name -> content.
         device: where the models are.
+        isf: whether inference-stage fusion is used (eq. 11).
     """
+
+    isf: bool = False
 
     def __init__(
         self,
@@ -85,6 +90,7 @@ class SegPipeline:
         device: str | torch.device | None = None,
         code: BackboneCode | None = None,
         adapter: str | Path | None = None,
+        isf: bool = False,
     ) -> SegPipeline:
         """Return the pipeline of a bundle.
 
@@ -94,12 +100,19 @@ class SegPipeline:
             device: where to compute; None takes a GPU if there is one.
             code: the code of a backbone of your own, in place of a clone.
             adapter: the adapter of a backbone of your own: a Python file with ``BACKBONE`` and ``SCRIPT``.
+            isf: fuse with what the base model finds in the predicted evidence alone (eq. 11).
 
         Raises:
-            SegDREError: if the bundle is damaged, or the clone is missing or not the right one.
+            SegDREError: if the bundle is damaged or has no thresholds for ``isf``, or the clone is missing or not the
+                right one.
         """
         folder = Path(path)
         description = read_bundle(folder)
+        if isf and description.isf is None:
+            raise SegDREError(
+                f"{folder}: no thresholds for inference-stage fusion",
+                "evaluate the run's dev file with it (DREEAM: --eval_mode fushion), and make the bundle again",
+            )
         clone = Path(backbone_dir) if backbone_dir is not None else None
         try:
             own = None if adapter is None else load_adapter(str(adapter))
@@ -128,7 +141,9 @@ class SegPipeline:
         if classes != len(description.rel2id):
             problem = f"{len(description.rel2id)} relations (NA included), its models know {classes}"
             raise SegDREError(f"{folder}: {problem}", "make the bundle again")
-        return cls(description, models, tokenizer, code, read_encoder(folder), where)
+        pipeline = cls(description, models, tokenizer, code, read_encoder(folder), where)
+        pipeline.isf = isf
+        return pipeline
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write a bundle into a folder; one that already exists is replaced."""
@@ -271,19 +286,23 @@ class SegPipeline:
         seen = [visible_entities(feature, self.code.backbone, kind) for feature in split.features]
         kept = [i for i, visible in enumerate(seen) if sum(visible) > 1]  # backbones fail on documents without a pair
         rest = Split(SPLIT, split.path, [split.documents[i] for i in kept], [split.features[i] for i in kept])
+        how: dict[str, Any] = {"collate_fn": self._collate, "batch_size": batch_size, "device": self.device}
         found = run_chain(
             self._chain.values(),
             lambda stage: nullcontext(self.models[stage]),
             rest,
-            collate_fn=self._collate,
-            batch_size=batch_size,
-            device=self.device,
+            **how,
             progress=self._advance,
         )
         fusion = self.description.thresholds.fusion
         salient = list(found.salient or [])
         scored = ScoredSplit(rest, found.tables, salient, self.description.rel2id, [], fusion)
-        return build_answers(split.documents, seen, scored, found.counts, found.injected, self.description)
+        about = self.description
+        if self.isf and about.isf:
+            base, pairs = found.tables["base"], about.config.pairs
+            scored = with_pseudo(scored, read_pseudo(self.models["base"], rest, base, pairs, label="", **how))
+            about = replace(about, thresholds=FusionResult.of(about.isf["thresholds"]))
+        return build_answers(split.documents, seen, scored, found.counts, found.injected, about)
 
     def _advance(self, documents: int) -> None:
         if self._progress:

@@ -43,6 +43,7 @@ def predict(
     form: str = "jsonl",
     page: Page | None = None,
     device: str | None = None,
+    isf: bool = False,
 ) -> dict[str, Any]:
     """Predict a file of documents, or files of text.
 
@@ -63,6 +64,7 @@ def predict(
         form: one of :data:`segdre_plugin.prediction.formats.FORMATS`.
         page: is given the documents with their answers when all are written.
         device: where to compute.
+        isf: fuse with what the base model finds in the predicted evidence alone (eq. 11).
 
     Returns:
         How many documents, triples and rejected documents this call wrote, and documents a second.
@@ -90,9 +92,11 @@ def predict(
         if on_error != "skip":
             hint = "correct or remove them, or continue without them: --on-error skip"
             raise_all(documents.problems, "texts that cannot be predicted", hint)
-        made_from = {"input": documents.fingerprint, "bundle": bundle_hash, "batch_size": batch_size}
+        made_from = {"input": documents.fingerprint, "bundle": bundle_hash, "batch_size": batch_size, "isf": isf}
         target = Output(file, form, made_from, kept=file == output)
-        return _predict(bundle, documents, target, clone, adapter, batch_size, resume, on_error == "skip", page, where)
+        return _predict(
+            bundle, documents, target, clone, adapter, batch_size, resume, on_error == "skip", page, where, isf
+        )
 
 
 def _predict(
@@ -106,6 +110,7 @@ def _predict(
     skip: bool,
     page: Page | None,
     device: Any,
+    isf: bool,
 ) -> dict[str, Any]:
     """Predict documents, locked, and return the report; arguments as :func:`predict`'s."""
     output = target.path
@@ -120,7 +125,7 @@ def _predict(
             if page:
                 page(_answered(source, target))
             return {"documents": 0, "triples": 0, "rejected": 0, "documents_per_second": 0.0}
-        pipeline = SegPipeline.from_pretrained(bundle, clone, device, adapter=adapter)
+        pipeline = SegPipeline.from_pretrained(bundle, clone, device, adapter=adapter, isf=isf)
         with closing(target):
             try:
                 report = _run(pipeline, source, target, target.start(), batch_size, skip)

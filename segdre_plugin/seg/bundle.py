@@ -33,7 +33,7 @@ from segdre_plugin.data.splits import read_relation_names
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.fusion import FusionResult
 from segdre_plugin.seg.checkpoints import ENCODER, MODEL_FORM, read_model
-from segdre_plugin.seg.run_folder import CONFIG_FORM, THRESHOLDS_FORM, RunFolder
+from segdre_plugin.seg.run_folder import CONFIG_FORM, NUMBER, THRESHOLDS_FORM, RunFolder
 from segdre_plugin.stages.artifacts import EACH, METRICS, check_form
 from segdre_plugin.stages.config import SegConfig
 
@@ -58,6 +58,7 @@ class Description:
         modules: file -> git blob hash of the clone's modules that made the model.
         config: the settings of the stages.
         thresholds: the fused ones, chosen on dev.
+        isf: ``tau`` of inference-stage fusion (eq. 11) and the ``thresholds`` around it; None if the run has none.
         versions: of the libraries that made the bundle.
         rel2id: relation id -> class.
         relation_names: relation id -> name.
@@ -75,6 +76,7 @@ class Description:
     modules: dict[str, str]
     config: SegConfig
     thresholds: FusionResult
+    isf: dict[str, Any] | None
     versions: dict[str, str]
     rel2id: dict[str, int]
     relation_names: dict[str, str]
@@ -91,6 +93,7 @@ FORM = MODEL_FORM | {
     "modules": {EACH: str},
     "config": CONFIG_FORM,
     "thresholds": THRESHOLDS_FORM,
+    "isf": (dict, type(None)),
     "versions": {EACH: str},
     "seed": int,
     "files": {EACH: {"bytes": int, "sha256": str}},
@@ -184,6 +187,8 @@ def read_bundle(folder: Path) -> Description:
         form = found.get("format") if isinstance(found, dict) else None
         raise SegDREError(f"{folder}: a bundle of format {form!r}, expected {FORMAT}", "update segdre-plugin")
     check_form(path, found, FORM, hint=AGAIN)
+    if found["isf"] is not None:
+        check_form(path, found["isf"], {"tau": NUMBER, "thresholds": THRESHOLDS_FORM}, "isf", AGAIN)
     _check_files(folder, found["files"])
     own = {f.name: found[f.name] for f in fields(Description) if f.name not in FILES}
     for name, cls in (("config", SegConfig), ("thresholds", FusionResult)):
@@ -253,6 +258,7 @@ def bundle_run(run: Path, output: Path) -> Path:
     check_target(output, run)
     key = folder.sources["checkpoint_key"]
     model, base = read_model(folder.stage("base")), folder.settings("base")
+    isf = folder.isf if folder.isf and folder.isf.get("stages") == folder.isf_stages else None
     description = Description(
         adapter=folder.sources["adapter"],
         repository=model["repository"],
@@ -264,6 +270,7 @@ def bundle_run(run: Path, output: Path) -> Path:
         modules=base["modules"],
         config=folder.config,
         thresholds=folder.thresholds,
+        isf=isf and {"tau": isf["tau"], "thresholds": vars(FusionResult.of(isf["thresholds"]))},
         versions=versions(),
         rel2id=folder.rel2id,
         relation_names=folder.relation_names,

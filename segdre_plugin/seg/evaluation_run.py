@@ -7,7 +7,7 @@ that evaluation tunes is inference-stage fusion (:mod:`segdre_plugin.stages.isf`
 from __future__ import annotations
 
 from argparse import Namespace
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,14 @@ from segdre_plugin.seg.options import flag, parse
 from segdre_plugin.seg.run_folder import NUMBER, RESULT, RunFolder
 from segdre_plugin.seg.score_table import print_scores
 from segdre_plugin.seg.script_run import ScriptRun
-from segdre_plugin.seg.store import differences, digest, flat
+from segdre_plugin.seg.store import differences, flat
 from segdre_plugin.stages.artifacts import METRICS, check_form
 from segdre_plugin.stages.branches import Verbaliser
-from segdre_plugin.stages.candidates import count_entities, fusible, gold_flags
-from segdre_plugin.stages.config import STAGES, SegConfig
-from segdre_plugin.stages.isf import PENALTY, add_margins, best_cut, pseudo_features
+from segdre_plugin.stages.candidates import gold_flags
+from segdre_plugin.stages.config import SegConfig
+from segdre_plugin.stages.isf import PENALTY, best_cut, read_pseudo, with_pseudo
 from segdre_plugin.stages.margins import Margins
-from segdre_plugin.stages.pair_types import candidate_cells
 from segdre_plugin.stages.scored import ScoredSplit
-from segdre_plugin.stages.scoring import score_relations
 from segdre_plugin.stages.stage import ChainResult, build_chain, run_chain
 from segdre_plugin.stages.strategies import check_labels
 
@@ -158,12 +156,9 @@ class EvaluationRun(ScriptRun):
         stages = build_chain(self.config, self.rel2id, verbaliser, self.args.seed)
         self.found = run_chain(stages.values(), model_for, self.split, label=self.split.path.name, **how)
         if self.fuses:
-            base = self.found.tables["base"]
-            features, places = pseudo_features(self.split.features, base.take(base.margin > 0))
             with model_for("base"):
-                label = f"pseudo-documents: {self.split.path.name}"
-                cells = score_relations(model, features, places, label=label, **how)
-            self.pseudo = candidate_cells(cells, self.split.documents, self.config.pairs)
+                how["label"] = f"pseudo-documents: {self.split.path.name}"
+                self.pseudo = read_pseudo(model, self.split, self.found.tables["base"], self.config.pairs, **how)
         return self.script.scores(0.0, {})
 
     def _finish(self, tuned: dict[str, Any] | None) -> None:
@@ -179,9 +174,8 @@ class EvaluationRun(ScriptRun):
             "evidence": scored.has_evidence,
         }
         if self.pseudo is not None:
-            n_entities = count_entities(self.split)
-            sums = add_margins(tables["base"], self.pseudo, n_entities)
-            with_isf = replace(scored, tables=fusible(tables, n_entities, fusion) | {"base": sums}, fusion="union")
+            with_isf = with_pseudo(scored, self.pseudo)
+            sums = with_isf.tables["base"]
             tuned = tuned or self._tune(with_isf, sums)
             report["isf"] = tuned
             cells, found = with_isf.cells(), FusionResult.of(tuned["thresholds"])
@@ -211,7 +205,7 @@ class EvaluationRun(ScriptRun):
         tau = best_cut(sums.margin, gold, n_gold)
         found = scored.search(scored.cells(), **self.folder.search, anchor=(tau, 0.0, 0.0))
         thresholds = asdict(found) | self.folder.search
-        tuned = {"tau": tau, "thresholds": thresholds, "penalty": PENALTY, "stages": self._digest()}
+        tuned = {"tau": tau, "thresholds": thresholds, "penalty": PENALTY, "stages": self.folder.isf_stages}
         write_json(self.folder.isf_file, tuned)
         return tuned
 
@@ -225,11 +219,6 @@ class EvaluationRun(ScriptRun):
         tuned, path = self.folder.isf, self.folder.isf_file
         if tuned is None:
             raise SegDREError(f"{path} not found: no tau for inference-stage fusion", hint)
-        if tuned.get("stages") != self._digest():
+        if tuned.get("stages") != self.folder.isf_stages:
             raise SegDREError(f"{path} was tuned for other stages than those in {self.folder.path}", hint)
         return tuned
-
-    def _digest(self) -> str:
-        """Identify the stages, and what thresholds are searched for."""
-        stages = {stage: self.folder.settings(stage) for stage in STAGES}
-        return digest({"stages": stages, "search": self.folder.search, "penalty": PENALTY})

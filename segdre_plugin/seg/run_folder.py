@@ -35,6 +35,7 @@ from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.fusion import FUSIONS, GRIDS, FusionResult
 from segdre_plugin.salient import Chain
 from segdre_plugin.seg.options import OBJECTIVES
+from segdre_plugin.seg.store import digest
 from segdre_plugin.stages.artifacts import (
     AGAIN,
     EACH,
@@ -48,6 +49,7 @@ from segdre_plugin.stages.artifacts import (
     read_salient,
 )
 from segdre_plugin.stages.config import STAGES, SegConfig
+from segdre_plugin.stages.isf import PENALTY
 from segdre_plugin.stages.margins import Margins, check_arrays
 from segdre_plugin.vocabulary import Triple, is_index
 
@@ -231,6 +233,12 @@ class RunFolder:
         if not self.isf_file.is_file():
             return None
         return _read(self.isf_file, "inference-stage fusion", ISF_FORM)
+
+    @property
+    def isf_stages(self) -> str:
+        """Identify the stages for which inference-stage fusion is tuned, and what thresholds are searched for."""
+        stages = {stage: self.settings(stage) for stage in STAGES}
+        return digest({"stages": stages, "search": self.search, "penalty": PENALTY})
 
     @property
     def evaluations(self) -> dict[str, dict[str, Any]]:

@@ -13,20 +13,47 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from segdre_plugin.backbones.features import LAST_TOKENS, START_TOKENS, Feature
+from segdre_plugin.data.splits import Split
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.injection import Span
-from segdre_plugin.stages.candidates import align
+from segdre_plugin.stages.candidates import align, count_entities, fusible
 from segdre_plugin.stages.margins import Margins
+from segdre_plugin.stages.pair_types import candidate_cells
+from segdre_plugin.stages.scored import ScoredSplit
+from segdre_plugin.stages.scoring import score_relations
 
 PENALTY = -10.0  # the margin where D or D' has none (DREEAM's)
 _DECIMALS = 10  # of tau, so that the grid around it goes through it
 
 Prediction = tuple[int, int, Sequence[int]]  # head, tail, evidence sentences
+
+
+def read_pseudo(model: Any, split: Split, base: Margins, pairs: Sequence[str], **how: Any) -> Margins:
+    """Return the margins that the base model finds in the pseudo-documents of a split.
+
+    Args:
+        model: the base model, wrapped.
+        split: documents and the backbone's features.
+        base: what the base model finds in the documents themselves.
+        pairs: types HEAD:TAIL of the candidate pairs; none: all pairs are candidates.
+        how: collate_fn, batch_size, device and label of :func:`segdre_plugin.stages.scoring.outputs`.
+    """
+    features, places = pseudo_features(split.features, base.take(base.margin > 0))
+    return candidate_cells(score_relations(model, features, places, **how), split.documents, pairs)
+
+
+def with_pseudo(scored: ScoredSplit, pseudo: Margins) -> ScoredSplit:
+    """Return a split whose base margins are those of D plus those of D' (eq. 11 without tau)."""
+    n_entities = count_entities(scored.split)
+    tables = dict(fusible(scored.tables, n_entities, scored.fusion))
+    tables["base"] = add_margins(scored.tables["base"], pseudo, n_entities)
+    return replace(scored, tables=tables, fusion="union")
 
 
 def pseudo_features(features: Sequence[Feature], predicted: Margins) -> tuple[list[Feature], list[int]]:

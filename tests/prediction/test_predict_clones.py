@@ -1,6 +1,7 @@
 """From a ``--seg`` run of a real clone to a bundle, to predictions that are the run's."""
 
 import json
+import shutil
 
 import pytest
 import seg_runs
@@ -73,3 +74,32 @@ def test_without_its_clone_nothing_is_left_behind(place, bundle, tmp_path, capsy
         assert list(tmp_path.iterdir()) == [source]
     assert main([*command, "--clone", str(place.original)]) == 0  # the corrected command, as it is
     assert len(target.read_text().splitlines()) == len(place.documents("test"))
+
+
+def test_inference_stage_fusion_is_that_of_the_run(request, tmp_path):
+    place = request.getfixturevalue("dreeam_place")
+    out, documents = tmp_path / "out", place.documents("test")
+    shutil.copytree(place.finished[0], out)
+    bare = bundle_run(out, tmp_path / "bare")
+    with pytest.raises(SegDREError, match="no thresholds for inference-stage fusion"):
+        SegPipeline.from_pretrained(bare, place.original, isf=True)
+    for split in ("dev", "test"):
+        place.evaluate(out, "--test_file", f"{split}.json", "--eval_mode", "fushion")
+    bundle = bundle_run(out, tmp_path / "bundle")
+    tuned = json.loads((out / "isf.json").read_text())
+    said = json.loads((bundle / "bundle.json").read_text())["isf"]
+    assert said["tau"] == tuned["tau"]
+    assert said["thresholds"].items() <= tuned["thresholds"].items()
+    expected = json.loads((out / "eval" / "test_isf" / "result.json").read_text())
+    assert expected != json.loads((out / "result.json").read_text())  # negative control
+    pipeline = SegPipeline.from_pretrained(bundle, place.original, isf=True)
+    assert official_rows(pipeline(documents)) == expected
+    assert official_rows([pipeline(document) for document in documents]) == expected
+    (tmp_path / "in.json").write_text(json.dumps(documents))
+    line = ["--input", str(tmp_path / "in.json"), "--output", str(tmp_path / "o.json"), "--clone", str(place.original)]
+    assert main(["predict", str(bundle), *line, "--format", "official", "--isf"]) == 0
+    assert json.loads((tmp_path / "o.json").read_text()) == expected
+    tuned["stages"] = "others"  # of another fusion: not in the bundle
+    (out / "isf.json").write_text(json.dumps(tuned))
+    bundle_run(out, bare)
+    assert json.loads((bare / "bundle.json").read_text())["isf"] is None

@@ -181,6 +181,8 @@ VALUES = {  # file, field, value -> words of the message
     "a list": ("bundle.json", "thresholds.tau_base", [0], "thresholds.tau_base: expected int or float, got [0]"),
     "fusion": ("bundle.json", "thresholds.fusion", "mine", "thresholds.fusion: expected union or average"),
     "a threshold more": ("bundle.json", "thresholds.tau", 0.0, "thresholds: unknown:\n  - tau"),
+    "ISF": ("bundle.json", "isf", {"tau": float("nan")}, "isf.tau: expected int or float, got nan"),
+    "ISF without thresholds": ("bundle.json", "isf", {"tau": 0.0, "thresholds": {}}, "isf.thresholds.tau_base missing"),
     "alpha": ("bundle.json", "config.alpha", float("nan"), "config.alpha: expected"),
     "alpha of 2": ("bundle.json", "config.alpha", 2, "alpha is 2"),
     "width": ("bundle.json", "config.hidden", "16", "config.hidden: expected int"),
