@@ -53,7 +53,7 @@ def choose_typical(run: RunFolder, dev: JudgedCandidates) -> list[Choice]:
         Up to three documents, those with gold triples first; ties go to more gold triples, then to the first.
     """
     n_gold = np.array([len(document.get("labels") or []) for document in run.documents["dev"]], dtype=np.int64)
-    before = document_scores(dev.cells.document, dev.cells.margin > 0, dev.gold, n_gold)
+    before = document_scores(dev.cells.document, dev.cells.margin > run.tau_base_alone, dev.gold, n_gold)
     after = document_scores(dev.cells.document, dev.fused, dev.gold, n_gold)
     change = np.round(after - before, 6)
     labelled = np.flatnonzero(n_gold)
@@ -67,9 +67,8 @@ def choose_typical(run: RunFolder, dev: JudgedCandidates) -> list[Choice]:
         rest = [d for d in labelled.tolist() if d not in {choice.index for choice in found}]
         if rest:
             d = min(rest, key=lambda d: (cost[d], -n_gold[d], d))
-            reason = (
-                f"{what} of F1 on dev: {before[d]:.2f} with base, {after[d]:.2f} fused ({after[d] - before[d]:+.2f})"
-            )
+            scores = f"{before[d]:.2f} with the tuned base, {after[d]:.2f} fused ({after[d] - before[d]:+.2f})"
+            reason = f"{what} of F1 on dev: {scores}"
             found.append(Choice("dev", d, reason))
     return found
 
