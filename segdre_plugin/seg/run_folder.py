@@ -441,5 +441,6 @@ def _check_scores(path: Path, metrics: Mapping[str, Any]) -> None:
         check_form(path, metrics[split], {"gold": bool}, split)
         if metrics[split]["gold"]:
             empty = [row for row in SCORE_ROWS if not metrics[split].get(row, {})]
-            rows = dict.fromkeys(SCORE_ROWS, dict.fromkeys(SCORES, NUMBER)) | dict.fromkeys(empty, dict)
+            with_isf = ("base_isf", "fused_isf") if "isf" in metrics else ()
+            rows = dict.fromkeys((*SCORE_ROWS, *with_isf), dict.fromkeys(SCORES, NUMBER)) | dict.fromkeys(empty, dict)
             check_form(path, metrics[split], rows | {"strategies": STRATEGIES}, split)

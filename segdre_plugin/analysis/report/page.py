@@ -71,7 +71,7 @@ def headlines(metrics: Mapping[str, Any]) -> list[str]:
             continue
         base, fused = percent(scores["base"]["f1"]), percent(scores["fused"]["f1"])
         tuned = percent(scores["base_tuned"]["f1"])
-        gain, left = float(fused) - float(base), float(fused) - float(tuned)
+        gain, left = (100 * (scores["fused"]["f1"] - scores[row]["f1"]) for row in ("base", "base_tuned"))
         chosen = "; the thresholds were chosen on it" if name == "dev" else ""
         found.append(
             f"On {name}, base has an F1 of {base}, {tuned} with its threshold tuned, and the fused result of {fused} "

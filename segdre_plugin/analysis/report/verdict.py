@@ -74,5 +74,5 @@ def _is_of(run: RunFolder, name: str, metrics: Mapping[str, Any]) -> bool:
     """Return whether an evaluation with inference-stage fusion read the same documents as the run did."""
     if "isf" not in metrics or name not in metrics or not metrics[name]["gold"]:
         return False
-    same = [scores[name]["fused"][key] for key in ("n_gold", "n_predicted") for scores in (metrics, run.metrics)]
-    return metrics.get("file") == run.files[name].name and same[0] == same[1] and same[2] == same[3]
+    same = all(metrics[name]["fused"].get(n) == run.metrics[name]["fused"].get(n) for n in ("n_gold", "n_predicted"))
+    return same and metrics.get("file") == run.files[name].name
