@@ -201,15 +201,17 @@ def _validate(options: Namespace) -> None:
 def _evaluate_arguments(command: ArgumentParser) -> None:
     command.add_argument("predictions", type=Path, help="in the official format, or what segdre predict writes")
     command.add_argument("--gold", type=Path, required=True, metavar="FILE", help="DocRED documents with labels")
-    command.add_argument("--train", type=Path, metavar="FILE", help="train documents, whose facts Ign-F1 leaves out")
+    what = "train documents, for Ign-F1 and for F1 by frequency of relation"
+    command.add_argument("--train", type=Path, metavar="FILE", help=what)
     command.add_argument("--compare", type=Path, metavar="FILE", help="other predictions: is the difference chance?")
-    command.add_argument("--json", type=Path, metavar="FILE", help="write the numbers")
+    command.add_argument("--relations", action="store_true", help="print F1 of each relation, too")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write the numbers, curve and relations included")
 
 
 def _evaluate(options: Namespace) -> None:
     from segdre_plugin.analysis.evaluate import run as evaluate
 
-    evaluate(options.predictions, options.gold, options.train, options.compare, options.json)
+    evaluate(options.predictions, options.gold, options.train, options.compare, options.json, options.relations)
 
 
 def _stats_arguments(command: ArgumentParser) -> None:

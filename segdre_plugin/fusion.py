@@ -207,8 +207,17 @@ def apply_thresholds(base: ArrayLike, stage: ArrayLike, is_dense: ArrayLike, res
 
     Cells are those of ``search_thresholds``. Raises SegDREError if lengths differ or a margin is NaN or +inf.
     """
+    return fused_scores(base, stage, is_dense, result) > 0
+
+
+def fused_scores(base: ArrayLike, stage: ArrayLike, is_dense: ArrayLike, result: FusionResult) -> FloatArray:
+    """Return the most by which a cell's base or stage margin exceeds its threshold, in logits, [N].
+
+    It ranks cells of different models: 0 is where each model's prediction begins. Arguments and errors are those of
+    :func:`apply_thresholds`.
+    """
     base, stage, dense = _cells(base, stage, is_dense)
-    return (base > result.tau_base) | (stage > np.where(dense, result.tau_dense, result.tau_sparse))
+    return np.maximum(base - result.tau_base, stage - np.where(dense, result.tau_dense, result.tau_sparse))
 
 
 def _count_reached(

@@ -1,14 +1,19 @@
-"""F1, Ign-F1, Intra-F1, Inter-F1 and evidence F1 of predicted triples (paper section 4.1).
+"""F1, Ign-F1, Intra-F1, Inter-F1 and evidence F1 of predicted triples (paper section 4.1), by relation, over recall.
 
 F1, Ign-F1 and evidence F1 follow DocRED's official scorer (Yao et al., 2019). The split into intra (some sentence
 mentions both head and tail) and inter (none does) follows Eider (Xie et al., 2022). Predictions are in the official
-format: dicts with ``title``, ``h_idx``, ``t_idx``, ``r`` and, if there is any, ``evidence``. Scores are fractions.
+format: dicts with ``title``, ``h_idx``, ``t_idx``, ``r`` and, if there is any, ``evidence``; a ``score`` ranks them.
+Scores are fractions.
 """
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -20,7 +25,44 @@ from segdre_plugin.vocabulary import Document, FloatArray, Triple, entities, is_
 Fact = tuple[str, str, str]  # head name, relation, tail name
 Located = tuple[str, Triple]  # title of a document, a triple in it
 
-_FORMAT = "pass {'title': str, 'h_idx': int, 't_idx': int, 'r': str} and, optionally, 'evidence': list of int, for each"
+FREQUENCIES = (500, 100, 1, 0)  # the fewest train triples of a bucket's relations
+CURVE_POINTS = 50  # that are kept of a curve
+
+_FORMAT = (
+    "pass {'title': str, 'h_idx': int, 't_idx': int, 'r': str} and, optionally, 'evidence': list of int, "
+    "'score': number, for each"
+)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Precision over recall of scored triples, one point for each distinct score, the highest first.
+
+    Attributes:
+        score: triples with this score or a higher one are predicted, falling, [points].
+        precision: of these triples, a fraction, [points].
+        recall: of these triples, a fraction, rising, [points].
+    """
+
+    score: FloatArray
+    precision: FloatArray
+    recall: FloatArray
+
+    @property
+    def area(self) -> float:
+        """The area below the curve up to its last recall: average precision, the sum of precision x gain in recall."""
+        return float(np.sum(self.precision * np.diff(self.recall, prepend=0.0)))
+
+    def summary(self) -> dict[str, Any]:
+        """Return ``area``, and lists ``recall``, ``precision`` and ``score``.
+
+        Of all points they hold the first that reaches each 50th of recall, and the last.
+        """
+        levels = np.arange(1, CURVE_POINTS + 1) / CURVE_POINTS
+        reached = np.searchsorted(self.recall, levels)
+        kept = np.unique(np.minimum(reached, len(self.recall) - 1)) if len(self.recall) else reached[:0]
+        columns = {name: getattr(self, name)[kept].tolist() for name in ("recall", "precision", "score")}
+        return {"area": self.area} | columns
 
 
 def evaluate(
@@ -76,6 +118,109 @@ def evaluate(
         "n_gold": len(gold),
         "n_correct": len(correct),
     }
+
+
+def curve(scores: ArrayLike, correct: ArrayLike, n_gold: int) -> Curve:
+    """Return precision over recall of scored triples; those of one score are predicted together.
+
+    Args:
+        scores: of distinct triples, the surest highest, finite, [N].
+        correct: whether each is gold, bool [N].
+        n_gold: number of gold triples, those without a score included.
+
+    Raises:
+        SegDREError: if there is no gold, lengths differ or a score is not finite.
+    """
+    ranked, hits = np.asarray(scores, dtype=np.float64), np.asarray(correct, dtype=bool)
+    if ranked.ndim != 1 or ranked.shape != hits.shape:
+        raise SegDREError(f"expected scores and correct [N], got {list(ranked.shape)} and {list(hits.shape)}")
+    if not np.isfinite(ranked).all():
+        raise SegDREError(f"score {ranked[~np.isfinite(ranked)][0]}: expected finite ones", "leave such triples out")
+    if n_gold < 1:
+        raise SegDREError("no gold: no document has a triple", "score a labelled split")
+    order = np.argsort(-ranked, kind="stable")
+    ranked, found = ranked[order], np.cumsum(hits[order])
+    ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], len(ranked) > 0))  # the last triple of each score
+    return Curve(ranked[ends], found[ends] / (ends + 1), found[ends] / n_gold)
+
+
+def curve_of(predictions: Sequence[Mapping[str, Any]], documents: Sequence[Document]) -> Curve:
+    """Return precision over recall of predictions with a ``score`` each; of a triple predicted twice the higher counts.
+
+    The curve ends where the predictions do: models' predictions are cut by thresholds.
+
+    Raises:
+        SegDREError: as :func:`evaluate` does, and if a prediction has no score.
+    """
+    by_title = _by_title(documents)
+    found = _predicted(predictions, by_title)
+    scores = dict.fromkeys(found, -math.inf)
+    for row in predictions:
+        if row.get("score") is None:
+            raise SegDREError(f"title {row['title']!r}: a prediction has no 'score'", "add one to each, or to none")
+        place = row["title"], Triple(int(row["h_idx"]), row["r"], int(row["t_idx"]))
+        scores[place] = max(scores[place], float(row["score"]))
+    gold, _ = _gold(documents)
+    return curve([*scores.values()], [place in gold for place in scores], len(gold))
+
+
+def by_relation(
+    predictions: Sequence[Mapping[str, Any]],
+    documents: Sequence[Document],
+    train_documents: Iterable[Document] | None = None,
+) -> dict[str, dict[str, float]]:
+    """Return the scores of each relation that is predicted or gold, the most frequent in gold first.
+
+    Returns:
+        Relation id -> ``f1``, ``n_correct``, ``n_predicted`` and ``n_gold``, each distinct, and with train documents
+        ``n_train``, the number of their distinct triples.
+
+    Raises:
+        SegDREError: as :func:`evaluate` does.
+    """
+    predicted = _predicted(predictions, _by_title(documents)).keys()
+    gold = _gold(documents)[0].keys()
+    counts = [Counter(triple.relation for _, triple in part) for part in (gold & predicted, predicted, gold)]
+    train = Counter(
+        triple.relation
+        for doc in train_documents or ()
+        for triple in dict.fromkeys(triple for triple, _ in label_triples(doc))
+    )
+    found: dict[str, dict[str, float]] = {}
+    for relation in sorted(counts[1].keys() | counts[2].keys(), key=lambda name: (-counts[2][name], name)):
+        correct, n_predicted, n_gold = (count[relation] for count in counts)
+        numbers = {"n_correct": correct, "n_predicted": n_predicted, "n_gold": n_gold}
+        found[relation] = {"f1": _f1(correct, n_predicted, n_gold)} | numbers
+        if train_documents is not None:
+            found[relation]["n_train"] = train[relation]
+    return found
+
+
+def by_frequency(relations: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Return the scores of all relations, and of those with so many train triples (:data:`FREQUENCIES`).
+
+    Args:
+        relations: what :func:`by_relation` returns with train documents.
+
+    Returns:
+        ``all``, ``500 or more``, ``100 to 499``, ``1 to 99`` and ``0`` -> ``f1`` of their triples together,
+        ``macro_f1``, the mean F1 of their relations with gold, ``n_relations``, the number of these, and the counts of
+        :func:`by_relation`. Buckets without a relation are left out.
+    """
+    buckets: dict[str, list[Mapping[str, float]]] = {"all": [*relations.values()]}
+    for below, least in zip((math.inf, *FREQUENCIES), FREQUENCIES, strict=False):
+        several = f"{least} or more" if below == math.inf else f"{least} to {below - 1}"
+        name = several if below > least + 1 else f"{least}"
+        buckets[name] = [scores for scores in relations.values() if least <= scores["n_train"] < below]
+    found: dict[str, dict[str, float]] = {}
+    for name, own in buckets.items():
+        if not own:
+            continue
+        counts = {key: int(sum(scores[key] for scores in own)) for key in ("n_correct", "n_predicted", "n_gold")}
+        f1s = [scores["f1"] for scores in own if scores["n_gold"]]
+        found[name] = {"f1": _f1(*counts.values()), "macro_f1": sum(f1s) / len(f1s) if f1s else 0.0}
+        found[name] |= {"n_relations": len(f1s)} | counts
+    return found
 
 
 def train_facts(documents: Iterable[Document]) -> set[Fact]:
@@ -170,12 +315,23 @@ def _problem(item: object, by_title: Mapping[str, Document]) -> str:
     for field in ("h_idx", "t_idx"):
         if not is_index(item[field], n):
             return f"{field!r} must be an index" + (f" below {n}" if n is not None else "") + f", got {item[field]!r}"
+    score = item.get("score")
+    if score is not None and not _is_finite(score):
+        return f"'score' must be a finite number, got {score!r:.80}"
     evidence, n = item.get("evidence"), len((doc or {}).get("sents") or ()) or None  # None: the text is not known
     if evidence is not None and (
         not isinstance(evidence, (list, tuple, set)) or not all(is_index(sentence, n) for sentence in evidence)
     ):
         return "'evidence' must be a list of sentence indices" + (f" below {n}" if n else "") + f", got {evidence!r}"
     return ""
+
+
+def _is_finite(value: object) -> bool:
+    """Return whether this is a number, not a truth value, and finite as a float."""
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an int beyond all floats
+        return False
 
 
 def _by_title(documents: Sequence[Document]) -> dict[str, Document]:

@@ -12,7 +12,7 @@ from segdre_plugin.data.documents import load_gold
 from segdre_plugin.data.files import check_output, write_json
 from segdre_plugin.data.stream import Broken, read_values
 from segdre_plugin.errors import SegDREError, raise_all
-from segdre_plugin.metrics import evaluate, has_gold
+from segdre_plugin.metrics import by_frequency, by_relation, curve_of, evaluate, has_gold
 from segdre_plugin.vocabulary import Document, is_na, labels
 
 
@@ -71,16 +71,22 @@ def remarks(rows: Sequence[Mapping[str, Any]], documents: Sequence[Document]) ->
 
 
 def run(
-    predictions: Path, gold: Path, train: Path | None = None, other: Path | None = None, output: Path | None = None
+    predictions: Path,
+    gold: Path,
+    train: Path | None = None,
+    other: Path | None = None,
+    output: Path | None = None,
+    relations: bool = False,
 ) -> dict[str, Any]:
     """Score one or two files of predictions, print a table and write JSON.
 
     Args:
         predictions: the file.
         gold: DocRED documents with labels.
-        train: train documents, whose facts Ign-F1 leaves out.
+        train: train documents, whose facts Ign-F1 leaves out, and in which frequencies of relations are counted.
         other: other predictions of the same documents, to compare with.
         output: where the numbers are written as JSON.
+        relations: whether the scores of each relation are printed, too.
 
     Returns:
         The numbers, as written; without gold only that.
@@ -100,17 +106,27 @@ def run(
     if report["gold"]:
         report["scores"] = {name: evaluate(rows, documents, known) for name, rows in systems.items()}
         report["remarks"] = {name: remarks(rows, documents) for name, rows in systems.items()}
+        report["curves"] = {name: _curve(rows, documents) for name, rows in systems.items()}
+        report["relations"] = {name: by_relation(rows, documents, known) for name, rows in systems.items()}
+        if known is not None:
+            report["frequencies"] = {name: by_frequency(own) for name, own in report["relations"].items()}
         if other is not None:
             first, second = (count(rows, documents) for rows in systems.values())
             report["comparison"] = asdict(compare(first, second))
     if output:
         write_json(output, report)
-    print_report(report, gold)
+    print_report(report, gold, relations)
     return report
 
 
-def print_report(report: Mapping[str, Any], gold: Path) -> None:
-    """Print the numbers of :func:`run`."""
+def _curve(rows: Sequence[Mapping[str, Any]], documents: Sequence[Document]) -> dict[str, Any]:
+    """Return the curve of well-formed predictions; in its place how many have no score, if there are such."""
+    unscored = sum(row.get("score") is None for row in rows)
+    return {"unscored": unscored} if unscored else curve_of(rows, documents).summary()
+
+
+def print_report(report: Mapping[str, Any], gold: Path, relations: bool = False) -> None:
+    """Print the numbers of :func:`run`, those of each relation only on request."""
     from segdre_plugin.seg.score_table import COLUMNS, EVIDENCE_COLUMNS  # nothing of a run is needed before
 
     if not report["gold"]:
@@ -126,10 +142,36 @@ def print_report(report: Mapping[str, Any], gold: Path) -> None:
         for line in report["remarks"][name]:
             print(f"{name}: {line}")
         print(f"{name}: {scores['n_predicted']} predicted, {scores['n_gold']} gold, {scores['n_correct']} correct")
+        print(f"{name}: {_in_words(report['curves'][name], scores)}")
     if not report["train"]:
-        print("Ign-F1: no train documents given (--train), so no fact is left out")
+        print("Ign-F1: no train documents given (--train), so no fact is left out, and frequencies are not known")
     if "comparison" in report:
         print(sentence(Comparison(**report["comparison"]), names))
+    counts = {"correct": "n_correct", "predicted": "n_predicted", "gold": "n_gold"}
+    if "frequencies" in report:
+        columns = {"F1 (%)": "f1", "macro (%)": "macro_f1", "relations": "n_relations"} | counts
+        _print_tables("train triples", columns, report["frequencies"], width)
+    if relations:
+        columns = {"F1 (%)": "f1"} | counts | ({"train": "n_train"} if report["train"] else {})
+        _print_tables("relation", columns, report["relations"], width)
+
+
+def _in_words(curve: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
+    if "unscored" in curve:
+        return f"no curve: {curve['unscored']} of the predictions have no 'score' to rank them by"
+    return f"area under precision over recall {100 * curve['area']:.2f} %, up to recall {100 * scores['recall']:.2f} %"
+
+
+def _print_tables(
+    title: str, columns: Mapping[str, str], found: Mapping[str, Mapping[str, Mapping[str, float]]], width: int
+) -> None:
+    """Print a table for each system: rows of scores (floats, in percent) and counts under the names of columns."""
+    for name, rows in found.items():
+        print(f"\n{name}\n{title:<{width}}" + "".join(f"{column:>10}" for column in columns))
+        for row, scores in rows.items():
+            values = (scores[key] for key in columns.values())
+            texts = (f"{100 * value:10.2f}" if isinstance(value, float) else f"{value:10}" for value in values)
+            print(f"{row:<{width}}" + "".join(texts))
 
 
 def sentence(found: Comparison, names: Sequence[str]) -> str:

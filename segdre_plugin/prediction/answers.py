@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from segdre_plugin.data.documents import Document
-from segdre_plugin.fusion import apply_thresholds
+from segdre_plugin.fusion import fused_scores
 from segdre_plugin.salient import entity_counts
 from segdre_plugin.seg.bundle import Description
 from segdre_plugin.stages.branches import Triple, entity_name
@@ -104,17 +104,18 @@ def _fused(scored: ScoredSplit, description: Description) -> list[list[dict[str,
     if not found:
         return found
     cells, taus = scored.cells(), description.thresholds
-    keep = apply_thresholds(cells.cells.margin, cells.stage, cells.is_dense, taus)
+    scores = fused_scores(cells.cells.margin, cells.stage, cells.is_dense, taus)
+    keep = scores > 0
     above_base = (cells.cells.margin - taus.tau_base)[keep]
     above_stage = (cells.stage - np.where(cells.is_dense, taus.tau_dense, taus.tau_sparse))[keep]
-    chosen, dense = cells.cells.take(keep), cells.is_dense[keep]
+    chosen, dense, scores = cells.cells.take(keep), cells.is_dense[keep], scores[keep]
     order = np.lexsort((chosen.relation, chosen.tail, chosen.head, chosen.document))  # that of official()
     rows = official(chosen, scored.split.documents, {i: name for name, i in description.rel2id.items()})
     for k, row in zip(order.tolist(), rows, strict=True):
         source = ["base"] * bool(above_base[k] > 0)
         source += ["dense" if dense[k] else "sparse"] * bool(above_stage[k] > 0)
         del row["title"]
-        row |= {"score": float(max(above_base[k], above_stage[k])), "source": source}
+        row |= {"score": float(scores[k]), "source": source}
         found[int(chosen.document[k])].append(row)
     return found
 

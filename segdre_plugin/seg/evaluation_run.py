@@ -169,7 +169,7 @@ class EvaluationRun(ScriptRun):
         known, fusion = self.splits["train"].documents, thresholds.fusion
         scored = ScoredSplit(self.split, tables, salient, self.rel2id, known, fusion)
         predictions = scored.predict(scored.cells(), thresholds)
-        rows = scored.rows(predictions, self.folder.tau_base_alone)
+        rows = scored.rows(predictions, thresholds, self.folder.tau_base_alone)
         report: dict[str, Any] = {
             "salient_k": self.config.salient_k,
             "file": self.split.path.name,
@@ -181,10 +181,12 @@ class EvaluationRun(ScriptRun):
             with_isf = replace(scored, tables=fusible(tables, n_entities, fusion) | {"base": sums}, fusion="union")
             tuned = tuned or self._tune(with_isf, sums)
             report["isf"] = tuned
-            predictions = with_isf.predict(with_isf.cells(), FusionResult.of(tuned["thresholds"]))
+            cells, found = with_isf.cells(), FusionResult.of(tuned["thresholds"])
+            predictions = with_isf.predict(cells, found)
             if rows["gold"]:
                 rows["base_isf"] = scored.evaluate(scored.official(sums.take(sums.margin > tuned["tau"])))
                 rows["fused_isf"] = scored.evaluate(predictions)
+                rows["curves"] |= {"base_isf": scored.curve(sums), "fused_isf": with_isf.fused_curve(cells, found)}
         rows["salient"] = {}
         if rows["gold"]:
             rows["salient"] = saliency(self.split.documents, salient, self.config.salient_k)

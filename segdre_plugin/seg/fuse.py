@@ -34,7 +34,7 @@ def fuse(
             tau_base_alone = scored.search_base(cells, options.grid, options.objective)
         predictions[name] = scored.predict(cells, thresholds)
         own = folder.stage_metrics("identify", name)
-        report[name] = scored.rows(predictions[name], tau_base_alone) | {"salient": own}
+        report[name] = scored.rows(predictions[name], thresholds, tau_base_alone) | {"salient": own}
         if report[name]["gold"]:
             report[name]["strategies"] = scored.strategies(options.config, seed)
         report["evidence"] = scored.has_evidence

@@ -76,6 +76,9 @@ METRICS_FORM = {
     "branches_left_out": {EACH: int},
 }
 ISF_FORM = {"tau": NUMBER, "thresholds": THRESHOLDS}
+CURVE = {"area": NUMBER} | {name: [NUMBER] for name in ("recall", "precision", "score")}
+BY_RELATION = {row: {EACH: {EACH: NUMBER}} for row in ("base_tuned", "fused")}
+DETAILS = {"curves": {"base": CURVE, "fused": CURVE}, "relations": BY_RELATION, "frequencies": BY_RELATION}
 STRATEGIES = {EACH: dict.fromkeys(("accuracy", "saliency", "saliency_micro", "documents"), NUMBER)}
 INJECTED_FORM = {EACH: {"left_out": int, "triples": [[list]]}}
 RESULT_FORM = [{"title": str, "h_idx": int, "t_idx": int, "r": str}]
@@ -443,4 +446,4 @@ def _check_scores(path: Path, metrics: Mapping[str, Any]) -> None:
             empty = [row for row in SCORE_ROWS if not metrics[split].get(row, {})]
             with_isf = ("base_isf", "fused_isf") if "isf" in metrics else ()
             rows = dict.fromkeys((*SCORE_ROWS, *with_isf), dict.fromkeys(SCORES, NUMBER)) | dict.fromkeys(empty, dict)
-            check_form(path, metrics[split], rows | {"strategies": STRATEGIES}, split)
+            check_form(path, metrics[split], rows | DETAILS | {"strategies": STRATEGIES}, split)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from segdre_plugin.data.splits import Split
-from segdre_plugin.fusion import GRIDS, FusionResult, apply_thresholds, search_thresholds
-from segdre_plugin.metrics import evaluate, has_gold
+from segdre_plugin.fusion import GRIDS, FusionResult, apply_thresholds, fused_scores, search_thresholds
+from segdre_plugin.metrics import by_frequency, by_relation, curve, evaluate, has_gold
 from segdre_plugin.salient import Chain, saliency
 from segdre_plugin.stages.candidates import Candidates, count_entities, fusible, gold_flags, join
 from segdre_plugin.stages.config import SegConfig
@@ -79,15 +79,22 @@ class ScoredSplit:
         """Write chosen cells in the official format."""
         return official(chosen, self.split.documents, {i: name for name, i in self.rel2id.items()})
 
-    def rows(self, predictions: list[dict[str, Any]], tau_base_alone: float) -> dict[str, Any]:
-        """Return the metrics of base (tuned, too), dense, sparse (and base on their pairs), and fused predictions."""
+    def rows(
+        self, predictions: list[dict[str, Any]], thresholds: FusionResult, tau_base_alone: float
+    ) -> dict[str, Any]:
+        """Return the metrics of base (tuned, too), dense, sparse (and base on their pairs), and fused predictions.
+
+        Beside them stand ``curves`` of base and fused, and scores by relation and by frequency of relation
+        (``relations``, ``frequencies``) of tuned base and fused.
+        """
         if not has_gold(self.split.documents):
             return {"gold": False}
         cells = self.cells()
         base = cells.cells.margin > 0
+        tuned = self.tables["base"].take(self.tables["base"].margin > tau_base_alone)
         predicted = {
             "base": (self._positive("base"), "base"),
-            "base_tuned": (self.tables["base"].take(self.tables["base"].margin > tau_base_alone), "base"),
+            "base_tuned": (tuned, "base"),
             "dense": (self._positive("dense"), "dense"),
             "base_on_dense": (cells.cells.take(base & cells.is_dense), "dense"),
             "sparse": (self._positive("sparse"), "sparse"),
@@ -97,7 +104,30 @@ class ScoredSplit:
             name: own_scores(chosen, pairs, self.split, self.salient, self.rel2id, self.train)
             for name, (chosen, pairs) in predicted.items()
         }
-        return {"gold": True} | found | {"fused": self.evaluate(predictions)}
+        relations = {
+            name: by_relation(rows, self.split.documents, self.train)
+            for name, rows in (("base_tuned", self.official(tuned)), ("fused", predictions))
+        }
+        return (
+            {"gold": True}
+            | found
+            | {
+                "fused": self.evaluate(predictions),
+                "curves": {"base": self.curve(self.tables["base"]), "fused": self.fused_curve(cells, thresholds)},
+                "relations": relations,
+                "frequencies": {name: by_frequency(own) for name, own in relations.items()},
+            }
+        )
+
+    def curve(self, cells: Margins) -> dict[str, Any]:
+        """Return precision over recall, in a few points, of cells by falling margin (:class:`metrics.Curve`)."""
+        gold, _, n_gold = gold_flags(cells, self.split, self.rel2id, ())
+        return curve(cells.margin, gold, n_gold).summary()
+
+    def fused_curve(self, cells: Candidates, thresholds: FusionResult) -> dict[str, Any]:
+        """Return precision over recall of all candidates by falling :func:`fusion.fused_scores`."""
+        scores = fused_scores(cells.cells.margin, cells.stage, cells.is_dense, thresholds)
+        return self.curve(replace(cells.cells, margin=scores))
 
     def evaluate(self, predictions: list[dict[str, Any]]) -> dict[str, float]:
         """Score predictions on all pairs."""

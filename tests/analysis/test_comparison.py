@@ -10,7 +10,7 @@ from segdre_plugin import SegDREError
 from segdre_plugin.analysis.comparison import compare, count
 from segdre_plugin.analysis.evaluate import load_predictions
 from segdre_plugin.cli import main
-from segdre_plugin.metrics import evaluate
+from segdre_plugin.metrics import by_frequency, by_relation, curve_of, evaluate
 
 
 def corpus(n=30, seed=0):
@@ -129,6 +129,39 @@ def test_command_prints_and_writes_the_scores(files, capsys):
     assert "Evi-F1" not in printed
     assert main([*command, "--compare", str(folder / "b.json")]) == 0
     assert "confidence interval" in capsys.readouterr().out
+
+
+def test_curve_and_relations(files, capsys):
+    folder, documents, first = files
+    rows = [row | {"score": k % 7} for k, row in enumerate(first)]
+    (folder / "scored.json").write_text(json.dumps(rows))
+    command = ["evaluate", str(folder / "scored.json"), "--gold", str(folder / "gold.json")]
+    files = ["--train", str(folder / "gold.json"), "--json", str(folder / "out.json")]
+    assert main([*command, *files, "--relations", "--compare", str(folder / "a.json")]) == 0
+    printed, found = capsys.readouterr().out, json.loads((folder / "out.json").read_text())
+    scored, plain = (str(folder / name) for name in ("scored.json", "a.json"))
+    area = curve_of(rows, documents).area
+    assert found["curves"][scored]["area"] == area
+    assert f"{scored}: area under precision over recall {100 * area:.2f} %, up to recall" in printed
+    assert found["curves"][plain] == {"unscored": len(first)}
+    assert f"{plain}: no curve: {len(first)} of the predictions have no 'score'" in printed
+    assert found["relations"][scored] == by_relation(rows, documents, documents)
+    assert found["frequencies"][scored] == by_frequency(found["relations"][scored])
+    lines = [line.split() for line in printed.splitlines()]
+    for relation, scores in found["relations"][scored].items():
+        assert [relation, f"{100 * scores.pop('f1'):.2f}", *map(str, scores.values())] in lines
+    # without train documents frequencies are not known, and relations are printed on request only
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "frequencies are not known" in printed
+    assert "\nrelation " not in printed
+
+
+def test_some_without_a_score(files, capsys):
+    folder, _, first = files
+    (folder / "a.json").write_text(json.dumps([first[0] | {"score": 1}, *first[1:]]))
+    assert main(["evaluate", str(folder / "a.json"), "--gold", str(folder / "gold.json")]) == 0
+    assert f"no curve: {len(first) - 1} of the predictions" in capsys.readouterr().out
 
 
 def test_without_gold_it_says_so(files, capsys):

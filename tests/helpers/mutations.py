@@ -70,9 +70,9 @@ DOCUMENTS = [
     document("C", "Dos", "Ed", "Vif"),
 ]
 ROWS = [
-    {"title": d["title"], "h_idx": label["h"], "t_idx": label["t"], "r": label["r"], "evidence": label["evidence"]}
+    {"title": d["title"], "h_idx": k["h"], "t_idx": k["t"], "r": k["r"], "evidence": k["evidence"], "score": 0.5}
     for d in DOCUMENTS
-    for label in d["labels"]
+    for k in d["labels"]
 ]
 LINES = [
     {"index": i, "title": d["title"], "triples": [r for r in ROWS if r["title"] == d["title"]]}
@@ -286,6 +286,9 @@ def good_predictions(values):
             return False
         evidence = row.get("evidence")
         if evidence is not None and not (type(evidence) is list and all(within(s, sents) for s in evidence)):
+            return False
+        score = row.get("score")
+        if not (score is None or (type(score) in (int, float) and abs(score) < 1e308)):
             return False
     return not rows or any(row["title"] in known for row in rows)
 

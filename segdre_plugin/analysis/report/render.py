@@ -11,6 +11,7 @@ from typing import Any
 from segdre_plugin import __version__
 from segdre_plugin.analysis.report import page
 from segdre_plugin.analysis.report.choose import choose_typical, find_titles
+from segdre_plugin.analysis.report.curves import curve_figures
 from segdre_plugin.analysis.report.decisions import OUTCOMES, SHOWN
 from segdre_plugin.analysis.report.documents import view_document
 from segdre_plugin.analysis.report.made import made_section
@@ -75,6 +76,7 @@ def build(run: RunFolder, titles: Sequence[str] = ()) -> dict[str, Any]:
             {"name": name, "tables": page.score_tables(metrics), "isf": metrics.get("isf")}
             for name, metrics in run.evaluations.items()
         ],
+        "curve_figures": [figure for name in candidates for figure in curve_figures(run.metrics[name], name)],
         "threshold_table": threshold_table,
         "threshold_figures": threshold_figures,
         "at_end": at_end,
