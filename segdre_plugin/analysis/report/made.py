@@ -22,9 +22,9 @@ def made_section(run: RunFolder) -> tuple[Table, Table]:
     known = [origin for origin in made.values() if origin]
     rows = [
         ("command", _distinct(origin["command"] for origin in known)),
-        ("seed", [str(arguments["seed"])]),
+        ("seed", [str(run.seed)]),
         ("encoder", [_encoder(arguments)]),
-        ("learning rates", [", ".join(f"{name} {value:g}" for name, value in rates.items()) or UNKNOWN]),
+        ("learning rates", [", ".join(f"{name} {_number(value)}" for name, value in rates.items()) or UNKNOWN]),
         ("machine", _distinct(_machine(origin["machine"]) for origin in known)),
         ("versions", _distinct(", ".join(" ".join(part) for part in origin["versions"].items()) for origin in known)),
     ]
@@ -57,12 +57,16 @@ def _encoder(arguments: dict[str, Any]) -> str:
 def _epochs(settings: dict[str, Any], arguments: dict[str, Any], stage: str) -> str:
     own = settings["options"].get(f"{stage}_epochs")
     epochs = arguments.get("num_train_epochs") if own is None else own
-    return UNKNOWN if epochs is None else f"{epochs:g}"
+    return UNKNOWN if epochs is None else _number(epochs)
 
 
 def _rate(settings: dict[str, Any]) -> str:
     rate = settings["options"].get("new_layer_lr")
-    return "the script's" if rate is None else f"{rate:g}"
+    return "the script's" if rate is None else _number(rate)
+
+
+def _number(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)  # whatever a stranger's file has
 
 
 def _machine(machine: dict[str, Any]) -> str:
