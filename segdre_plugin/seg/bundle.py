@@ -14,15 +14,12 @@ Nothing in it is code and nothing is pickled.
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -33,6 +30,7 @@ from segdre_plugin.data.splits import read_relation_names
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.fusion import FusionResult
 from segdre_plugin.seg.checkpoints import ENCODER, MODEL_FORM, read_model
+from segdre_plugin.seg.provenance import versions
 from segdre_plugin.seg.run_folder import CONFIG_FORM, NUMBER, THRESHOLDS_FORM, RunFolder
 from segdre_plugin.stages.artifacts import EACH, METRICS, check_form
 from segdre_plugin.stages.config import SegConfig
@@ -99,19 +97,6 @@ FORM = MODEL_FORM | {
     "files": {EACH: {"bytes": int, "sha256": str}},
 }
 AGAIN = "copy the bundle again, or make it again"
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what computes here."""
-    from segdre_plugin import __version__
-
-    return {
-        "segdre_plugin": __version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def write_bundle(

@@ -9,6 +9,7 @@
 ``eval/NAME/``                     later evaluations: ``metrics.json`` and ``result.json`` of each
 ``STAGE/settings.json``            all on which the stage depends; a stage that has it is finished
 ``STAGE/metrics.json``             the scores of the stage alone
+``STAGE/provenance.json``          how the stage was made; no result depends on it
 ``STAGE/margins_SPLIT.npz``        margins (base, dense, sparse)
 ``identify/counts_SPLIT.npz``      expected relation counts, where the strategy has a count head
 ``identify/salient.json``          salient entities
@@ -34,6 +35,7 @@ from segdre_plugin.data.splits import Split
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.fusion import FUSIONS, GRIDS, FusionResult
 from segdre_plugin.salient import Chain
+from segdre_plugin.seg import provenance
 from segdre_plugin.seg.options import OBJECTIVES
 from segdre_plugin.seg.store import digest
 from segdre_plugin.stages.artifacts import (
@@ -41,6 +43,7 @@ from segdre_plugin.stages.artifacts import (
     EACH,
     INJECTED,
     METRICS,
+    PROVENANCE,
     SALIENT,
     SETTINGS,
     check_form,
@@ -164,6 +167,11 @@ class RunFolder:
         """
         return _read(self.settings_file(stage), f"settings of stage {stage}", SETTINGS_FORM)
 
+    def provenance(self, stage: str) -> dict[str, Any] | None:
+        """Return how a stage was made (:mod:`segdre_plugin.seg.provenance`); None if that was not recorded."""
+        path = self.stage(stage) / PROVENANCE
+        return _read(path, f"provenance of stage {stage}", provenance.FORM) if path.is_file() else None
+
     @cached_property
     def config(self) -> SegConfig:
         """The settings of the method: stage identify has those of its head, stage sparse all others."""
@@ -263,6 +271,10 @@ class RunFolder:
     def result(self, split: str) -> list[dict[str, Any]]:
         """Return the fused predictions on a split, in the official format: title, h_idx, t_idx and r of each."""
         return _read(self.result_file(split), "fused result", RESULT_FORM)
+
+    def evaluation_result(self, name: str) -> list[dict[str, Any]]:
+        """Return the predictions of a later evaluation, as :meth:`result` does."""
+        return _read(self.evaluation(name) / RESULT, "result of an evaluation", RESULT_FORM)
 
     def margins(
         self, stage: str, split: str, documents: Sequence[Document] | None = None, n_classes: int | None = None
@@ -443,5 +455,6 @@ def _check_scores(path: Path, metrics: Mapping[str, Any]) -> None:
         check_form(path, metrics[split], {"gold": bool}, split)
         if metrics[split]["gold"]:
             empty = [row for row in SCORE_ROWS if not metrics[split].get(row, {})]
-            rows = dict.fromkeys(SCORE_ROWS, dict.fromkeys(SCORES, NUMBER)) | dict.fromkeys(empty, dict)
+            with_isf = ("base_isf", "fused_isf") if "isf" in metrics else ()
+            rows = dict.fromkeys((*SCORE_ROWS, *with_isf), dict.fromkeys(SCORES, NUMBER)) | dict.fromkeys(empty, dict)
             check_form(path, metrics[split], rows | DETAILS | {"strategies": STRATEGIES}, split)

@@ -22,7 +22,8 @@ from segdre_plugin.data.folders import (
     saved_by_libraries,
 )
 from segdre_plugin.errors import SegDREError, explained, raise_all
-from segdre_plugin.stages.artifacts import SETTINGS
+from segdre_plugin.seg.provenance import Origin
+from segdre_plugin.stages.artifacts import PROVENANCE, SETTINGS
 from segdre_plugin.stages.config import STAGES
 
 UNFINISHED = "unfinished-{}.pt"  # training that was cut off, by the digest of its settings
@@ -95,7 +96,7 @@ class Store:
         """
         if self.folder(stage).exists():
             raise SegDREError(f"{self.folder(stage)} exists, but is not a finished stage", "remove or rename it")
-        partial = self.root / f".{stage}{PARTIAL}"
+        origin, partial = Origin(), self.root / f".{stage}{PARTIAL}"
         resume = self.resume(partial, settings)
         if not resume.is_file():
             shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
@@ -104,6 +105,7 @@ class Store:
         try:
             with saved_by_libraries(self.folder(stage)):
                 yield partial
+            write_json(partial / PROVENANCE, origin.describe())
             write_json(partial / SETTINGS, settings)
             with explained(f"cannot write {self.folder(stage)}"):
                 partial.rename(self.folder(stage))

@@ -15,6 +15,7 @@ from segdre_plugin.stages.stage import ChainResult, Stage
 SETTINGS = "settings.json"  # all on which the stage depends; written last
 METRICS = "metrics.json"  # split -> scores
 SALIENT = "salient.json"  # split -> salient entities of each document (identify)
+PROVENANCE = "provenance.json"  # how the stage was made; no result depends on it
 INJECTED = "injected.json"  # split -> triples injected into each document, and how many were left out (sparse)
 
 AGAIN = "run its command again: finished stages are skipped"  # what completes an unfinished run

@@ -43,6 +43,8 @@ def test_a_split_without_gold_has_none(run):
 def test_chance_is_called_chance():
     sure = Comparison((0.5, 0.45), 0.05, 0.01, 0.09, 0.95, 0.01, 40, 10, 0)
     assert sentence("test", sure) == (
-        "+5.00 points of test F1 over the tuned base; 95% of the resamples of its 40 documents lie from +1.00 to +9.00."
+        "+5.00 points of test F1 over the tuned base, 95 % from +1.00 to +9.00 (paired bootstrap over 40 documents)."
     )
-    assert sentence("test", replace(sure, low=-0.02)).endswith("from -2.00 to +9.00: that may be chance.")
+    assert sentence("test", replace(sure, low=-0.02)).endswith(
+        "from -2.00 to +9.00 (paired bootstrap over 40 documents): that may be chance."
+    )

@@ -12,8 +12,18 @@ from segdre_plugin.salient import gold_salient, saliency
 from segdre_plugin.seg.fuse import fuse
 from segdre_plugin.seg.options import parse
 from segdre_plugin.seg.run_folder import RunFolder
+from segdre_plugin.stages.artifacts import PROVENANCE
 from segdre_plugin.stages.margins import Margins
 
+MADE = {
+    "command": "python train.py --seg --seg-dir out",
+    "date": "2026-11-01T12:00:00+00:00",
+    "seconds": 75.0,
+    "machine": {"system": "Linux 6.1", "processor": "a processor", "cores": 2, "threads": 1, "gpu": None},
+    "versions": {"segdre_plugin": "0", "torch": "2", "transformers": "5", "numpy": "2", "python": "3.12"},
+}
+ARGUMENTS = {"num_train_epochs": 30.0, "learning_rate": 5e-5}
+IDENTIFY = {"identify_epochs": 10, "new_layer_lr": 1e-3}
 SIZES = {"train": 6, "dev": 12, "test": 5}
 
 
@@ -68,10 +78,12 @@ def make_run(root: Path, documents=None, *, names=RELATIONS, evidence=False, opt
     write_json(out / "identify" / "metrics.json", scores)
     write_json(out / "sparse" / "injected.json", injected)
     for stage in ("base", "identify", "dense", "sparse"):
-        own = (sparse or {}) if stage == "sparse" else {}
+        own = (sparse or {}) if stage == "sparse" else IDENTIFY if stage == "identify" else {}
         write_json(
-            out / stage / "settings.json", {"arguments": {"seed": seed}, "data": {}, "modules": {}, "options": own}
+            out / stage / "settings.json",
+            {"arguments": ARGUMENTS | {"seed": seed}, "data": {}, "modules": {}, "options": own},
         )
+        write_json(out / stage / PROVENANCE, MADE)
     chosen, _ = parse(["--seg", "--seg-dir", str(out), *options])
     fuse(RunFolder(out), splits, classes, chosen)
     hashes = {name: fingerprint(path) for name, path in files.items()}

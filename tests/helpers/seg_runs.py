@@ -14,6 +14,7 @@ from processes import python, start
 from segdre_plugin.backbones.clones.patching import patch
 from segdre_plugin.backbones.reference.tokenizer import build_encoder, build_tokenizer
 from segdre_plugin.data.synthetic.corpus import write_corpus
+from segdre_plugin.stages.artifacts import PROVENANCE
 
 STAGES = ("base", "identify", "dense", "sparse")
 COMMON = {"data_dir": "data", "train_batch_size": "4", "test_batch_size": "4"}
@@ -186,9 +187,9 @@ def make_encoder(folder, documents, names, kind, hidden=32):
 
 
 def contents(folder):
-    """The bytes of every file in a folder, locks left out."""
+    """The bytes of every file in a folder; locks are left out, and dates and times."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != ".lock"
+        if path.is_file() and path.name not in (".lock", PROVENANCE)
     }

@@ -33,13 +33,13 @@ def test_reference(scenarios, every, kills):
 
 
 def test_while_the_base_is_saved_elsewhere():  # --save_path, outside the run's folder
-    found = sweep("run", "--start", "131", "--stop", "146", "--every", "5")["run"]
+    found = sweep("run", "--start", "135", "--stop", "150", "--every", "5")["run"]
     assert found["kills"] == 4
     assert not found["differ"]
 
 
 def test_while_a_stage_is_taken_from_another_run():
-    found = sweep("reuse", "--start", "25", "--stop", "28")["reuse"]
+    found = sweep("reuse", "--start", "27", "--stop", "30")["reuse"]
     assert found["kills"] == 4
     assert not found["differ"]
 

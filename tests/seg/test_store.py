@@ -29,7 +29,7 @@ class TestBuilding:
             assert not store.is_done("base")
             assert not store.folder("base").exists()
         assert store.is_done("base")
-        assert sorted(os.listdir(store.folder("base"))) == ["checkpoint.pt", "settings.json"]
+        assert sorted(os.listdir(store.folder("base"))) == ["checkpoint.pt", "provenance.json", "settings.json"]
         assert os.listdir(tmp_path) == ["base"]
 
     @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
@@ -55,7 +55,7 @@ class TestBuilding:
         (tmp_path / ".base.partial").mkdir()
         (tmp_path / ".base.partial" / "old").write_text("of a killed run")
         store = built(tmp_path)
-        assert sorted(os.listdir(store.folder("base"))) == ["checkpoint.pt", "settings.json"]
+        assert sorted(os.listdir(store.folder("base"))) == ["checkpoint.pt", "provenance.json", "settings.json"]
         assert os.listdir(tmp_path) == ["base"]
 
     def test_a_folder_of_someone_elses_is_refused_before_any_work(self, tmp_path):

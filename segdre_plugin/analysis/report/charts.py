@@ -27,17 +27,29 @@ from segdre_plugin.vocabulary import BoolArray, FloatArray
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+ON_MAP = "#fefefe"  # white in both themes
+THEME = {
+    INK: "ink",
+    QUIET: "quiet",
+    LINE: "line",
+    "#e4e7eb": "grid",
+    "#ffffff": "card",
+    BLUE: "blue",
+    ORANGE: "orange",
+    STAGE_COLOURS["sparse"]: "violet",
+}  # colour of a figure -> variable of the page's style, which has two themes
 
-def scores(groups: Sequence[tuple[str, Sequence[tuple[str, float, float]]]], stage: str) -> str:
-    """Return an SVG of pairs of scores: the base model's and a stage's.
+
+def scores(groups: Sequence[tuple[str, Sequence[tuple[str, float, float]]]], title: str) -> str:
+    """Return an SVG of pairs of scores: the tuned base's and the fused result's.
 
     Args:
-        groups: a title (what the stage is and on which pairs) and its rows (score's name, base, stage; in percent).
-        stage: the title of the picture.
+        groups: the pairs (all, dense or sparse) and their rows (score's name, base, fused; in percent).
+        title: of the picture.
     """
     n_rows = sum(len(rows) + 1.2 for _, rows in groups)
-    with _picture(stage, height=0.6 + 0.23 * n_rows) as (ax, out):
-        draw_pairs(ax, [(title, STAGE_COLOURS[title.split(",")[0]], rows) for title, rows in groups])
+    with _picture(title, height=0.6 + 0.23 * n_rows) as (ax, out):
+        draw_pairs(ax, [(f"{pairs} pairs", STAGE_COLOURS.get(pairs, INK), rows) for pairs, rows in groups])
         ax.margins(x=0.05)
         low, high = ax.get_xlim()
         ax.set_xlim(low, max(high, low + 5))  # scores that hardly differ stand close together
@@ -83,8 +95,8 @@ def heat_map(dense: FloatArray, sparse: FloatArray, values: FloatArray, best: tu
         half = (dense[1] - dense[0]) / 2
         extent = (sparse[0] - half, sparse[-1] + half, dense[0] - half, dense[-1] + half)
         picture = ax.imshow(values, cmap="cividis", origin="lower", extent=extent, interpolation="nearest")
-        ax.plot(sparse[best[1]], dense[best[0]], "D", color="white", markeredgecolor="black", markersize=6)
-        ax.plot(0, 0, "o", markerfacecolor="none", markeredgecolor="white", markersize=7)
+        ax.plot(sparse[best[1]], dense[best[0]], "D", color=ON_MAP, markeredgecolor="black", markersize=6)
+        ax.plot(0, 0, "o", markerfacecolor="none", markeredgecolor=ON_MAP, markersize=7)
         ax.grid(visible=False)
         ax.set_xlabel("τ sparse (logits)")
         ax.set_ylabel("τ dense (logits)")
@@ -99,9 +111,17 @@ def counts(gold: FloatArray, expected: FloatArray, right: BoolArray) -> str:
     with _picture("count of the predicted salient entity", height=3.0) as (ax, out):
         top = float(max([1.0, *gold, *expected]))
         ax.plot([0, top], [0, top], color=LINE, linewidth=1)
-        ax.plot(gold[~right], expected[~right], "^", color=ORANGE, markersize=5, markerfacecolor="none", label="other")
+        ax.plot(
+            gold[~right],
+            expected[~right],
+            "^",
+            color=ORANGE,
+            markersize=5,
+            markerfacecolor="none",
+            label="another entity",
+        )
         ax.plot(gold[right], expected[right], "o", color=BLUE, markersize=4, alpha=0.7, label="gold salient entity")
-        ax.legend(loc="upper left", bbox_to_anchor=(0, 1.0), title="predicted entity is", title_fontsize=8)
+        _legend(ax)
         ax.set_xlabel("gold relations of the entity")
         ax.set_ylabel("expected relations")
     return out[0]
@@ -118,12 +138,19 @@ def margins(stage: str, margin: FloatArray, gold: BoolArray, tau: float) -> str:
             ax.set_ylim(bottom=0.7)
             ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
             ax.yaxis.minorticks_off()
-            ax.legend(loc="lower right", bbox_to_anchor=(1.02, 0.97), ncols=2, columnspacing=1)
+            _legend(ax)
         ax.axvline(0, color=QUIET, linewidth=0.8, linestyle=(0, (3, 3)))
         ax.axvline(tau, color=INK, linewidth=1.2)
         ax.set_xlabel("margin (logits)")
         ax.set_ylabel("cells (log scale)")
     return out[0]
+
+
+def _legend(ax: Axes) -> None:
+    """Put the legend above the axes, where it covers nothing."""
+    figure = ax.get_figure()
+    assert figure is not None
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=2, columnspacing=1)
 
 
 @contextmanager
@@ -146,5 +173,7 @@ def _inline(svg: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'^<svg [^>]*?viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', svg)
     named = set(re.findall(r"#([\w-]+)", svg))
+    for colour, name in THEME.items():
+        svg = svg.replace(colour, f"var(--{name})")
     svg = re.sub(r' id="([\w-]+)"', lambda m: m[0] if m[1] in named else "", svg)
     return re.sub(r"\n\s*", "\n", svg).replace("xlink:href", "href")

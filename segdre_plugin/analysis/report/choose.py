@@ -49,11 +49,14 @@ def document_scores(document: IntArray, predicted: BoolArray, gold: BoolArray, n
 def choose_typical(run: RunFolder, dev: JudgedCandidates) -> list[Choice]:
     """Choose the dev documents whose F1 fusion changed most for the better and for the worse, and a typical one.
 
+    Before them stands the one on which all steps of the method can be seen: triples were injected, and the sparse model
+    added a gold one to the tuned base's; of several the one with the largest change.
+
     Returns:
-        Up to three documents, those with gold triples first; ties go to more gold triples, then to the first.
+        Up to four documents, those with gold triples first; ties go to more gold triples, then to the first.
     """
     n_gold = np.array([len(document.get("labels") or []) for document in run.documents["dev"]], dtype=np.int64)
-    before = document_scores(dev.cells.document, dev.cells.margin > 0, dev.gold, n_gold)
+    before = document_scores(dev.cells.document, dev.cells.margin > run.tau_base_alone, dev.gold, n_gold)
     after = document_scores(dev.cells.document, dev.fused, dev.gold, n_gold)
     change = np.round(after - before, 6)
     labelled = np.flatnonzero(n_gold)
@@ -67,11 +70,25 @@ def choose_typical(run: RunFolder, dev: JudgedCandidates) -> list[Choice]:
         rest = [d for d in labelled.tolist() if d not in {choice.index for choice in found}]
         if rest:
             d = min(rest, key=lambda d: (cost[d], -n_gold[d], d))
-            reason = (
-                f"{what} of F1 on dev: {before[d]:.2f} with base, {after[d]:.2f} fused ({after[d] - before[d]:+.2f})"
-            )
+            scores = f"{before[d]:.2f} with the tuned base, {after[d]:.2f} fused ({after[d] - before[d]:+.2f})"
+            reason = f"{what} of F1 on dev: {scores}"
             found.append(Choice("dev", d, reason))
+    stages = [d for d in labelled.tolist() if d in _with_all_steps(run, dev)]
+    if stages:
+        d = min(stages, key=lambda d: (-change[d], -n_gold[d], d))
+        same = [choice for choice in found if choice.index == d]
+        scores = f"{before[d]:.2f} with the tuned base, {after[d]:.2f} fused ({after[d] - before[d]:+.2f})"
+        reason = f"chosen because every stage finds something on it: {scores}"
+        found = [*(same or [Choice("dev", d, reason)]), *(choice for choice in found if choice.index != d)]
     return found
+
+
+def _with_all_steps(run: RunFolder, dev: JudgedCandidates) -> set[int]:
+    """Return the documents with injected triples to which the sparse model added a gold triple."""
+    sparse = ~dev.is_dense & (dev.stage > run.thresholds.tau_sparse)
+    added = sparse & dev.gold & (dev.cells.margin <= run.tau_base_alone)
+    injected = run.injected("dev")
+    return {d for d in dev.cells.document[added].tolist() if injected[d]}
 
 
 def find_titles(run: RunFolder, titles: Sequence[str]) -> list[Choice]:

@@ -1,4 +1,8 @@
-"""The sections of the report, as plain data for the template: tables of texts, figures with captions, sentences."""
+"""The sections of the report, as plain data for the template: tables of texts, figures with captions, sentences.
+
+A new section is a function here, a line of :func:`segdre_plugin.analysis.report.render.build` that calls it, and a
+section of the template.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +13,16 @@ from typing import Any
 import numpy as np
 
 from segdre_plugin.analysis.report import charts
-from segdre_plugin.analysis.report.run_cells import JudgedCandidates, expected_counts
+from segdre_plugin.analysis.report.run_cells import JudgedCandidates, best_without, expected_counts
 from segdre_plugin.fusion import GRIDS, Grid
 from segdre_plugin.metrics import has_gold
 from segdre_plugin.salient import gold_salient, relation_counts, saliency
 from segdre_plugin.seg.run_folder import TAUS, RunFolder
 from segdre_plugin.seg.score_table import COLUMNS, EVIDENCE_COLUMNS, ROWS
+from segdre_plugin.stages.scored import own_scores
 
 OBJECTIVES = {"f1": "F1", "ign_f1": "Ign-F1"}
-COMPARED = (
-    ("fused, all pairs", "base", "fused"),
-    ("dense, its pairs", "base_on_dense", "dense"),
-    ("sparse, its pairs", "base_on_sparse", "sparse"),
-)  # what, and the rows of the metrics to compare
+NOTHING = 0.005  # points of a score that round to 0
 CHARTED = {"F1": "f1", "intra": "intra_f1", "inter": "inter_f1"}
 
 
@@ -70,7 +71,7 @@ def headlines(metrics: Mapping[str, Any]) -> list[str]:
             continue
         base, fused = percent(scores["base"]["f1"]), percent(scores["fused"]["f1"])
         tuned = percent(scores["base_tuned"]["f1"])
-        gain, left = float(fused) - float(base), float(fused) - float(tuned)
+        gain, left = (100 * (scores["fused"]["f1"] - scores[row]["f1"]) for row in ("base", "base_tuned"))
         chosen = "; the thresholds were chosen on it" if name == "dev" else ""
         found.append(
             f"On {name}, base has an F1 of {base}, {tuned} with its threshold tuned, and the fused result of {fused} "
@@ -97,23 +98,29 @@ def score_tables(metrics: Mapping[str, Any]) -> list[Table]:
     return tables
 
 
-def score_figures(metrics: Mapping[str, Any]) -> list[Figure]:
-    """Draw each stage's F1 beside that of base on the same pairs."""
-    found = []
+def score_figures(run: RunFolder, candidates: Mapping[str, JudgedCandidates]) -> list[Figure]:
+    """Draw the fused F1 beside that of the tuned base, on all, dense and sparse pairs of each split that has gold."""
+    figures = []
     for name in ("dev", "test"):
-        scores = metrics.get(name)
-        if scores is None or not scores["gold"]:
+        if name not in candidates or not run.metrics[name]["gold"]:
             continue
-        groups = [
-            (title, [(n, 100 * scores[base][key], 100 * scores[stage][key]) for n, key in CHARTED.items()])
-            for title, base, stage in COMPARED
-            if scores[base] and scores[stage]  # no scores where a kind of pair has no gold
-        ]
+        found = candidates[name]
+        split, salient = run.split(name), run.salient(name)
+        tuned, groups = found.cells.margin > run.tau_base_alone, []
+        for pairs, own in (("all", True), ("dense", found.is_dense), ("sparse", ~found.is_dense)):
+            base, fused = (
+                own_scores(found.cells.take(chosen & own), pairs, split, salient, run.rel2id, [])
+                for chosen in (tuned, found.fused)
+            )
+            if base:  # no scores where a kind of pair has no gold
+                rows = [(title, 100 * base[key], 100 * fused[key]) for title, key in CHARTED.items()]
+                groups.append((pairs, rows))
         caption = (
-            f"F1, Intra-F1 and Inter-F1 on {name}, in %: each stage (diamond) beside base (ring) on the same pairs."
+            f"F1, Intra-F1 and Inter-F1 on {name}, in %: the fused result (diamond) beside the tuned base "
+            "(ring), on all pairs, on dense and on sparse ones."
         )
-        found.append(Figure(charts.scores(groups, name), caption))
-    return found
+        figures.append(Figure(charts.scores(groups, name), caption))
+    return figures
 
 
 def threshold_section(metrics: Mapping[str, Any]) -> tuple[Table, list[Figure], str]:
@@ -156,6 +163,23 @@ def grid_figures(grid: Grid, best: tuple[int, int, int]) -> list[Figure]:
     return figures
 
 
+def gain_notes(run: RunFolder, found: JudgedCandidates, grid: Grid, best: tuple[int, int, int]) -> list[str]:
+    """Say what the dense and the sparse model add to the best score on dev: thresholds searched again without each."""
+    plane, (b, d, s) = 100 * grid.scores(best[0]), best
+    curves = {"dense": plane[:, s], "sparse": plane[d]}
+    notes = []
+    for stage, curve in curves.items():
+        gain = 100 * (grid.scores(b)[d, s] - best_without(run, found, stage))
+        if gain >= NOTHING:
+            points = f"{gain:.2f} points of dev {OBJECTIVES[grid.objective]}"
+            notes.append(f"The {stage} stage adds {points}: the same search without its model ends that much lower.")
+            continue
+        flat = curve.max() - curve.min() < NOTHING
+        why = "the whole grid of its threshold is flat" if flat else "the same search without its model ends no lower"
+        notes.append(f"The {stage} stage adds nothing on dev: {why}.")
+    return notes
+
+
 def saliency_section(run: RunFolder) -> tuple[Table, list[Figure]]:
     """Return how good the predicted salient entities are, beside those of other strategies."""
     rows = []
@@ -173,7 +197,7 @@ def saliency_section(run: RunFolder) -> tuple[Table, list[Figure]]:
     if expected is None:
         return table, []
     points = [
-        (int(relation_counts(document)[chain[0]]), expected[i], chain[0] == gold)
+        (int(relation_counts(document)[chain[0]]), expected[i][chain[0]], chain[0] == gold)
         for i, (document, chain) in enumerate(zip(documents, run.salient("dev"), strict=True))
         if chain and (gold := gold_salient(document)) is not None
     ]

@@ -11,11 +11,13 @@ from typing import Any
 from segdre_plugin import __version__
 from segdre_plugin.analysis.report import page
 from segdre_plugin.analysis.report.choose import choose_typical, find_titles
+from segdre_plugin.analysis.report.curves import curve_figures
+from segdre_plugin.analysis.report.decisions import OUTCOMES, SHOWN
 from segdre_plugin.analysis.report.documents import view_document
-from segdre_plugin.analysis.report.run_cells import dev_grid, load_candidates
-from segdre_plugin.analysis.report.verdict import against_tuned_base, sentence
+from segdre_plugin.analysis.report.made import made_section
+from segdre_plugin.analysis.report.run_cells import JudgedCandidates, dev_grid, expected_counts, load_candidates
+from segdre_plugin.analysis.report.verdict import verdicts
 from segdre_plugin.data.files import write
-from segdre_plugin.salient import gold_salient
 from segdre_plugin.seg.run_folder import RunFolder
 
 
@@ -50,13 +52,14 @@ def build(run: RunFolder, titles: Sequence[str] = ()) -> dict[str, Any]:
     """Gather the template's variables; without titles, three typical documents of dev are shown."""
     load = cache(partial(load_candidates, run))
     dev = load("dev")
+    candidates: dict[str, JudgedCandidates] = {name: load(name) for name in ("test", "dev") if name in run.documents}
     choices = find_titles(run, titles) if titles else choose_typical(run, dev)
-    gold = [gold_salient(run.documents[choice.split][choice.index]) for choice in choices]
-    documents = [view_document(run, load(choice.split), choice, g) for choice, g in zip(choices, gold, strict=True)]
+    counts = {name: expected_counts(run, name) for name in {choice.split for choice in choices}}
+    documents = [view_document(run, load(choice.split), choice, counts[choice.split]) for choice in choices]
     grid, best = dev_grid(run, dev)
     threshold_table, threshold_figures, at_end = page.threshold_section(run.metrics)
     saliency_table, saliency_figures = page.saliency_section(run)
-    compared = {name: against_tuned_base(run, name, load(name)) for name in ("test", "dev") if name in run.documents}
+    made_table, stage_table = made_section(run)
     return {
         "name": run.path.resolve().name,
         "adapter": run.sources["adapter"],
@@ -65,14 +68,15 @@ def build(run: RunFolder, titles: Sequence[str] = ()) -> dict[str, Any]:
         "grid": run.search["grid"],
         "objective": page.OBJECTIVES[grid.objective],
         "n_points": len(grid.offsets),
-        "verdicts": [sentence(name, found) for name, found in compared.items() if found],
+        "verdicts": verdicts(run, candidates),
+        "gains": page.gain_notes(run, dev, grid, best),
         "headlines": page.headlines(run.metrics),
-        "score_tables": page.score_tables(run.metrics),
-        "score_figures": page.score_figures(run.metrics),
+        "scores": list(zip(page.score_tables(run.metrics), page.score_figures(run, candidates), strict=True)),
         "evaluations": [
             {"name": name, "tables": page.score_tables(metrics), "isf": metrics.get("isf")}
             for name, metrics in run.evaluations.items()
         ],
+        "curve_figures": [figure for name in candidates for figure in curve_figures(run.metrics[name], name)],
         "threshold_table": threshold_table,
         "threshold_figures": threshold_figures,
         "at_end": at_end,
@@ -82,8 +86,12 @@ def build(run: RunFolder, titles: Sequence[str] = ()) -> dict[str, Any]:
         "margin_figures": page.margin_figures(dev, run.metrics["thresholds"]),
         "candidates": (int(dev.gold.sum()), dev.n_gold),
         "documents": documents,
+        "outcome_titles": OUTCOMES,
+        "shown": SHOWN,
         "thresholds": run.metrics["thresholds"],
         "config": run.config,
+        "made_table": made_table,
+        "stage_table": stage_table,
         "left_out": run.metrics["branches_left_out"],
         "files": [(name, path.name, run.sources["hashes"][name]) for name, path in run.files.items()],
     }

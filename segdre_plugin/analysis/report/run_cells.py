@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.fusion import GRIDS, Grid, count_grid
+from segdre_plugin.salient import entity_counts
 from segdre_plugin.seg.run_folder import TAUS, RunFolder
 from segdre_plugin.stages.artifacts import AGAIN
 from segdre_plugin.stages.candidates import Candidates, gold_flags
 from segdre_plugin.stages.margins import CELL, Margins
 from segdre_plugin.stages.scored import ScoredSplit
-from segdre_plugin.vocabulary import BoolArray, FloatArray
+from segdre_plugin.vocabulary import BoolArray, FloatArray, entities
 
 
 @dataclass(frozen=True)
@@ -60,18 +62,7 @@ def dev_grid(run: RunFolder, found: JudgedCandidates) -> tuple[Grid, tuple[int, 
     Raises:
         SegDREError: if the thresholds are not on the grid, or yield another score than the run noted.
     """
-    low, high = GRIDS[run.search["grid"]]
-    grid = count_grid(
-        found.cells.margin,
-        found.stage,
-        found.gold,
-        found.is_dense,
-        found.n_gold,
-        low=low,
-        high=high,
-        objective=run.search["objective"],
-        in_train=found.known,
-    )
+    grid = _grid(run, found, found.stage)
     wanted = np.array([getattr(run.thresholds, tau) for tau in TAUS])
     b, d, s = np.abs(grid.taus - wanted[:, None]).argmin(axis=1).tolist()
     off = np.abs(grid.taus[range(3), (b, d, s)] - wanted).max()
@@ -85,24 +76,52 @@ def dev_grid(run: RunFolder, found: JudgedCandidates) -> tuple[Grid, tuple[int, 
     return grid, (b, d, s)
 
 
-def expected_counts(run: RunFolder, name: str) -> FloatArray | None:
-    """Return the relation count that stage identify expects of each document's (first) predicted salient entity.
+def best_without(run: RunFolder, found: JudgedCandidates, stage: str) -> float:
+    """Return dev's best objective, a fraction, if a stage's model says nothing and the others are searched again."""
+    silent = found.is_dense == (stage == "dense")
+    grid = _grid(run, found, np.where(silent, -np.inf, found.stage))
+    return max(float(grid.scores(i).max()) for i in range(len(grid.offsets)))
+
+
+def _grid(run: RunFolder, found: JudgedCandidates, stage: FloatArray) -> Grid:
+    low, high = GRIDS[run.search["grid"]]
+    return count_grid(
+        found.cells.margin,
+        stage,
+        found.gold,
+        found.is_dense,
+        found.n_gold,
+        low=low,
+        high=high,
+        objective=run.search["objective"],
+        in_train=found.known,
+    )
+
+
+def expected_counts(run: RunFolder, name: str) -> list[FloatArray] | None:
+    """Return the relation count that stage identify expects of each entity of a split.
 
     Returns:
-        Sum of the expected counts of its pairs, [documents]; NaN where no entity was predicted. None if the run's
-        strategy has no count head.
+        For each document the sum of the expected counts of an entity's pairs, [entities]. None if the run's strategy
+        has no count head.
 
     Raises:
         SegDREError: if the file is missing or broken.
     """
     if "identify" not in run.config.models:
         return None
-    arrays = run.counts(name, run.documents[name])
-    entity = np.array([chain[0] if chain else -1 for chain in run.salient(name)], dtype=np.int64)
-    document = arrays["document"].astype(np.int64)
-    involved = (arrays["pair"] == entity[document][:, None]).any(axis=1)
-    totals = np.bincount(document[involved], arrays["count"][involved].astype(np.float64), minlength=len(entity))
-    return np.where(entity < 0, np.nan, totals)
+    documents = run.documents[name]
+    arrays = run.counts(name, documents)
+    order = np.argsort(arrays["document"], kind="stable")
+    ends = np.searchsorted(arrays["document"][order], np.arange(len(documents) + 1))
+    parts = [order[first:last] for first, last in pairwise(ends.tolist())]
+    try:
+        return [
+            entity_counts(arrays["count"][part], arrays["pair"][part], max(1, len(entities(document))))
+            for part, document in zip(parts, documents, strict=True)
+        ]
+    except SegDREError as error:
+        raise error.at(f"{run.stage('identify')}, counts of {name}") from None
 
 
 def _fused(run: RunFolder, name: str, cells: Margins) -> BoolArray:
