@@ -32,10 +32,10 @@ class Command:
 
 
 DEMO = {
-    "train": ("training documents", 800, 200),
+    "train": ("training documents", 600, 200),
     "dev": ("development documents", 80, 40),
     "test": ("test documents", 120, 40),
-    "epochs": ("epochs of the base; the other stages have half of them", 4, 2),
+    "epochs": ("epochs of the base; dense and sparse have half of them", 4, 2),
     "seed": ("of documents and training", 0, 0),
 }  # argument of segdre demo -> meaning, default, default with --quick
 DEMO_STAGES = """a tiny model from scratch, on one CPU core, in four stages:

@@ -109,6 +109,18 @@ def test_sizes_and_seed_are_checked(tmp_path, capsys, name, value):
     assert not (tmp_path / "out").exists()
 
 
+def test_quick_is_smaller_and_sizes_that_are_given_stay(monkeypatch):
+    seen = []
+    monkeypatch.setattr("segdre_plugin.seg.demo.demo", lambda folder, **how: seen.append(how))
+    monkeypatch.setattr("segdre_plugin.analysis.parts.part_verdict", lambda folder: [])
+    monkeypatch.setattr("segdre_plugin.analysis.report.render.write_report", lambda folder: folder)
+    for arguments in ([], ["--quick"], ["--quick", "--train", "77", "--seg-alpha", "0"]):
+        assert main(["demo", *arguments]) == 0
+    default, quick, own = seen
+    assert all(quick[name] < default[name] for name in ("train", "dev", "test", "epochs"))
+    assert own == quick | {"train": 77, "options": ["--seg-alpha=0"]}
+
+
 def test_base_stage_equals_the_script_without_seg(finished, tmp_path):
     checkpoint = tmp_path / "plain.pt"
     data = str(finished / "corpus")
