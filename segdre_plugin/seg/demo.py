@@ -68,7 +68,7 @@ def demo(folder: Path, *, train: int, dev: int, test: int, epochs: int, seed: in
     print(f'\nbefore: the test document "{documents[example]["title"]}"\n{before(documents[example])}\n', flush=True)
     with _one_thread():
         run_reference(arguments, DemoRun)
-    print(f'\nafter: "{documents[example]["title"]}"\n{before(documents[example])}')
+    print(f'\nafter: the test document "{documents[example]["title"]}"\n{before(documents[example])}')
     print(after(RunFolder(folder), example))
 
 

@@ -57,9 +57,7 @@ def test_after_counts_right_and_wrong(run):
         assert f"gold: {len(gold)} triples" in text
         assert ("(right)" in text) == (run.salient("test")[index][:1] == (gold_salient(document),))
         # the rows of every section are as many as its title says
-        for title, rows in re.findall(
-            r"^  (.*(?:finds|adds|add|leave out).*)\n((?:    .*\n)*)", text, flags=re.MULTILINE
-        ):
+        for title, rows in re.findall(r"^  (.*(?:finds|adds|leaves out).*)\n((?:    .*\n)*)", text, flags=re.MULTILINE):
             said = [int(number) for number in re.findall(r"(\d+) (?:right|wrong)", title)] or [0, 0]
             assert said == [rows.count("    right"), rows.count("    wrong")]
         injected = run.injected("test")[index]
