@@ -33,10 +33,10 @@ class Command:
 
 
 DEMO = {
-    "train": ("training documents", 800, 200),
-    "dev": ("development documents", 80, 40),
-    "test": ("test documents", 120, 40),
-    "epochs": ("epochs of the base; the other stages have half of them", 4, 2),
+    "train": ("training documents", 600, 120),
+    "dev": ("development documents", 80, 30),
+    "test": ("test documents", 120, 30),
+    "epochs": ("epochs of the base; dense and sparse have half of them", 4, 2),
     "seed": ("of documents and training", 0, 0),
 }  # argument of segdre demo -> meaning, default, default with --quick
 DEMO_STAGES = """a tiny model from scratch, on one CPU core, in four stages:
@@ -44,7 +44,7 @@ DEMO_STAGES = """a tiny model from scratch, on one CPU core, in four stages:
   identify  which entity has most relations: the salient one
   dense     the pairs of the salient entity
   sparse    all other pairs, of text into which the dense triples are injected
-and then the fusion of base, dense and sparse"""
+and then the fusion of base, dense and sparse. Dense and sparse start from the base: nothing here is pretrained."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -31,9 +31,9 @@ WARM_UP, MEASURED = 2, 12  # steps that are not timed, and those after which the
 def demo(folder: Path, *, train: int, dev: int, test: int, epochs: int, seed: int, options: Sequence[str] = ()) -> None:
     """Generate a corpus, show a document, train all stages, fuse them, print the results, and show the document again.
 
-    The folder gets ``corpus/`` and everything that a ``--seg`` run leaves. The base is trained for ``epochs``, the
-    other stages for half of them, from the base: there is no pretrained encoder from which dense and sparse could
-    start. ``options`` are further ones of ``--seg``.
+    The folder gets ``corpus/`` and everything that a ``--seg`` run leaves. The base is trained for ``epochs``,
+    identify for a quarter, dense and sparse for half of them, from the base: there is no pretrained encoder from which
+    they could start. ``options`` are further ones of ``--seg``.
 
     Raises:
         SegDREError: if a size makes no sense, an option is wrong, or the folder holds another demo.
@@ -55,7 +55,10 @@ def demo(folder: Path, *, train: int, dev: int, test: int, epochs: int, seed: in
         "--seed": seed,
         "--seg-dir": folder,
         "--seg-start": "base",
-    } | dict.fromkeys((f"--seg-{stage}-epochs" for stage in STAGES[1:]), max(1, epochs // 2))
+        "--seg-identify-epochs": max(1, epochs // 4),
+        "--seg-dense-epochs": max(1, epochs // 2),
+        "--seg-sparse-epochs": max(1, epochs // 2),
+    }
     arguments = ["--seg", *(str(part) for pair in own.items() for part in pair), *options]
     parse(arguments)  # what is wrong with the options is said before anything is written
     prepare_corpus(corpus, {"train": train, "dev": dev, "test": test, "seed": seed})
@@ -65,7 +68,7 @@ def demo(folder: Path, *, train: int, dev: int, test: int, epochs: int, seed: in
     print(f'\nbefore: the test document "{documents[example]["title"]}"\n{before(documents[example])}\n', flush=True)
     with _one_thread():
         run_reference(arguments, DemoRun)
-    print(f'\nafter: "{documents[example]["title"]}"\n{before(documents[example])}')
+    print(f'\nafter: the test document "{documents[example]["title"]}"\n{before(documents[example])}')
     print(after(RunFolder(folder), example))
 
 

@@ -77,8 +77,8 @@ def after(run: RunFolder, index: int) -> str:
     lines += [f"  injected into the text that sparse reads: {_share(set(injected), gold)}"]
     lines += section("sparse adds, on the other pairs", found["sparse"] - found["base"])
     together = set.union(*found.values())
-    lines += section("the thresholds of fusion add", fused - together)
-    lines += section("the thresholds of fusion leave out", together - fused)
+    lines += section("fusion adds, by its thresholds", fused - together)
+    lines += section("fusion leaves out", together - fused)
     lines += [f"  fused: {_share(fused, gold)}; base alone: {_share(found['base'], gold)}; gold: {len(gold)} triples"]
     return "\n".join(lines)
 

@@ -2,6 +2,8 @@
 
 import json
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -11,19 +13,25 @@ from segdre_plugin.cli import main
 from segdre_plugin.metrics import evaluate
 from segdre_plugin.seg.launch import run_reference
 
-SIZES = ["--train", "24", "--dev", "8", "--test", "8", "--epochs", "2"]
+SIZES = ["--train", "32", "--dev", "8", "--test", "8", "--epochs", "2"]
 
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("demo") / "out"
-    argv = list(sys.argv)
-    assert main(["demo", str(folder), *SIZES]) == 0
+    argv, printed = list(sys.argv), StringIO()
+    with redirect_stdout(printed):
+        assert main(["demo", str(folder), *SIZES]) == 0
     assert sys.argv == argv
-    return folder
+    return folder, printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def finished(run) -> Path:
+    return run[0]
 
 
 def test_demo_leaves_results_that_agree(finished):
@@ -37,20 +45,39 @@ def test_demo_leaves_results_that_agree(finished):
         assert (finished / stage / "checkpoint.pt").is_file()
 
 
-def test_demo_prints_scores_heuristics_and_injected_triples(finished, capsys):
+def test_demo_says_what_will_happen_then_what_happened(run):
+    printed = run[1]
+    order = [
+        "in four stages",
+        "before: the test document",
+        "entities: ",
+        "segdre: stage base",
+        "all four stages will take about",
+        "segdre: stage identify",
+        "max-mention",
+        "after: ",
+        "salient entity: ",
+        "base finds",
+        "sparse adds",
+        "verdict:",
+        "over the tuned base",
+        "against the same fusion without it: dense ",
+        "report: ",
+        "seconds",
+    ]
+    places = [printed.index(words) for words in order]
+    assert places == sorted(places)
+    assert printed.count("will take about") == 1
+
+
+def test_a_finished_demo_is_shown_again(run, capsys):
+    finished, first = run
     before = (finished / "metrics.json").read_bytes()
     assert main(["demo", str(finished), *SIZES]) == 0
     printed = capsys.readouterr().out
     assert printed.count("is done") == 4
-    for words in (
-        "fused",
-        "zip",
-        "max-mention",
-        "edit-distance",
-        "injected before the sparse stage reads it",
-        "seconds",
-    ):
-        assert words in printed
+    after = slice(first.index("after: "), first.index("report: "))
+    assert first[after] in printed
     assert (finished / "metrics.json").read_bytes() == before
 
 
@@ -80,6 +107,18 @@ def test_sizes_and_seed_are_checked(tmp_path, capsys, name, value):
     assert main(["demo", str(tmp_path / "out"), f"--{name}={value}"]) == 2
     assert f"--{name} is {value}" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_quick_is_smaller_and_sizes_that_are_given_stay(monkeypatch):
+    seen = []
+    monkeypatch.setattr("segdre_plugin.seg.demo.demo", lambda folder, **how: seen.append(how))
+    monkeypatch.setattr("segdre_plugin.analysis.parts.part_verdict", lambda folder: [])
+    monkeypatch.setattr("segdre_plugin.analysis.report.render.write_report", lambda folder: folder)
+    for arguments in ([], ["--quick"], ["--quick", "--train", "77", "--seg-alpha", "0"]):
+        assert main(["demo", *arguments]) == 0
+    default, quick, own = seen
+    assert all(quick[name] < default[name] for name in ("train", "dev", "test", "epochs"))
+    assert own == quick | {"train": 77, "options": ["--seg-alpha=0"]}
 
 
 def test_base_stage_equals_the_script_without_seg(finished, tmp_path):

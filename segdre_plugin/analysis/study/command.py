@@ -21,7 +21,7 @@ from segdre_plugin.seg.arguments import LARGEST_SEED
 from segdre_plugin.seg.demo import prepare_corpus
 from segdre_plugin.seg.options import parse
 
-SIZES = {"train": 1000, "dev": 80, "test": 80, "epochs": 4}  # of the embedded corpus, as in segdre demo
+SIZES = {"train": 1000, "dev": 80, "test": 80, "epochs": 4}  # of the embedded corpus
 CORPUS = "corpus"
 CORPUS_SEED = 0
 
