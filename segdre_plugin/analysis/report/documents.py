@@ -113,7 +113,7 @@ def view_document(
         salient=[entity_name(document, entity) for entity in chain],
         gold_salient=None if gold is None else chain[:1] == (gold,),
         facts=_facts(run, document, found, here),
-        sentences=_sentences(document, chain, {other for _, other in branches}, groups),
+        sentences=sentence_pieces(document, chain, {other for _, other in branches}, groups),
         bars=entity_bars(document, chain, None if expected is None else expected[choice.index], labelled),
         hubs=dense_hubs(run, document, chain, dense, triples, labelled),
         trees=draw_trees(words, groups, texts),
@@ -172,8 +172,20 @@ def _spans(document: Document, entity: int) -> list[Span]:
     return sorted(spans)
 
 
-def _sentences(document: Document, salient: Chain, named: set[int], groups: Sequence[Group]) -> list[list[Piece]]:
-    """Cut the text into mentions and the words between them; where mentions overlap, the longer one is shown."""
+def sentence_pieces(
+    document: Document, salient: Chain, named: set[int], groups: Sequence[Group] = ()
+) -> list[list[Piece]]:
+    """Cut the text into mentions and the words between them; where mentions overlap, the longer one is shown.
+
+    Args:
+        document: a DocRED document.
+        salient: its salient entities.
+        named: entities that an injected branch names.
+        groups: the branches of each salient entity, and its mentions as spans of words.
+
+    Returns:
+        The pieces of each sentence.
+    """
     owners: list[list[int | None]] = [[None] * len(sentence) for sentence in document["sents"]]
     starts: list[set[int]] = [set() for _ in document["sents"]]
     mentions = [(m["sent_id"], *m["pos"], e) for e, entity in enumerate(document["vertexSet"]) for m in entity]
