@@ -64,8 +64,7 @@ class DocumentView:
         sentences: the text.
         bars: step 1, the entities by their counts.
         hubs: step 2, the dense triples around each salient entity.
-        branches: step 3, the text of each branch.
-        trees: soft positions of the branches.
+        trees: step 3, the branches in their soft positions, for each salient entity that has any.
         matrix: the visible matrix.
         outcomes: step 4, the decisions.
     """
@@ -80,7 +79,6 @@ class DocumentView:
     sentences: list[list[Piece]]
     bars: list[EntityBar]
     hubs: list[Hub]
-    branches: list[str]
     trees: list[TreePicture]
     matrix: MatrixPicture
     outcomes: list[Outcome]
@@ -118,7 +116,6 @@ def view_document(
         sentences=sentence_pieces(document, chain, {other for _, other in branches}, groups),
         bars=entity_bars(document, chain, None if expected is None else expected[choice.index], labelled),
         hubs=dense_hubs(run, document, chain, dense, triples, labelled),
-        branches=[text for text, _ in branches],
         trees=draw_trees(words, groups, texts),
         matrix=draw_matrix(len(words), groups),
         outcomes=group(decide(run, document, chain, found, here, labelled)),
@@ -184,7 +181,7 @@ def sentence_pieces(
         document: a DocRED document.
         salient: its salient entities.
         named: entities that an injected branch names.
-        groups: the branches' places in the text.
+        groups: the branches of each salient entity, and its mentions as spans of words.
 
     Returns:
         The pieces of each sentence.

@@ -33,7 +33,7 @@ def made_section(run: RunFolder) -> tuple[Table, Table]:
             stage,
             [
                 _epochs(settings[stage], arguments, stage) if stage in run.config.models else "trains nothing",
-                _rate(settings[stage]),
+                _rate(settings[stage]) if stage in run.config.models else "-",
                 _span(origin["seconds"]) if origin else UNKNOWN,
                 origin["date"][:16].replace("T", " ") if origin else UNKNOWN,
             ],
