@@ -65,7 +65,7 @@ def draw_graph(triples: Sequence[Mapping[str, Any]], salient: Sequence[int]) -> 
     if middle is not None:
         places[middle] = Point(0, 0)
     nodes = {
-        entity: Node(_short(name), name, entity in salient, places[entity], LETTER * len(_short(name)) + 22)
+        entity: Node(_short(name), name, entity in salient, places[entity], LETTER * len(_short(name)) + 30)
         for entity, name in names.items()
     }
     relations: dict[tuple[int, int], list[str]] = {}
