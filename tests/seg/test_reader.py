@@ -56,7 +56,7 @@ def test_another_file_goes_to_the_scripts_own_reader(splits, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"teacher": "of train only", "depth": 2}, "depth: expected only rel2id, got 2"),
+        ({"teacher": "of train only", "depth": 2}, "depth: expected only rel2id, max_seq_length, got 2"),
         ({"rel2id": [1]}, r"rel2id: expected dict, got \[1\]"),
     ],
 )
