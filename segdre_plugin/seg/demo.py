@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from segdre_plugin.data.documents import load_documents
 from segdre_plugin.data.files import read_json, write_json
+from segdre_plugin.data.progress import say
 from segdre_plugin.data.synthetic.corpus import rel2id, write_corpus
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.seg.demo_example import after, before, choose_example
@@ -92,7 +92,7 @@ class DemoRun(TrainingRun):
                     if k == WARM_UP + MEASURED and not Loader.said:
                         Loader.said = True
                         step = (time.perf_counter() - start) / MEASURED
-                        tqdm.write(run.estimate(step, len(self)))  # not into the progress bar
+                        say(run.estimate(step, len(self)))
                     yield batch
 
         return Loader

@@ -82,7 +82,7 @@ def test_unfinished_training_of_other_settings_is_not_gone_on_with(tmp_path):
         raise KeyboardInterrupt
     with store.building("base", {"seed": 2}) as folder:
         assert list(folder.iterdir()) == []
-    assert [path.name for path in store.folder("base").iterdir()] == ["settings.json"]
+    assert {path.name for path in store.folder("base").iterdir()} == {"settings.json", "provenance.json"}
 
 
 @pytest.mark.parametrize("minutes", ["-1", "nan", "inf"])

@@ -15,6 +15,7 @@ from segdre_plugin import SegConfig, SegDREError, prepare_features, wrap_model
 from segdre_plugin.data.splits import Split
 from segdre_plugin.seg import evaluation_run
 from segdre_plugin.seg.options import parse
+from segdre_plugin.stages import isf
 from segdre_plugin.stages.branches import Verbaliser
 from segdre_plugin.stages.margins import Margins
 from segdre_plugin.stages.pair_types import candidate_cells, candidate_gold, check_types, pair_mask, untyped
@@ -134,13 +135,13 @@ def test_inference_stage_fusion_keeps_to_them(monkeypatch, pairs):
     index = np.array([(0, 1), (0, 2), (1, 2), (2, 0)])  # what the base model says of a pseudo-document
     ones = np.ones(4, dtype=np.int64)
     cells = Margins(0 * ones, index[:, 0], index[:, 1], ones, 1.0 * ones, np.zeros((4, 0), dtype=bool))
-    for name, value in {
-        "run_chain": ChainResult({"base": cells}),
-        "build_chain": {},
-        "pseudo_features": ([], []),
-        "score_relations": cells,
-    }.items():
-        monkeypatch.setattr(evaluation_run, name, lambda *_, value=value, **__: value)
+    for module, name, value in (
+        (evaluation_run, "run_chain", ChainResult({"base": cells})),
+        (evaluation_run, "build_chain", {}),
+        (isf, "pseudo_features", ([], [])),
+        (isf, "score_relations", cells),
+    ):
+        monkeypatch.setattr(module, name, lambda *_, value=value, **__: value)
     run = MagicMock(config=SegConfig(pairs=pairs), split=Split("test", Path("test.json"), [one]), fuses=True)
     evaluation_run.EvaluationRun._predict(run, MagicMock(), None)
     found = list(zip(run.pseudo.head.tolist(), run.pseudo.tail.tolist(), strict=True))
