@@ -63,7 +63,7 @@ def test_demo_says_what_will_happen_then_what_happened(run):
         "over the tuned base",
         "against the same fusion without it: dense ",
         "report: ",
-        "seconds",
+        "of processor time",
     ]
     places = [printed.index(words) for words in order]
     assert places == sorted(places)
