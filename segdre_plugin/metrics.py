@@ -54,14 +54,14 @@ class Curve:
         return float(np.sum(self.precision * np.diff(self.recall, prepend=0.0)))
 
     def summary(self) -> dict[str, Any]:
-        """Return ``area``, and lists ``recall``, ``precision`` and ``score``.
+        """Return ``area``, and lists ``recall`` and ``precision``; no scores, whose last digits owe to batches.
 
         Of all points they hold the first that reaches each 50th of recall, and the last.
         """
         levels = np.arange(1, CURVE_POINTS + 1) / CURVE_POINTS
         reached = np.searchsorted(self.recall, levels)
         kept = np.unique(np.minimum(reached, len(self.recall) - 1)) if len(self.recall) else reached[:0]
-        columns = {name: getattr(self, name)[kept].tolist() for name in ("recall", "precision", "score")}
+        columns = {name: getattr(self, name)[kept].tolist() for name in ("recall", "precision")}
         return {"area": self.area} | columns
 
 

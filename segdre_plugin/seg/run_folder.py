@@ -78,7 +78,7 @@ METRICS_FORM = {
     "branches_left_out": {EACH: int},
 }
 ISF_FORM = {"tau": NUMBER, "thresholds": THRESHOLDS}
-CURVE = {"area": NUMBER} | {name: [NUMBER] for name in ("recall", "precision", "score")}
+CURVE = {"area": NUMBER} | {name: [NUMBER] for name in ("recall", "precision")}
 BY_RELATION = {row: {EACH: {EACH: NUMBER}} for row in ("base_tuned", "fused")}
 DETAILS = {"curves": {"base": CURVE, "fused": CURVE}, "relations": BY_RELATION, "frequencies": BY_RELATION}
 STRATEGIES = {EACH: dict.fromkeys(("accuracy", "saliency", "saliency_micro", "documents"), NUMBER)}
