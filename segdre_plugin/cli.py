@@ -111,6 +111,7 @@ def _demo(options: Namespace) -> None:
     print("\nverdict:")
     for sentence in part_verdict(options.folder):
         print(f"  {sentence}")
+    print("  (dense and sparse go on from the base: part of their gain is longer training, see docs/demo.md)")
     print(f"\nreport: {write_report(options.folder)}")
     print(f"{time.perf_counter() - started:.0f} seconds, {time.process_time():.0f} of them of processor time")
 
