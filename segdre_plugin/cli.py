@@ -32,9 +32,9 @@ class Command:
 
 
 DEMO = {
-    "train": ("training documents", 600, 120),
-    "dev": ("development documents", 80, 30),
-    "test": ("test documents", 120, 30),
+    "train": ("training documents", 450, 80),
+    "dev": ("development documents", 80, 20),
+    "test": ("test documents", 120, 20),
     "epochs": ("epochs of the base; dense and sparse have half of them", 4, 2),
     "seed": ("of documents and training", 0, 0),
 }  # argument of segdre demo -> meaning, default, default with --quick
