@@ -33,9 +33,9 @@ class Command:
 
 
 DEMO = {
-    "train": ("training documents", 600, 120),
-    "dev": ("development documents", 80, 30),
-    "test": ("test documents", 120, 30),
+    "train": ("training documents", 450, 80),
+    "dev": ("development documents", 80, 20),
+    "test": ("test documents", 120, 20),
     "epochs": ("epochs of the base; dense and sparse have half of them", 4, 2),
     "seed": ("of documents and training", 0, 0),
 }  # argument of segdre demo -> meaning, default, default with --quick
@@ -133,6 +133,7 @@ def _demo(options: Namespace) -> None:
     print("\nverdict:")
     for sentence in part_verdict(options.folder):
         print(f"  {sentence}")
+    print("  (dense and sparse go on from the base: part of their gain is longer training, see docs/demo.md)")
     print(f"\nreport: {write_report(options.folder)}")
     print(f"{time.perf_counter() - started:.0f} seconds, {time.process_time():.0f} of them of processor time")
 
