@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import tiny
+import torch
 from bundles import run_folder as run_folder
 from locate import REPOSITORY, kbert_clone
 from scripts import importer
@@ -105,6 +106,17 @@ class TestInjection:
     def test_no_clone(self, script, tmp_path):
         with pytest.raises(SegDREError, match="no clone of K-BERT"):
             script("injection").Builder(tmp_path)
+
+
+def test_operations_are_those_of_the_formulas(script):
+    """A product added in place, and fused attention forward and backward: torch's own counter leaves them out."""
+    out, a, b = torch.zeros(5, 3), torch.randn(5, 7), torch.randn(7, 3)
+    assert script("steps").gflop(lambda: out.addmm_(a, b)) * 1e9 == 2 * 5 * 7 * 3
+    assert script("steps").gflop(lambda: a @ b) * 1e9 == 2 * 5 * 7 * 3
+    q, k, v = (torch.randn(2, 4, 11, 8, requires_grad=True) for _ in range(3))
+    products = 2 * 2 * 4 * 11 * 11 * 8  # of all queries with all keys, in two sequences of four heads
+    fused = script("steps").gflop(lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v).sum().backward())
+    assert round(fused * 1e9) == (2 + 5) * products  # backward makes the weights again
 
 
 @pytest.mark.slow
