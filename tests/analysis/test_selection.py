@@ -67,7 +67,8 @@ def made(request, run_folder, one_thread):  # noqa: F811
 
 def test_stage_identify_leaves_what_it_should(made):
     left = {path.name for path in (made.folder / "identify").iterdir()}
-    assert left == {"salient.json", "metrics.json", "settings.json"} | (set() if made.name in UNTRAINED else TRAINED)
+    always = {"salient.json", "metrics.json", "settings.json", "provenance.json"}
+    assert left == always | (set() if made.name in UNTRAINED else TRAINED)
     options = made.read("identify/settings.json")["options"]
     assert options["salient"] == made.strategy
     assert options["salient_k"] == made.k

@@ -102,7 +102,9 @@ def test_everything_that_is_missing_is_listed():
 
 @pytest.mark.slow
 def test_script(data, tmp_path, monkeypatch, capsys):
-    script = replace(run("script")["SCRIPT"], reading={"rel2id": dict})  # what the reference's reader takes
+    script = replace(
+        run("script")["SCRIPT"], reading={"rel2id": dict, "max_seq_length": int}
+    )  # what the reference's reader takes
     backbone = Backbone(name="mine", repository="here", batch=tiny.ATLOP.batch)
     names = dict(vars(train))
     for name in ("main", "train", "evaluate", "read_docred"):  # the same functions, of a module of our own

@@ -102,7 +102,7 @@ def test_official_format(bundle, whole, source, documents, tmp_path):  # noqa: F
 @pytest.mark.parametrize("form", ["official", "csv", "rdf"])
 def test_other_formats_resume_too(bundle, whole, source, tmp_path, form):  # noqa: F811
     once, twice = tmp_path / "once", tmp_path / "twice"
-    assert predict(bundle, source, once, batch_size=2, form=form)["triples"] > 200
+    assert predict(bundle, source, once, batch_size=2, form=form)["triples"] > 150
     state = json.loads((tmp_path / "once.run.json").read_text())
     (tmp_path / "twice.lines").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])  # killed
     (tmp_path / "twice.run.json").write_text(json.dumps(state | {"done": False}))

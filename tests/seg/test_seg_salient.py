@@ -56,7 +56,8 @@ def test_max_mention_in_dreeam_trains_three_stages_and_evaluates(dreeam_place):
     options = ("--seg-salient", "max-mention", "--seg-salient-k", "2", "--seg-train-salient", "same")
     printed = dreeam_place.run("--seg-dir", "mention", *options)
     assert "strategy max-mention trains nothing" in printed
-    assert {path.name for path in (out / "identify").iterdir()} == {"salient.json", "metrics.json", "settings.json"}
+    left = {"salient.json", "metrics.json", "settings.json", "provenance.json"}
+    assert {path.name for path in (out / "identify").iterdir()} == left
     test = dreeam_place.documents("test")
     due = choose_salient(get_strategy("max-mention"), test, k=2)
     assert read(out / "identify" / "salient.json")["test"] == [list(chain) for chain in due]

@@ -68,7 +68,7 @@ def script_names(seen):
             seen.append(state.keys() - fresh.state_dict().keys())
             seen.append(names["judge"](args, fresh, splits[2][0], "label loader", tag="test"))
 
-        def prepared(path, tokenizer, rel2id):
+        def prepared(path, tokenizer, rel2id, max_seq_length):
             prepared.tokenizer = tokenizer
             return []
 

@@ -69,7 +69,8 @@ def test_cut_off_again_and_again_the_run_has_the_same_files(tmp_path, monkeypatc
     whole, again = tmp_path / "whole", tmp_path / "cut"
     names = [sorted(path.relative_to(root) for path in root.rglob("*") if path.is_file()) for root in (whole, again)]
     assert names[0] == names[1]
-    assert [str(name) for name in names[0] if (whole / name).read_bytes() != (again / name).read_bytes()] == []
+    differ = {name.name for name in names[0] if (whole / name).read_bytes() != (again / name).read_bytes()}
+    assert differ <= {"provenance.json"}  # of other processes
 
 
 def test_unfinished_training_of_other_settings_is_not_gone_on_with(tmp_path):
