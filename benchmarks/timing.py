@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import gc
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +23,7 @@ from tqdm import tqdm
 
 from segdre_plugin.data.files import write_json
 from segdre_plugin.errors import SegDREError
-from segdre_plugin.seg.bundle import versions
+from segdre_plugin.seg.provenance import processor, versions
 
 Row = dict[str, Any]
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -130,7 +129,7 @@ def report(title: str, rows: Sequence[Row], path: Path | None = None, **settings
 def machine() -> dict[str, Any]:
     """Return what computes here: processor, cores, threads, other load, GPU, versions."""
     about: dict[str, Any] = {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 1),  # of the last minute: other work on the same cores makes numbers doubtful
@@ -138,15 +137,6 @@ def machine() -> dict[str, Any]:
     if torch.cuda.is_available():
         about["gpu"] = torch.cuda.get_device_name()
     return about | versions()
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _shown(value: Any) -> str:

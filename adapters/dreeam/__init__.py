@@ -7,7 +7,7 @@ from typing import Any
 
 from segdre_plugin.adapters.dreeam.teacher import teacher_problems
 from segdre_plugin.backbones.backbone import Backbone, Pooling
-from segdre_plugin.backbones.script import ATTRIBUTES, OPTIONS, Script
+from segdre_plugin.backbones.script import ATTRIBUTES, OPTIONS, Script, dev_scores
 from segdre_plugin.backbones.trainer import Recipe
 
 BACKBONE = Backbone(
@@ -43,9 +43,7 @@ def _scores(score: float, metrics: Mapping[str, float]) -> tuple[Any, ...]:
     The script keeps the best ``dev_F1_ign``, whatever that is: stage identify is judged by saliency, and only the
     printed scores have its name.
     """
-    kept, printed = (
-        {f"dev_{k}": 100 * v for k, v in part.items()} for part in ({"F1_ign": score} | dict(metrics), metrics)
-    )
+    kept, printed = (dev_scores(score, part)[1] for part in ({"F1_ign": score} | dict(metrics), metrics))
     return kept, {name: round(value, 2) for name, value in printed.items()}, [], []
 
 

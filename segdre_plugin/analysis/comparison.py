@@ -51,6 +51,11 @@ class Comparison:
     resamples: int
     seed: int
 
+    @property
+    def points(self) -> tuple[float, float, float]:
+        """The difference and the ends of its interval, in points."""
+        return 100 * self.difference, 100 * self.low, 100 * self.high
+
 
 def distinct(
     predictions: Sequence[Mapping[str, Any]], documents: Sequence[Document]

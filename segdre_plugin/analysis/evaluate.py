@@ -176,9 +176,10 @@ def _print_tables(
 
 def sentence(found: Comparison, names: Sequence[str]) -> str:
     """Return a comparison as a sentence."""
+    difference, low, high = found.points
     return (
-        f"F1 of {names[0]} - F1 of {names[1]}: {100 * found.difference:+.2f} points, "
-        f"{100 * found.confidence:.0f} % confidence interval [{100 * found.low:+.2f}, {100 * found.high:+.2f}] "
+        f"F1 of {names[0]} - F1 of {names[1]}: {difference:+.2f} points, "
+        f"{100 * found.confidence:.0f} % confidence interval [{low:+.2f}, {high:+.2f}] "
         f"(paired bootstrap), p = {found.p_value:.4f} (paired permutation test); "
         f"{found.documents} documents, {found.resamples} resamples, seed {found.seed}"
     )

@@ -47,7 +47,7 @@ def _sign(found: Comparison) -> int:
 
 
 def _points(found: Comparison) -> str:
-    difference, low, high = (100 * value for value in (found.difference, found.low, found.high))
+    difference, low, high = found.points
     return f"{difference:+.2f}, from {low:+.2f} to {high:+.2f}"
 
 

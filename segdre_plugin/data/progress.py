@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal, and in a log a line a minute without control characters."""
+"""Progress: a bar on a terminal, and in a log a line a minute without control characters; spans of time in words."""
 
 from __future__ import annotations
 
@@ -32,6 +32,13 @@ def say(text: str) -> None:
     """Print a line, above the bar if there is one."""
     tqdm.write(text, file=sys.stdout)
     sys.stdout.flush()
+
+
+def duration(seconds: float) -> str:
+    """Return a span of time in the unit that suits it: seconds, minutes or hours."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 class _Lines:

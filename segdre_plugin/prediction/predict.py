@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -94,25 +95,20 @@ def predict(
             raise_all(documents.problems, "texts that cannot be predicted", hint)
         made_from = {"input": documents.fingerprint, "bundle": bundle_hash, "batch_size": batch_size, "isf": isf}
         target = Output(file, form, made_from, kept=file == output)
-        return _predict(
-            bundle, documents, target, clone, adapter, batch_size, resume, on_error == "skip", page, where, isf
-        )
+        load = partial(SegPipeline.from_pretrained, bundle, clone, where, adapter=adapter, isf=isf)
+        return _predict(load, documents, target, batch_size, resume, on_error == "skip", page)
 
 
 def _predict(
-    bundle: Path,
+    load: Callable[[], SegPipeline],
     source: Source,
     target: Output,
-    clone: Path | None,
-    adapter: str | None,
     batch_size: int,
     resume: bool,
     skip: bool,
     page: Page | None,
-    device: Any,
-    isf: bool,
 ) -> dict[str, Any]:
-    """Predict documents, locked, and return the report; arguments as :func:`predict`'s."""
+    """Predict documents, locked, and return the report; ``load`` is called if any are left, the rest as there."""
     output = target.path
     busy = f"{output}: another process is writing it"
     with locked(output.with_name(f".{output.name}.lock"), busy, "wait for it, or pass another --output"):
@@ -125,7 +121,7 @@ def _predict(
             if page:
                 page(_answered(source, target))
             return {"documents": 0, "triples": 0, "rejected": 0, "documents_per_second": 0.0}
-        pipeline = SegPipeline.from_pretrained(bundle, clone, device, adapter=adapter, isf=isf)
+        pipeline = load()
         with closing(target):
             try:
                 report = _run(pipeline, source, target, target.start(), batch_size, skip)

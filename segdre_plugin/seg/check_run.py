@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from segdre_plugin.data.progress import duration
 from segdre_plugin.data.splits import Split
 from segdre_plugin.seg.options import Options
 from segdre_plugin.seg.stage_training import StageTraining
@@ -158,12 +159,11 @@ class CheckRun(TrainingRun):
             training, reading = steps * clock.step if clock.steps else 0.0, reads * clock.document
             total += training + reading
             disk += self._disk(stage)
-            cells = (f"{clock.step:.3g} s", f"{clock.document:.3g} s", _span(training), _span(reading))
+            cells = (f"{clock.step:.3g} s", f"{clock.document:.3g} s", duration(training), duration(reading))
             lines.append(f"{stage:<10}{cells[0]:>10}{cells[1]:>12}{cells[2]:>12}{cells[3]:>12}")
         free = shutil.disk_usage(_existing(self.asked.directory)).free
-        lines.append(
-            f"all stages: about {_span(total)}, {disk / 1e9:.2f} GB in {self.asked.directory} (free: {free / 1e9:.1f})"
-        )
+        room = f"{disk / 1e9:.2f} GB in {self.asked.directory} (free: {free / 1e9:.1f})"
+        lines.append(f"all stages: about {duration(total)}, {room}")
         lines.append(f"memory of this process at its peak: {_peak() / 1e9:.2f} GB{_device()}")
         lines += _threads(self.clocks["base"])
         if disk > free:
@@ -199,12 +199,6 @@ def _threads(clock: Clock) -> list[str]:
 
 def _looks(steps: int, every: int) -> int:
     return steps // every if every > 0 else 0
-
-
-def _span(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _existing(path: Path) -> Path:

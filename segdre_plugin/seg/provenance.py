@@ -56,7 +56,7 @@ def machine() -> dict[str, Any]:
     """Return what computes here; not its name."""
     return {
         "system": f"{platform.system()} {platform.release()}",
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count() or 1,
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -76,7 +76,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def _processor() -> str:
+def processor() -> str:
     """Return the model of the processor where the system says it (Linux), else its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()

@@ -13,6 +13,7 @@ from seg_runs import contents
 from segdre_plugin import SegDREError, SegPipeline
 from segdre_plugin.analysis.report.page import saliency_section
 from segdre_plugin.analysis.report.render import write_report
+from segdre_plugin.analysis.report.run_cells import expected_counts
 from segdre_plugin.cli import main
 from segdre_plugin.prediction.answers import official_rows
 from segdre_plugin.salient import gold_chain, saliency, select_chain
@@ -168,7 +169,8 @@ def test_bundle_predicts_what_the_run_did(made, tmp_path):
 
 
 def test_report_shows_who_was_chosen(made, tmp_path):
-    table, figures = saliency_section(RunFolder(made.folder))
+    run = RunFolder(made.folder)
+    table, figures = saliency_section(run, expected_counts(run, "dev"))
     due = [
         (f"{split}, {strategy}", f"{100 * scores['accuracy']:.2f}")
         for split in ("dev", "test")

@@ -48,7 +48,7 @@ def scores(groups: Sequence[tuple[str, Sequence[tuple[str, float, float]]]], tit
         title: of the picture.
     """
     n_rows = sum(len(rows) + 1.2 for _, rows in groups)
-    with _picture(title, height=0.6 + 0.23 * n_rows) as (ax, out):
+    with picture(title, height=0.6 + 0.23 * n_rows) as (ax, out):
         draw_pairs(ax, [(f"{pairs} pairs", STAGE_COLOURS.get(pairs, INK), rows) for pairs, rows in groups])
         ax.margins(x=0.05)
         low, high = ax.get_xlim()
@@ -59,7 +59,7 @@ def scores(groups: Sequence[tuple[str, Sequence[tuple[str, float, float]]]], tit
 
 def thresholds(low: float, high: float, found: Sequence[tuple[str, float, float]]) -> str:
     """Return an SVG of the grid's ends (offsets), and each stage's anchor and found threshold in it (logits)."""
-    with _picture("", height=1.6) as (ax, out):
+    with picture("", height=1.6) as (ax, out):
         for y, (stage, anchor, tau) in enumerate(found):
             colour = STAGE_COLOURS[stage]
             ax.plot([anchor + low, anchor + high], [y, y], color="#e4e7eb", linewidth=7, solid_capstyle="butt")
@@ -77,7 +77,7 @@ def thresholds(low: float, high: float, found: Sequence[tuple[str, float, float]
 def grid_slice(stage: str, taus: FloatArray, values: FloatArray, best: int, objective: str) -> str:
     """Return an SVG of the objective, percent, [n], at a stage's thresholds, [n]; ``best``: the found one's index."""
     colour = STAGE_COLOURS[stage]
-    with _picture(f"threshold of {stage}") as (ax, out):
+    with picture(f"threshold of {stage}") as (ax, out):
         ax.plot(taus, values, color=colour, linewidth=1.6)
         ax.plot(taus[best], values[best], "D", color=colour, markersize=5)
         ax.axvline(0, color=QUIET, linewidth=0.8, linestyle=(0, (3, 3)))
@@ -91,16 +91,16 @@ def grid_slice(stage: str, taus: FloatArray, values: FloatArray, best: int, obje
 
 def heat_map(dense: FloatArray, sparse: FloatArray, values: FloatArray, best: tuple[int, int], objective: str) -> str:
     """Return an SVG of the objective, percent, [dense, sparse], over both thresholds; ``best``: found ones' indices."""
-    with _picture("both stage thresholds", height=3.0) as (ax, out):
+    with picture("both stage thresholds", height=3.0) as (ax, out):
         half = (dense[1] - dense[0]) / 2
         extent = (sparse[0] - half, sparse[-1] + half, dense[0] - half, dense[-1] + half)
-        picture = ax.imshow(values, cmap="cividis", origin="lower", extent=extent, interpolation="nearest")
+        shown = ax.imshow(values, cmap="cividis", origin="lower", extent=extent, interpolation="nearest")
         ax.plot(sparse[best[1]], dense[best[0]], "D", color=ON_MAP, markeredgecolor="black", markersize=6)
         ax.plot(0, 0, "o", markerfacecolor="none", markeredgecolor=ON_MAP, markersize=7)
         ax.grid(visible=False)
         ax.set_xlabel("τ sparse (logits)")
         ax.set_ylabel("τ dense (logits)")
-        bar = ax.figure.colorbar(picture, ax=ax, shrink=0.85)
+        bar = ax.figure.colorbar(shown, ax=ax, shrink=0.85)
         bar.outline.set_visible(False)
         bar.set_label(f"dev {objective} (%)")
     return out[0]
@@ -108,7 +108,7 @@ def heat_map(dense: FloatArray, sparse: FloatArray, values: FloatArray, best: tu
 
 def counts(gold: FloatArray, expected: FloatArray, right: BoolArray) -> str:
     """Return an SVG of gold against expected counts of the predicted entities, the gold ones ``right``, [documents]."""
-    with _picture("count of the predicted salient entity", height=3.0) as (ax, out):
+    with picture("count of the predicted salient entity", height=3.0) as (ax, out):
         top = float(max([1.0, *gold, *expected]))
         ax.plot([0, top], [0, top], color=LINE, linewidth=1)
         ax.plot(
@@ -121,7 +121,7 @@ def counts(gold: FloatArray, expected: FloatArray, right: BoolArray) -> str:
             label="another entity",
         )
         ax.plot(gold[right], expected[right], "o", color=BLUE, markersize=4, alpha=0.7, label="gold salient entity")
-        _legend(ax)
+        legend_above(ax)
         ax.set_xlabel("gold relations of the entity")
         ax.set_ylabel("expected relations")
     return out[0]
@@ -129,7 +129,7 @@ def counts(gold: FloatArray, expected: FloatArray, right: BoolArray) -> str:
 
 def margins(stage: str, margin: FloatArray, gold: BoolArray, tau: float) -> str:
     """Return an SVG of a stage's finite margins, [cells]: how those of gold and other cells lie about its threshold."""
-    with _picture(f"{stage}: {len(margin):,} cells") as (ax, out):
+    with picture(f"{stage}: {len(margin):,} cells") as (ax, out):
         if len(margin):
             edges = np.linspace(margin.min(), max(margin.max(), margin.min() + 1e-6), 50).tolist()
             ax.hist(margin[~gold], edges, histtype="step", color=ORANGE, linewidth=1.2, label="other")
@@ -138,7 +138,7 @@ def margins(stage: str, margin: FloatArray, gold: BoolArray, tau: float) -> str:
             ax.set_ylim(bottom=0.7)
             ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
             ax.yaxis.minorticks_off()
-            _legend(ax)
+            legend_above(ax)
         ax.axvline(0, color=QUIET, linewidth=0.8, linestyle=(0, (3, 3)))
         ax.axvline(tau, color=INK, linewidth=1.2)
         ax.set_xlabel("margin (logits)")
@@ -146,7 +146,7 @@ def margins(stage: str, margin: FloatArray, gold: BoolArray, tau: float) -> str:
     return out[0]
 
 
-def _legend(ax: Axes) -> None:
+def legend_above(ax: Axes) -> None:
     """Put the legend above the axes, where it covers nothing."""
     figure = ax.get_figure()
     assert figure is not None
@@ -154,7 +154,7 @@ def _legend(ax: Axes) -> None:
 
 
 @contextmanager
-def _picture(title: str, *, height: float = 2.2) -> Iterator[tuple[Axes, list[str]]]:
+def picture(title: str, *, height: float = 2.2) -> Iterator[tuple[Axes, list[str]]]:
     """Return axes to draw on, and a list that holds their SVG afterwards."""
     with figure_style():
         figure = new_figure(3.6, height)

@@ -62,6 +62,10 @@ def choose_typical(run: RunFolder, dev: JudgedCandidates) -> list[Choice]:
     labelled = np.flatnonzero(n_gold)
     middle = float(np.median(change[labelled]))
     found: list[Choice] = []
+
+    def scores(d: int) -> str:
+        return f"{before[d]:.2f} with the tuned base, {after[d]:.2f} fused ({after[d] - before[d]:+.2f})"
+
     for what, cost in (
         ("the largest change", -change),
         ("the smallest change", change),
@@ -70,16 +74,13 @@ def choose_typical(run: RunFolder, dev: JudgedCandidates) -> list[Choice]:
         rest = [d for d in labelled.tolist() if d not in {choice.index for choice in found}]
         if rest:
             d = min(rest, key=lambda d: (cost[d], -n_gold[d], d))
-            scores = f"{before[d]:.2f} with the tuned base, {after[d]:.2f} fused ({after[d] - before[d]:+.2f})"
-            reason = f"{what} of F1 on dev: {scores}"
-            found.append(Choice("dev", d, reason))
+            found.append(Choice("dev", d, f"{what} of F1 on dev: {scores(d)}"))
     stages = [d for d in labelled.tolist() if d in _with_all_steps(run, dev)]
     if stages:
         d = min(stages, key=lambda d: (-change[d], -n_gold[d], d))
         same = [choice for choice in found if choice.index == d]
-        scores = f"{before[d]:.2f} with the tuned base, {after[d]:.2f} fused ({after[d] - before[d]:+.2f})"
-        reason = f"chosen because every stage finds something on it: {scores}"
-        found = [*(same or [Choice("dev", d, reason)]), *(choice for choice in found if choice.index != d)]
+        first = same or [Choice("dev", d, f"chosen because every stage finds something on it: {scores(d)}")]
+        found = [*first, *(choice for choice in found if choice.index != d)]
     return found
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from segdre_plugin.analysis.figure_style import STAGE_COLOURS, draw_pairs
-from segdre_plugin.analysis.report.charts import _picture
+from segdre_plugin.analysis.report.charts import legend_above, picture
 from segdre_plugin.analysis.report.page import Figure
 
 LINES = {"base": (0, (4, 2)), "fused": "solid"}  # told apart without colours, too
@@ -27,7 +27,7 @@ def curve_figures(scores: Mapping[str, Any], name: str) -> list[Figure]:
 
 
 def _over_recall(scores: Mapping[str, Any], name: str) -> Figure:
-    with _picture(name, height=2.7) as (ax, out):
+    with picture(name, height=2.7) as (ax, out):
         for source, own in scores["curves"].items():
             base = source.split("_")[0]  # base or fused, or one of these with inference-stage fusion
             width = 1.4 if source == base else 0.8
@@ -40,7 +40,7 @@ def _over_recall(scores: Mapping[str, Any], name: str) -> Figure:
             ax.plot(*point, shape, color=STAGE_COLOURS[source], markerfacecolor=colour, markersize=6)
         ax.set_xlim(0, 100)
         ax.set_ylim(0, 105)
-        ax.legend(loc="lower left", bbox_to_anchor=(0, 1.08))
+        legend_above(ax)
         ax.set_xlabel("recall (%)")
         ax.set_ylabel("precision (%)")
     caption = (
@@ -57,7 +57,7 @@ def _by_frequency(found: Mapping[str, Mapping[str, Mapping[str, float]]], name: 
         (title, STAGE_COLOURS["fused"], [(b, 100 * before[b][key], 100 * after[b][key]) for b in buckets])
         for title, key in (("F1 of the triples", "f1"), ("mean F1 of the relations", "macro_f1"))
     ]
-    with _picture(f"{name}, by train triples of the relation", height=0.7 + 0.46 * (len(buckets) + 1)) as (ax, out):
+    with picture(f"{name}, by train triples of the relation", height=0.7 + 0.46 * (len(buckets) + 1)) as (ax, out):
         draw_pairs(ax, groups)
         ax.margins(x=0.05)
         ax.set_xlabel("F1 (%)")

@@ -25,7 +25,7 @@ OUTCOMES = {name: name.replace("added by", "Added by the threshold of") for name
 
 @dataclass(frozen=True)
 class Decision:
-    """A candidate triple, or a gold one that is no candidate, and what became of it.
+    """A candidate triple, or a gold one that is not a candidate, and what became of it.
 
     Attributes:
         head: name of the head.
@@ -88,7 +88,7 @@ class Outcome:
 def decide(
     run: RunFolder, document: Document, chain: Chain, found: JudgedCandidates, here: IntArray, labelled: bool
 ) -> list[Decision]:
-    """Return the decision on each candidate at ``here``, [cells], then on gold triples that are no candidates."""
+    """Return the decision on each candidate at ``here``, [cells], then on gold triples that are not candidates."""
     names = [entity_name(document, entity) for entity in range(len(document["vertexSet"]))]
     relations = {i: run.relation_names.get(relation, relation) for relation, i in run.rel2id.items()}
     cells, tau = found.cells, run.thresholds

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from segdre_plugin.analysis.report.page import Table
+from segdre_plugin.data.progress import duration
 from segdre_plugin.seg.run_folder import RunFolder
 from segdre_plugin.stages.config import STAGES
 
@@ -34,7 +35,7 @@ def made_section(run: RunFolder) -> tuple[Table, Table]:
             [
                 _epochs(settings[stage], arguments, stage) if stage in run.config.models else "trains nothing",
                 _rate(settings[stage]) if stage in run.config.models else "-",
-                _span(origin["seconds"]) if origin else UNKNOWN,
+                duration(origin["seconds"]) if origin else UNKNOWN,
                 origin["date"][:16].replace("T", " ") if origin else UNKNOWN,
             ],
         )
@@ -73,9 +74,3 @@ def _machine(machine: dict[str, Any]) -> str:
     gpu = machine["gpu"] or "no GPU"
     cores = f"{machine['cores']} cores, {machine['threads']} thread{'s' if machine['threads'] != 1 else ''}"
     return f"{machine['processor']}, {cores}, {gpu}, {machine['system']}"
-
-
-def _span(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

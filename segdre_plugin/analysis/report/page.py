@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from segdre_plugin.analysis.report import charts
-from segdre_plugin.analysis.report.run_cells import JudgedCandidates, best_without, expected_counts
+from segdre_plugin.analysis.report.run_cells import JudgedCandidates, best_without
 from segdre_plugin.fusion import GRIDS, Grid
 from segdre_plugin.metrics import has_gold
 from segdre_plugin.salient import gold_salient, relation_counts, saliency
 from segdre_plugin.seg.run_folder import TAUS, RunFolder
 from segdre_plugin.seg.score_table import COLUMNS, EVIDENCE_COLUMNS, ROWS
 from segdre_plugin.stages.scored import own_scores
+from segdre_plugin.vocabulary import FloatArray
 
 OBJECTIVES = {"f1": "F1", "ign_f1": "Ign-F1"}
 NOTHING = 0.005  # points of a score that round to 0
@@ -164,7 +165,7 @@ def grid_figures(grid: Grid, best: tuple[int, int, int]) -> list[Figure]:
 
 
 def gain_notes(run: RunFolder, found: JudgedCandidates, grid: Grid, best: tuple[int, int, int]) -> list[str]:
-    """Say what the dense and the sparse model add to the best score on dev: thresholds searched again without each."""
+    """Return what the dense and the sparse model add to the best score on dev, searched again without each."""
     plane, (b, d, s) = 100 * grid.scores(best[0]), best
     curves = {"dense": plane[:, s], "sparse": plane[d]}
     notes = []
@@ -180,8 +181,13 @@ def gain_notes(run: RunFolder, found: JudgedCandidates, grid: Grid, best: tuple[
     return notes
 
 
-def saliency_section(run: RunFolder) -> tuple[Table, list[Figure]]:
-    """Return how good the predicted salient entities are, beside those of other strategies."""
+def saliency_section(run: RunFolder, expected: Sequence[FloatArray] | None) -> tuple[Table, list[Figure]]:
+    """Return how good the predicted salient entities are, beside those of other strategies.
+
+    Args:
+        run: the run.
+        expected: the relation count that stage identify expects of each entity of dev, [documents] of [entities].
+    """
     rows = []
     for name, documents in run.documents.items():
         if not has_gold(documents):
@@ -193,7 +199,7 @@ def saliency_section(run: RunFolder) -> tuple[Table, list[Figure]]:
     columns = ["salient entity", "accuracy (%)", "saliency (%)", "micro (%)", "documents"]
     table = Table("salient entities", columns, rows)
 
-    documents, expected = run.documents["dev"], expected_counts(run, "dev")
+    documents = run.documents["dev"]
     if expected is None:
         return table, []
     points = [

@@ -54,11 +54,11 @@ def build(run: RunFolder, titles: Sequence[str] = ()) -> dict[str, Any]:
     dev = load("dev")
     candidates: dict[str, JudgedCandidates] = {name: load(name) for name in ("test", "dev") if name in run.documents}
     choices = find_titles(run, titles) if titles else choose_typical(run, dev)
-    counts = {name: expected_counts(run, name) for name in {choice.split for choice in choices}}
-    documents = [view_document(run, load(choice.split), choice, counts[choice.split]) for choice in choices]
+    counts = cache(partial(expected_counts, run))
+    documents = [view_document(run, load(choice.split), choice, counts(choice.split)) for choice in choices]
     grid, best = dev_grid(run, dev)
     threshold_table, threshold_figures, at_end = page.threshold_section(run.metrics)
-    saliency_table, saliency_figures = page.saliency_section(run)
+    saliency_table, saliency_figures = page.saliency_section(run, counts("dev"))
     made_table, stage_table = made_section(run)
     return {
         "name": run.path.resolve().name,

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from segdre_plugin.data.documents import Document
-from segdre_plugin.salient import Chain, relation_counts
+from segdre_plugin.salient import Chain, gold_triples, relation_counts
 from segdre_plugin.seg.run_folder import RunFolder
 from segdre_plugin.stages.branches import entity_name, owner
 from segdre_plugin.stages.margins import Margins
-from segdre_plugin.vocabulary import FloatArray, Triple, labels
+from segdre_plugin.vocabulary import FloatArray, Triple
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def dense_hubs(
 ) -> list[Hub]:
     """Return the triples that the dense model predicts (``dense``: its cells of the document), by salient entity."""
     names = {i: relation for relation, i in run.rel2id.items()}
-    gold = {Triple(label["h"], label["r"], label["t"]) for label in labels(document)}
+    gold = gold_triples(document)
     ends: dict[int, tuple[list[Edge], list[Edge]]] = {entity: ([], []) for entity in chain}
     columns = (column.tolist() for column in (dense.head, dense.relation, dense.tail, dense.margin))
     for head, relation, tail, margin in sorted(zip(*columns, strict=True), key=lambda cell: -cell[-1]):

@@ -60,7 +60,7 @@ def against_tuned_base(
 
 def sentence(name: str, found: Comparison) -> str:
     """Return the comparison as a sentence, in points of F1."""
-    difference, low, high = (100 * value for value in (found.difference, found.low, found.high))
+    difference, low, high = found.points
     text = (
         f"{difference:+.2f} points of {name} F1 over the tuned base, {100 * found.confidence:g} % from {low:+.2f} to "
         f"{high:+.2f} (paired bootstrap over {found.documents} documents)"

@@ -35,8 +35,8 @@ def patch(folder: Path, reverse: bool = False, adapter: str | None = None) -> st
         What was done, as a sentence.
 
     Raises:
-        SegDREError: if no known train script is found, there is no place in it for the patch, or no patch; nothing is
-            changed then.
+        SegDREError: if no known train script is found, it has no patch, or the patch has no place in it; then nothing
+            is changed.
     """
     path, known = find_script(folder, adapter)
     if not has_patch(known):
@@ -62,7 +62,7 @@ def has_patch(adapter: Adapter) -> bool:
 
 
 def read_patch(script: Script) -> list[list[bytes]]:
-    """Return the lines that a script's patch inserts, one list a place; empty if there is no patch."""
+    """Return the lines that a script's patch inserts, one list for each place; an empty list without a patch."""
     path = resources.files("segdre_plugin.patches").joinpath(script.patch)
     text = path.read_bytes() if path.is_file() else b""
     hunks: list[list[bytes]] = []
