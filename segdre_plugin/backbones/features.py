@@ -8,6 +8,7 @@ A ``transformer_type`` is "bert" or "roberta"; the backbone's description says h
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,12 @@ def visible_entities(feature: Feature, backbone: Backbone, transformer_type: str
         any(a <= start + START_TOKENS < min(b, last) for start, _ in mentions for a, b in covered)
         for mentions in feature["entity_pos"]
     ]
+
+
+def unread_tokens(feature: Feature, backbone: Backbone, transformer_type: str) -> int:
+    """Return how many tokens of a document lie in gaps between its windows, where the encoder reads nothing."""
+    cuts = [window.document for window in windows(len(feature["input_ids"]), backbone, transformer_type)]
+    return sum(max(0, after - before) for (_, before), (after, _) in pairwise(cuts))
 
 
 def windows(n: int, backbone: Backbone, transformer_type: str) -> list[Window]:

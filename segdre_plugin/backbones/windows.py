@@ -77,6 +77,11 @@ def cut(n: int, size: int, start: int, end: int, most: int | None = 2) -> list[W
     return [Window((0, size - end), 0, end), *between, Window((last, n), start, 0)]
 
 
+def capacity(size: int, start: int, end: int, most: int) -> int:
+    """Return the most tokens of a document that so many windows (:func:`cut`) hold without a gap between them."""
+    return (most - 1) * (size - start - end) + size - start
+
+
 def split(
     input_ids: Tensor, attention_mask: Tensor, start: list[int], end: list[int], size: int, most: int | None = 2
 ) -> tuple[Tensor, Tensor, list[list[Window]]]:

@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from segdre_plugin.backbones.backbone import Backbone
+from segdre_plugin.backbones.features import START_TOKENS
 from segdre_plugin.backbones.script import Script
+from segdre_plugin.backbones.windows import capacity
 from segdre_plugin.errors import raise_all
 
 # Arguments that say where things are, not what is computed; the data are known by their hashes.
@@ -71,12 +73,12 @@ def _illegal(values: dict[str, Any], backbone: Backbone, script: Script) -> Iter
     if values["transformer_type"] not in backbone.end_tokens:
         yield "transformer_type", values["transformer_type"], " or ".join(sorted(backbone.end_tokens))
     longest, two = values.get("max_seq_length"), 2 * backbone.window
-    if backbone.windows is not None and backbone.windows > 2 and longest is not None and longest <= two:
-        yield (
-            "max_seq_length",
-            longest,
-            f"more than {two} with --seg-windows {backbone.windows}: two windows hold these",
-        )
+    if longest is not None and backbone.windows is not None and backbone.windows > 2:
+        end = max(backbone.end_tokens.values())
+        most = capacity(backbone.window, START_TOKENS, end, backbone.windows)
+        if not two < longest <= most:
+            several = f"more than {two} with --seg-windows {backbone.windows}: two windows hold these"
+            yield "max_seq_length", longest, f"{several}; and at most {most}, which they hold without a gap"
     # a script that can evaluate alone reads --test_file only then
     for name in ("train_file", "dev_file", *(("test_file",) if script.trains is None else ())):
         if not values[name]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from segdre_plugin.backbones.attach import attach_features
 from segdre_plugin.backbones.backbone import Backbone
+from segdre_plugin.backbones.features import unread_tokens
 from segdre_plugin.backbones.script import Script
 from segdre_plugin.data.splits import Split, write_plain
 from segdre_plugin.errors import SegDREError, raise_all
@@ -127,7 +128,12 @@ class Reader:
         if split.name == "train" and labels and not has_evidence:
             print("segdre: no label of train has evidence: training without the evidence loss")
             features = [feature | {labels: None} for feature in features]
-        attach_features(split, features, self.backbone, self.args.transformer_type, self.skip_unusable, self.rel2id)
+        kind = self.args.transformer_type
+        attach_features(split, features, self.backbone, kind, self.skip_unusable, self.rel2id)
+        unread = [n for feature in split.features if (n := unread_tokens(feature, self.backbone, kind))]
+        if unread:
+            some = f"{len(unread)} documents have tokens between their windows, up to {max(unread)}"
+            print(f"segdre: {split.name}: {some}, which are not read: --seg-windows reads more")
 
     def _explain(self, split: Split, arguments: dict[str, Any], error: Exception) -> None:
         """Read document by document to find those that the reader stumbles over, and raise."""

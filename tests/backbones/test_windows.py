@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segdre_plugin import SegDREError, unwrap_model, wrap_model
-from segdre_plugin.backbones.features import visible_entities
-from segdre_plugin.backbones.windows import SlidingEncode, cut, merge, sliding, split
+from segdre_plugin.backbones.features import unread_tokens, visible_entities
+from segdre_plugin.backbones.windows import SlidingEncode, capacity, cut, merge, sliding, split
 
 
 @given(st.integers(1, 5000), st.sampled_from([32, 512]), st.sampled_from([1, 2]))
@@ -32,6 +32,22 @@ def test_windows_of_any_length(n, size, end):
         for less in [cut(n, size, 1, end, len(found) - 1)]
         for one, other in pairwise(less)
     )
+
+
+@given(st.sampled_from([32, 512]), st.sampled_from([1, 2]), st.integers(3, 9), st.integers(0, 40))
+def test_what_windows_hold_has_no_gap(size, end, most, less):
+    def gaps(n):
+        return sum(max(0, b.document[0] - a.document[1]) for a, b in pairwise(cut(n, size, 1, end, most)))
+
+    held = capacity(size, 1, end, most)
+    assert gaps(max(2 * size + 1, held - less)) == 0
+    assert gaps(held + 1) > 0
+
+
+def test_tokens_in_gaps_are_counted():
+    feature = {"input_ids": [0] * 3000}
+    counts = {most: unread_tokens(feature, sliding(tiny.ATLOP, most), "bert") for most in (2, 3, 7, None)}
+    assert counts == {2: 2489 - 511, 3: 1244 - 511 + 2489 - 1754, 7: 0, None: 0}
 
 
 def test_windows_by_hand():

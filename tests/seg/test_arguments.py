@@ -99,6 +99,9 @@ def test_windows_need_a_length_that_fills_them(monkeypatch):
         script_run(monkeypatch, *windows)
     assert script_run(monkeypatch, *windows, "--max_seq_length", "1500").backbone == replace(BACKBONE, windows=4)
     assert script_run(monkeypatch, *windows[:2], "--max_seq_length", "1500").backbone is BACKBONE
+    with pytest.raises(SegDREError, match="at most 2038, which they hold without a gap, got 2039"):
+        script_run(monkeypatch, *windows, "--max_seq_length", "2039")
+    script_run(monkeypatch, *windows, "--max_seq_length", "2038")
     fixed = replace(BACKBONE, slides=False)
     with pytest.raises(SegDREError, match="its encode cannot be given more"):
         script_run(monkeypatch, *windows, "--max_seq_length", "1500", backbone=fixed)

@@ -47,6 +47,15 @@ def test_splits_that_the_script_does_not_ask_for_are_read_the_same_way(splits):
     assert ours.arguments == {"rel2id": rel2id()}
 
 
+def test_tokens_that_no_window_reads_are_counted(splits, capsys):
+    lengths = [len(one["input_ids"]) for one in train.read_docred(splits["dev"].path, tokenizer(), rel2id())]
+    shorter = replace(BACKBONE, window=max(lengths) // 2)  # of two windows' tokens three are special ones
+    for backbone, found in ((BACKBONE, ""), (shorter, "dev: 1 documents have tokens between their windows, up to ")):
+        splits["dev"].features = []
+        reader(splits, backbone=backbone)(str(splits["dev"].path), tokenizer(), rel2id=rel2id())
+        assert (found in capsys.readouterr().out) if found else capsys.readouterr().out == ""
+
+
 def test_another_file_goes_to_the_scripts_own_reader(splits, tmp_path):
     ours = reader(splits, lambda path, tokenizer, **more: (path, more))
     assert ours("other.json", None, a=1) == ("other.json", {"a": 1})
