@@ -27,6 +27,7 @@ def read(path):
 
 
 class TestTiming:
+    @pytest.mark.slow
     def test_sides_in_turn(self, script):
         order = []
         sides = {"a": lambda: order.append("a"), "b": lambda: order.append("b")}

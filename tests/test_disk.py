@@ -158,7 +158,11 @@ INPUTS = {
     "a link to itself": "loop",
 }
 INPUT_CASES = [(command, path) for command in READERS.values() for path in INPUTS.values()]
-FAULT_CASES = [(command, number) for command in WRITERS.values() for number in NUMBERS]
+FAULT_CASES = [
+    pytest.param(command, number, marks=[pytest.mark.slow] * (number != NUMBERS[0]))
+    for command in WRITERS.values()
+    for number in NUMBERS
+]
 
 
 @pytest.mark.parametrize(("command", "path"), OUTPUT_CASES)

@@ -50,7 +50,7 @@ def test_the_plan_is_sound(script):
 def test_runs_of_a_seed_are_trained_one_after_the_other(experiments):
     lock, active, seen = threading.Lock(), set(), []
 
-    def train(job, threads):
+    def train(job, threads, device):
         place = (job.backbone, job.seed)
         with lock:
             assert place not in active
@@ -61,12 +61,12 @@ def test_runs_of_a_seed_are_trained_one_after_the_other(experiments):
             seen.append(job)
         return 0
 
-    run = sys.modules["run"]
+    plan = sys.modules["plan"]
     experiments.do_jobs(3, 1, train, retry=0.001)
-    assert sorted(seen, key=str) == sorted(run.JOBS, key=str)
+    assert sorted(seen, key=str) == sorted(plan.JOBS, key=str)
     for place in {(job.backbone, job.seed) for job in seen}:
         assert [job for job in seen if (job.backbone, job.seed) == place] == [
-            job for job in run.JOBS if (job.backbone, job.seed) == place
+            job for job in plan.JOBS if (job.backbone, job.seed) == place
         ]
 
 
@@ -108,7 +108,7 @@ def test_raw_results_name_no_places(experiments, tmp_path):
 
 
 def test_missing_data_are_refused(script, tmp_path):
-    with pytest.raises(SegDREError, match=r"no train_annotated\.json or train\.json"):
+    with pytest.raises(SegDREError, match=r"no train_annotated\.json or train_revised\.json or train\.json"):
         script("run").Experiments(tmp_path / "out", tmp_path, "encoder")
 
 

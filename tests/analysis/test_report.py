@@ -126,6 +126,7 @@ def test_grid_is_the_one_that_was_searched(out):
     assert len(predicted) == run.metrics["dev"]["fused"]["n_predicted"]
 
 
+@pytest.mark.slow
 def test_typical_documents_are_the_extremes(out):
     run = RunFolder(out)
     chosen = choose_typical(run, load_candidates(run, "dev"))
@@ -204,6 +205,7 @@ def test_counts_of_entities_are_sums_over_their_pairs(out):
             assert count == pytest.approx(arrays["count"][involved].sum())
 
 
+@pytest.mark.slow
 def test_gold_that_is_no_candidate_is_missed_gold(tmp_path):
     run = RunFolder(make_run(tmp_path))
     dev = load_candidates(run, "dev")
@@ -235,6 +237,7 @@ def test_branches_stand_in_the_columns_of_their_soft_positions():
     assert second.branches[0].cut
 
 
+@pytest.mark.slow
 def test_stage_that_adds_nothing_is_named_and_one_that_adds_is_not(tmp_path):
     out = make_run(tmp_path)
 
@@ -269,6 +272,7 @@ def test_how_the_run_was_made(out, tmp_path):
     assert made_section(RunFolder(copy))[1].rows[0] == ("base", ["30", "the script's", "not recorded", "not recorded"])
 
 
+@pytest.mark.slow
 def test_no_legend_covers_a_chart(monkeypatch):
     from matplotlib.figure import Figure
 

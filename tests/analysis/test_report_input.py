@@ -21,6 +21,7 @@ def copied(out, tmp_path):
     return tmp_path / "out"
 
 
+@pytest.mark.slow
 def test_triples_that_no_stage_scored(out, tmp_path):
     broken = copied(out, tmp_path)
     unheard = [[[0, "P17", 0]]] * 12

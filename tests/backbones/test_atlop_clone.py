@@ -20,7 +20,7 @@ from segdre_plugin.backbones.windows import merge, split
 from segdre_plugin.stages.config import STAGES
 from segdre_plugin.zip_head import CountHead
 
-pytestmark = pytest.mark.upstream
+pytestmark = [pytest.mark.upstream, pytest.mark.slow]
 N_DOCUMENTS = 4
 
 

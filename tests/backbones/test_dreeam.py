@@ -22,7 +22,7 @@ from segdre_plugin.stages.config import STAGES
 
 DREEAM = BACKBONES["dreeam"]
 N_DOCUMENTS = 4
-pytestmark = pytest.mark.upstream
+pytestmark = [pytest.mark.upstream, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

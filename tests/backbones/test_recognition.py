@@ -115,6 +115,7 @@ def clone_of(name):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.upstream
 class TestRealClones:
     def test_its_own(self, name):

@@ -99,6 +99,7 @@ def _present(states, attention, mask):
     return states * mask[..., None], attention * mask[:, None, :, None] * mask[:, None, None, :]
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_two_windows_are_the_backbones_own():
     """To the bit, by its own encode and by windows without a limit."""

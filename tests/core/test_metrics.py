@@ -193,6 +193,7 @@ def random_predictions(docs, rng):
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.upstream
 @pytest.mark.parametrize("seed", range(2))
 def test_equals_atlop(atlop, redocred, corpus, tmp_path, monkeypatch, seed):

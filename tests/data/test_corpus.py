@@ -21,7 +21,7 @@ from segdre_plugin.vocabulary import Triple
 SIZES = {
     "default": {},
     "small": {"sentences": (2, 3), "entities": (4, 5)},
-    "large": {"sentences": (15, 20), "entities": (20, 30)},
+    "large": {"sentences": (15, 20), "entities": (20, 30)},  # takes seconds
 }
 
 
@@ -70,8 +70,9 @@ def check(document):
             assert {m["sent_id"] for m in document["vertexSet"][end]} & set(label["evidence"])
 
 
-@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
-def test_documents_are_valid_and_of_the_size_asked_for(sizes):
+@pytest.mark.parametrize("name", ["default", "small", pytest.param("large", marks=pytest.mark.slow)])
+def test_documents_are_valid_and_of_the_size_asked_for(name):
+    sizes = SIZES[name]
     documents = generate(60, seed=5, **sizes)
     for document in documents:
         check(document)

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from spacy_pipelines import Extended, coreferee, fastcoref, small, spacy
+from spacy_pipelines import Extended, coreferee, fastcoref, small
 
 from segdre_plugin.data.documents import find_problems
 from segdre_plugin.data.own_text import TYPES, TextReader, read_texts, text_files
@@ -52,11 +52,13 @@ def test_mentions_of_one_name_are_one_entity():
 
 
 def test_a_name_and_a_value_are_never_one_entity():
+    from spacy.tokens import Span
+
     reader = TextReader(small())
     parsed = reader.pipeline("Alpha left Alpha for Beta.")
-    parsed.ents = [spacy.tokens.Span(parsed, 0, 1, "DATE"), spacy.tokens.Span(parsed, 2, 3, "ORG")]
+    parsed.ents = [Span(parsed, 0, 1, "DATE"), Span(parsed, 2, 3, "ORG")]
     assert [[kind for _, kind in group] for group in reader._groups(parsed)] == [["TIME"], ["ORG"]]
-    parsed.ents = [spacy.tokens.Span(parsed, 0, 1, "PERSON"), spacy.tokens.Span(parsed, 2, 3, "ORG")]
+    parsed.ents = [Span(parsed, 0, 1, "PERSON"), Span(parsed, 2, 3, "ORG")]
     assert [[kind for _, kind in group] for group in reader._groups(parsed)] == [["PER", "ORG"]]
 
 

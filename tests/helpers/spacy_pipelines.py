@@ -1,11 +1,13 @@
 """spaCy pipelines for tests, without a download; a test that imports this file skips where spaCy is missing."""
 
 from functools import cache
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import pytest
 
-spacy = pytest.importorskip("spacy", reason='needs spaCy: pip install -e ".[text]"')
+if find_spec("spacy") is None:  # imported where it is used: that takes seconds, and every process collects all tests
+    pytest.skip('needs spaCy: pip install -e ".[text]"', allow_module_level=True)
 
 PATTERNS = {
     "Olo Varn": "PERSON",
@@ -27,6 +29,8 @@ def small(without="", patterns=PATTERNS, coreference=None):
 
 @cache
 def _rules(without, patterns):
+    import spacy
+
     nlp = spacy.blank("en")
     nlp.meta["name"], nlp.meta["version"] = "rules", "1.0"
     if without != "sentences":

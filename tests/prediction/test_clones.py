@@ -94,6 +94,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BROKEN)
 def test_broken_clones_leave_nothing_behind(clone, untouched, case):
     name, text, message = BROKEN[case]

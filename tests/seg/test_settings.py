@@ -127,6 +127,7 @@ def test_modules_of_a_clone_are_those_that_were_imported_beside_the_script(tmp_p
     assert clone_modules(None) == {}
 
 
+@pytest.mark.slow
 def test_packages_in_a_clones_folder_are_its_modules_and_installed_ones_are_not(tmp_path, monkeypatch):
     inside = {
         "segdre_own": tmp_path / "segdre_own",

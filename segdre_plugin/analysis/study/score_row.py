@@ -13,7 +13,7 @@ from segdre_plugin.analysis.study.rows import SOURCES, Row
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.fusion import FusionResult, apply_thresholds
 from segdre_plugin.metrics import evaluate, has_gold
-from segdre_plugin.salient import saliency
+from segdre_plugin.salient import gold_chain, saliency
 from segdre_plugin.seg.run_folder import TAUS
 from segdre_plugin.stages.candidates import Candidates, average, count_entities
 from segdre_plugin.stages.margins import Margins
@@ -26,7 +26,8 @@ class Scores:
 
     Attributes:
         thresholds: those of base, dense and sparse, and their scores on dev.
-        metrics: split -> metrics, in fractions; splits without gold are missing.
+        metrics: split -> metrics, in fractions; splits without gold are missing. ``gold_pairs_f1`` of rows on dense
+            or sparse pairs: the same predictions against the triples on the pairs of the gold salient entity.
         counts: split -> title -> correct, predicted and gold triples.
     """
 
@@ -67,6 +68,11 @@ def score(row: Row, found: FinishedRun, partner: Callable[[str], Margins], split
         predictions = scored.official(cells.cells.take(keep))
         documents = scored.split.documents
         metrics[name] = evaluate(predictions, documents, scored.train) | mistakes(predictions, documents)
+        if row.pairs != "base":
+            chains = [gold_chain(document, found.config.salient_k) for document in found.documents[name]]
+            gold = own_gold(found.documents[name], chains, row.pairs)
+            if has_gold(gold):
+                metrics[name]["gold_pairs_f1"] = evaluate(predictions, gold)["f1"]
         if "dense" in row.sources:
             metrics[name] |= saliency(scored.split.documents, scored.salient, found.config.salient_k)
         if row.reading:

@@ -62,17 +62,18 @@ def find_provenance(command: str, seeds: Sequence[int], run: FinishedRun | None)
 
 
 def main_table(results: Results) -> Table:
-    """Make the study's table."""
+    """Make the study's table; a column without a value in any line is left out."""
     study = results.study
+    columns = [c for c in study.columns if any(results.values(line, c) for line in study.lines)] or study.columns
     lines = []
     for line in study.lines:
         cells = []
-        for column in study.columns:
+        for column in columns:
             failed = results.errors.get(line.rows[column.row].name) or results.errors.get(column.over)
             values = results.values(line, column)
             cells.append(Cell(values, "failed" if failed else "-", signed=bool(column.over)))
         lines.append((line.title, cells))
-    return Table("(%)", [column.title for column in study.columns], lines)
+    return Table("(%)", [column.title for column in columns], lines)
 
 
 def shift_table(results: Results) -> Table | None:
