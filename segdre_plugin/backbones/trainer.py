@@ -96,7 +96,7 @@ def train(
     recipe: Recipe,
     *,
     loss: Callable[[Any], Tensor],
-    evaluate: Callable[[], float],
+    evaluate: Callable[[int], float],
     keep: Callable[[], None],
     resume: Resume | None = None,
     adamw: Callable[..., Optimizer] = AdamW,
@@ -108,7 +108,7 @@ def train(
         loader: gives batches, shuffled by torch's generator; iterated once an epoch.
         recipe: how.
         loss: (batch) -> the loss, a scalar.
-        evaluate: scores dev.
+        evaluate: (steps so far) -> the score of dev.
         keep: called whenever dev is better than ever before.
         resume: where to go on from, if training was cut off, and what to write meanwhile; None: neither.
         adamw: makes the optimiser.
@@ -162,7 +162,7 @@ def train(
                 steps += 1
             due = recipe.evaluation_steps > 0 and stepped and steps % recipe.evaluation_steps == 0
             if k == look or due:
-                score = evaluate()
+                score = evaluate(steps)
                 if score > best:
                     best = score
                     keep()

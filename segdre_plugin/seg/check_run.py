@@ -56,14 +56,39 @@ class Clock:
         return self.reading / self.documents if self.documents else 0.0
 
 
+@dataclass(frozen=True)
+class Span:
+    """What a stage takes with ``--seg-parallel``.
+
+    Attributes:
+        after: the stages without which its training cannot begin.
+        training: seconds of training, and of what it reads meanwhile.
+        reading: seconds in which it reads when the stages before it are finished.
+    """
+
+    after: tuple[str, ...]
+    training: float
+    reading: float
+
+
+def longest_path(spans: Mapping[str, Span]) -> float:
+    """Return the seconds until all stages are finished where each has a device of its own."""
+    ends: dict[str, float] = {}
+    for stage in STAGES:
+        span = spans[stage]
+        trained = max((ends[name] for name in span.after), default=0.0) + span.training
+        ends[stage] = max(trained, *(ends[name] for name in NEEDS[stage]), 0.0) + span.reading
+    return max(ends.values())
+
+
 class TimedTraining(StageTraining):
     """A stage's training with a clock."""
 
     clock: Clock
 
-    def _read(self, args: Namespace, model: Any, split: Split) -> ChainResult:
+    def _read(self, args: Namespace, model: Any, split: Split, known: str = "") -> ChainResult:
         start = time.perf_counter()
-        found = super()._read(args, model, split)
+        found = super()._read(args, model, split, known)
         self.clock.reading += time.perf_counter() - start
         self.clock.documents += len(split.documents)
         prepared = self._prepared.get("train")
@@ -89,7 +114,7 @@ class CheckRun(TrainingRun):
         self.clocks = {stage: Clock() for stage in STAGES}
         self.sizes: dict[str, int] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="segdre-check-")
-        quick = replace(options, directory=Path(self._folder.name), stage="all", bundle=None, reuse=())
+        quick = replace(options, directory=Path(self._folder.name), stage="all", parallel=False, bundle=None, reuse=())
         super().__init__(names, main, backbone, script, quick)
         self.args.save_path = ""
 
@@ -150,6 +175,7 @@ class CheckRun(TrainingRun):
         """Return a table: seconds of each stage of the whole run, memory and disk."""
         lines = [f"{'stage':<10}{'a step':>10}{'a document':>12}{'training':>12}{'reading':>12}"]
         total = disk = 0.0
+        spans: dict[str, Span] = {}
         for stage in STAGES:
             clock = self.clocks[stage]
             epochs = self.asked.epochs(stage) or float(self.args.num_train_epochs)
@@ -159,16 +185,33 @@ class CheckRun(TrainingRun):
             training, reading = steps * clock.step if clock.steps else 0.0, reads * clock.document
             total += training + reading
             disk += self._disk(stage)
+            meanwhile = looks * self.sizes["dev"] * clock.document
+            if self._waits(stage):
+                meanwhile = 0.0
+                disk += looks * self._checkpoint(stage)
+            spans[stage] = Span(self._begins_after(stage), training + meanwhile, reading - meanwhile)
             cells = (f"{clock.step:.3g} s", f"{clock.document:.3g} s", duration(training), duration(reading))
             lines.append(f"{stage:<10}{cells[0]:>10}{cells[1]:>12}{cells[2]:>12}{cells[3]:>12}")
         free = shutil.disk_usage(_existing(self.asked.directory)).free
         room = f"{disk / 1e9:.2f} GB in {self.asked.directory} (free: {free / 1e9:.1f})"
         lines.append(f"all stages: about {duration(total)}, {room}")
+        if self.asked.parallel:
+            longest = duration(longest_path(spans))
+            lines.append(f"side by side: about {longest} with a GPU for each of three stages, on one device more")
         lines.append(f"memory of this process at its peak: {_peak() / 1e9:.2f} GB{_device()}")
         lines += _threads(self.clocks["base"])
         if disk > free:
             lines.append(f"segdre: {self.asked.directory} has too little room for the run")
         return "\n".join(lines)
+
+    def _waits(self, stage: str) -> bool:
+        """Return whether all looks at dev are kept until the stages before have finished."""
+        return self.asked.parallel and self.asked.select == "predicted" and self._stage(stage).has_own_pairs
+
+    def _checkpoint(self, stage: str) -> int:
+        """Return the bytes of a stage's checkpoint."""
+        path = self.checkpoint(stage)
+        return path.stat().st_size if path.is_file() else 0
 
     def _disk(self, stage: str) -> float:
         """Return the bytes of a stage's folder after the whole run: what holds scores grows with the documents."""

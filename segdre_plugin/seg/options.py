@@ -21,6 +21,7 @@ from segdre_plugin.stages.config import GROUPS, STAGES, SegConfig, check_setting
 ALL_STAGES = (*STAGES, "fuse")
 OBJECTIVES = ("f1", "ign_f1")
 TRAINERS = ("script", "own")
+SELECTS = ("predicted", "gold")
 FLAGS = {"directory": "--seg-dir"}  # where the flag is not the field's name
 
 
@@ -81,6 +82,17 @@ class Options:
         metavar="LR",
         legal=lambda value: value > 0,
         hint="pass a positive learning rate",
+    )
+    select: str = setting(
+        "predicted",
+        "salient entities (and dense triples) of dev by which the checkpoints of dense and sparse are chosen",
+        group="stages",
+        stages=("dense", "sparse"),
+        training=True,
+        choices=lambda: SELECTS,
+    )
+    parallel: bool = setting(
+        False, "train stages that need not wait for each other at the same time, on all GPUs", group="stages"
     )
     reuse: tuple[Path, ...] = setting(
         (),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,17 +19,20 @@ from segdre_plugin.data.files import write_json
 from segdre_plugin.data.splits import Split
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.seg.checkpoints import keep_model, load_all, load_shared, save_checkpoint
+from segdre_plugin.seg.later_looks import LaterLooks
 from segdre_plugin.seg.script_run import ScriptRun
 from segdre_plugin.stages.artifacts import INJECTED, METRICS, save_result
 from segdre_plugin.stages.prepare import StageFeatures
 from segdre_plugin.stages.scored import judge
-from segdre_plugin.stages.stage import ChainResult, Stage
+from segdre_plugin.stages.stage import ChainResult, Stage, training_inputs
 from segdre_plugin.stages.wrap import wrap_model
 
 # The scores of dev that the script logs, under the backbones' names; the first one decides which checkpoint is kept.
 SCORES = {"F1": "f1", "F1_ign": "ign_f1"}
 EVIDENCE_SCORES = {"evi_F1": "evidence_f1"}
 IDENTIFY_SCORES = {"saliency": "saliency", "accuracy": "accuracy"}
+PERIOD = 0.2  # seconds between two questions whether the stages before are finished
+GOLD = "gold"  # dev with its gold salient entities and gold dense triples (--seg-select gold)
 
 
 @dataclass
@@ -37,8 +41,8 @@ class StageTraining:
 
     Attributes:
         run: the script, its data and its reader.
-        make_stage: makes the stage and split name -> what the stages before it found; called when the script has made
-            the tokenizer and the features.
+        make_stage: makes the stage and split name -> what the stages before it found (train alone, while one of them
+            is under way); called when the script has made the tokenizer and the features.
         folder: the stage's folder.
         upstream_train: the script's own ``train``.
         collate_fn: the script's collate function, wrapped.
@@ -47,6 +51,7 @@ class StageTraining:
         new_layer_lr: of our own loop; None: the script's.
         base: checkpoint of the trained base; None in stage base.
         given: weights that ``--load_path`` names for the base; None without.
+        lacks: whether a stage before it, of which only dev and test have to know, is under way still.
         finished: whether the script has called :meth:`train`, and it came to its end.
     """
 
@@ -60,10 +65,12 @@ class StageTraining:
     new_layer_lr: float | None = None
     base: Path | None = None
     given: Path | None = None
+    lacks: Callable[[], bool] = lambda: False
     finished: bool = False
     _model: Any = None
     _stage: Stage | None = None
     _known: Mapping[str, ChainResult] = field(default_factory=dict)
+    _later: LaterLooks | None = None
     _prepared: dict[str, StageFeatures] = field(default_factory=dict)
 
     @property
@@ -82,6 +89,9 @@ class StageTraining:
         run.reader.fill_missing()
         self._stage, self._known = self.make_stage()
         stage, splits, options = self._stage, run.splits, run.options
+        if self._judged_by_gold:
+            config = replace(options.config, train_salient="gold")
+            self._known = {**self._known, GOLD: training_inputs(splits["dev"], config, stage.seed)}
         wrap_model(model, stage=stage.name, adapter=run.backbone, config=options.config, **options.speed)
 
         # where the stage starts from
@@ -107,15 +117,31 @@ class StageTraining:
                     f"batch of {args.train_batch_size}",
                     "pass a smaller --train_batch_size, or more documents",
                 )
-            with watch_finite(model, stage.name, lambda: self.collate_fn.titles):
-                if options.trainer == "own":
-                    self._train_ourselves(args, model, features)
-                else:
-                    self.upstream_train(args, model, features, splits["dev"].features, *rest, **more)
-            if not checkpoint.exists():  # some scripts never evaluate an epoch of a single step
-                save_checkpoint(model, checkpoint, key)
-            for name in run.script.leftovers:
-                (checkpoint.parent / name).unlink(missing_ok=True)
+            trained, looks = self.resume.path.with_suffix(".trained"), self.folder / "looks"
+            fresh = not self.resume.path.is_file() and not trained.is_file()
+            if looks.is_dir() or (fresh and self.lacks() and not self._judged_by_gold):
+                self._later = LaterLooks(looks, checkpoint)
+            if not trained.is_file():
+                with watch_finite(model, stage.name, lambda: self.collate_fn.titles):
+                    if options.trainer == "own":
+                        self._train_ourselves(args, model, features)
+                    else:
+                        self.upstream_train(args, model, features, splits["dev"].features, *rest, **more)
+                if not checkpoint.exists() and not (self._later and self._later.paths):
+                    save_checkpoint(model, checkpoint, key)  # some scripts never evaluate an epoch of a single step
+                if self._later:
+                    self._later.put_aside()
+                for name in run.script.leftovers:
+                    (checkpoint.parent / name).unlink(missing_ok=True)
+                if self.lacks():
+                    trained.touch()  # a process that is killed while it waits has not trained in vain
+
+            # the best checkpoint, where dev could not be judged before
+            self._inputs("dev")
+            best = self._later.best(lambda path: self._score(args, model, path)) if self._later else None
+            trained.unlink(missing_ok=True)
+            if self._later and best:
+                self._later.settle(best)
 
         # what the best checkpoint finds in dev and test
         load_all(model, checkpoint, key)
@@ -130,9 +156,8 @@ class StageTraining:
                 self.folder, model, run.reader.tokenizer, run.backbone, run.reader.arguments, run.script.kept(args)
             )
         if stage.injects:
-            injected = {
-                name: {"left_out": made.left_out, "triples": made.injected} for name, made in self._prepared.items()
-            }
+            made = {name: self._prepared[name] for name in splits}
+            injected = {name: {"left_out": part.left_out, "triples": part.injected} for name, part in made.items()}
             write_json(self.folder / INJECTED, injected)
         write_json(self.folder / METRICS, scores)
         self.finished = True
@@ -148,14 +173,36 @@ class StageTraining:
         scores = self._look(args, model)
         return self.run.script.scores(next(iter(scores.values())), scores)
 
-    def _look(self, args: Namespace, model: Any) -> dict[str, float]:
-        dev = self.run.splits["dev"]
-        metrics = self._judge(dev, self._read(args, model, dev))
+    @property
+    def _judged_by_gold(self) -> bool:
+        return self.run.options.select == "gold" and self.stage.has_own_pairs
+
+    def _look(self, args: Namespace, model: Any, number: int | None = None) -> dict[str, float]:
+        """Return the scores of dev, or what stands for them until the stages before are finished."""
+        if self._later:
+            return dict.fromkeys(self._shown, self._later.put_off(number))
+        return self._scores(args, model)
+
+    @property
+    def _shown(self) -> Mapping[str, str]:
         if self.stage.finds_salient:
-            shown = IDENTIFY_SCORES
-        else:
-            shown = SCORES | (EVIDENCE_SCORES if self.run.backbone.evidence else {})
-        return {title: metrics.get(name, 0.0) for title, name in shown.items()}
+            return IDENTIFY_SCORES
+        return SCORES | (EVIDENCE_SCORES if self.run.backbone.evidence else {})
+
+    def _scores(self, args: Namespace, model: Any) -> dict[str, float]:
+        dev = self.run.splits["dev"]
+        metrics = self._judge(dev, self._read(args, model, dev, GOLD if self._judged_by_gold else ""))
+        return {title: metrics.get(name, 0.0) for title, name in self._shown.items()}
+
+    def _score(self, args: Namespace, model: Any, path: Path) -> float:
+        """Return the score of a checkpoint, by which the script would have kept it."""
+        load_all(model, path, self.run.script.checkpoint_key)
+        return self._say(self._scores(args, model))
+
+    def _say(self, scores: Mapping[str, float]) -> float:
+        """Print the scores of dev; return the one that decides which checkpoint is kept."""
+        print(", ".join(f"dev {name} {100 * value:.2f}" for name, value in scores.items()), flush=True)
+        return scores.get(self.run.script.selects, next(iter(scores.values())))
 
     def _train_ourselves(self, args: Namespace, model: Any, features: Any) -> None:
         """Train with our own loop, by the script's recipe."""
@@ -171,31 +218,41 @@ class StageTraining:
         def loss(batch: Any) -> Any:
             return script.loss(args, model(**script.feed(run.backbone.arguments(batch, args.device))))
 
-        def look() -> float:
-            scores = self._look(args, model)
-            print(", ".join(f"dev {name} {100 * value:.2f}" for name, value in scores.items()), flush=True)
-            return scores.get(script.selects, next(iter(scores.values())))
+        def look(steps: int) -> float:
+            return self._say(self._look(args, model, steps))
 
         def keep() -> None:
             save_checkpoint(model, script.checkpoint_in(self.folder), script.checkpoint_key)
+            if self._later:
+                self._later.put_aside()
             if script.report:
-                no_report()()  # the script would predict test now
+                no_report(draws=not self.stage.has_own_pairs)()  # the script would predict test now
 
         adamw = run.names["AdamW"]  # the script's: that of older transformers has another epsilon than torch's
         train(model, loader, recipe, loss=loss, evaluate=look, keep=keep, resume=self.resume, adamw=adamw)
 
-    def _prepare(self, split: Split, model: Any) -> StageFeatures:
-        """Make the stage's features of a split; once, though dev is judged every epoch."""
-        if split.name not in self._prepared:
-            self._prepared[split.name] = self.stage.prepare(split, model, self._known[split.name])
-        return self._prepared[split.name]
+    def _inputs(self, name: str) -> ChainResult:
+        """Return what is known of a split, under a name; wait for the stages before where they have to say it."""
+        if name not in self._known:
+            while self.lacks():
+                time.sleep(PERIOD)
+            self._known = {**self._known, **self.make_stage()[1]}
+        return self._known[name]
 
-    def _read(self, args: Namespace, model: Any, split: Split) -> ChainResult:
+    def _prepare(self, split: Split, model: Any, known: str = "") -> StageFeatures:
+        """Make the stage's features of a split; once, though dev is judged every epoch."""
+        name = known or split.name
+        if name not in self._prepared:
+            self._prepared[name] = self.stage.prepare(split, model, self._inputs(name))
+        return self._prepared[name]
+
+    def _read(self, args: Namespace, model: Any, split: Split, known: str = "") -> ChainResult:
+        """Read a split by what is ``known`` of it under its own name or another one."""
         return self.stage.read(
             model,
             split,
-            self._known[split.name],
-            self._prepare(split, model),
+            self._inputs(known or split.name),
+            self._prepare(split, model, known),
             collate_fn=self.collate_fn,
             batch_size=args.test_batch_size,
             device=args.device,

@@ -26,7 +26,7 @@ from segdre_plugin.seg.provenance import Origin
 from segdre_plugin.stages.artifacts import PROVENANCE, SETTINGS
 from segdre_plugin.stages.config import STAGES
 
-UNFINISHED = "unfinished-{}.pt"  # training that was cut off, by the digest of its settings
+UNFINISHED = "unfinished-{}"  # how the names of what goes on with a cut-off stage begin, by the digest of its settings
 
 
 class Store:
@@ -46,10 +46,14 @@ class Store:
             self.root.mkdir(parents=True, exist_ok=True)
         busy = f"--seg-dir {self.root}: another run is using it"
         with locked(self.root / ".lock", busy, "wait for it, or pass another folder"):
-            remove_litter(self.root, keep=UNFINISHED.format("*"))
+            self.tidy()
             for stage in STAGES:
                 remove_lock(self.folder(stage))
             yield
+
+    def tidy(self) -> None:
+        """Remove what processes that were killed left half written, but not what goes on with a stage."""
+        remove_litter(self.root, keep=UNFINISHED.format("*"))
 
     def folder(self, stage: str) -> Path:
         """Return the folder of a stage."""
@@ -89,7 +93,7 @@ class Store:
     def building(self, stage: str, settings: Mapping[str, Any]) -> Iterator[Path]:
         """Yield a folder to write a stage into: it appears whole when the context ends, and not at all if it fails.
 
-        An unfinished one stays, out of the way, if it holds the :meth:`resume` file of the same settings.
+        An unfinished one stays, out of the way, if it holds a file by which the same settings go on: :meth:`resume`.
 
         Raises:
             SegDREError: if a folder of that name already exists.
@@ -97,8 +101,10 @@ class Store:
         if self.folder(stage).exists():
             raise SegDREError(f"{self.folder(stage)} exists, but is not a finished stage", "remove or rename it")
         origin, partial = Origin(), self.root / f".{stage}{PARTIAL}"
-        resume = self.resume(partial, settings)
-        if not resume.is_file():
+        goes_on = UNFINISHED.format(digest(settings)) + "*"
+        if any(partial.glob(goes_on)):
+            remove_litter(partial)  # half of such a file
+        else:
             shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
             with explained(f"cannot write {self.folder(stage)}"):
                 partial.mkdir()
@@ -110,14 +116,14 @@ class Store:
             with explained(f"cannot write {self.folder(stage)}"):
                 partial.rename(self.folder(stage))
         except BaseException:
-            if not resume.is_file():
+            if not any(partial.glob(goes_on)):
                 shutil.rmtree(partial, ignore_errors=True)
             raise
 
     @staticmethod
     def resume(folder: Path, settings: Mapping[str, Any]) -> Path:
         """Return where the unfinished training of a stage with these settings is kept."""
-        return folder / UNFINISHED.format(digest(settings))
+        return folder / f"{UNFINISHED.format(digest(settings))}.pt"
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.seg.bundle import check_target, offer
 from segdre_plugin.seg.fuse import fuse
 from segdre_plugin.seg.options import flag
+from segdre_plugin.seg.parallel import Children, check_command_line, own_stage
 from segdre_plugin.seg.run_folder import RunFolder
 from segdre_plugin.seg.script_run import ScriptRun
 from segdre_plugin.seg.settings import RunSettings, encoder_files
@@ -79,6 +81,8 @@ class TrainingRun(ScriptRun):
             encoder = AutoModel.from_pretrained(path, config=config)
             encoder.to("cuda" if torch.cuda.is_available() else "cpu")
             check_encoder(encoder, self.args.transformer_type, self.backbone.window)
+            del encoder
+            torch.cuda.empty_cache()  # for the processes of --seg-parallel
 
     def _inputs(self) -> dict[str, str]:
         """Return the hashes of what training reads besides the splits."""
@@ -102,11 +106,15 @@ class TrainingRun(ScriptRun):
         )
 
     def run(self) -> None:
-        """Run the stages that were asked for and are not done, then fuse.
+        """Run the stages that were asked for and are not done, then fuse; in a stage's own process, only that one.
 
         Raises:
             KeyboardInterrupt: at Ctrl-C, with how to go on.
         """
+        stage = own_stage()
+        if stage:
+            self._train(stage, self.settings.of(stage))
+            return
         try:
             self._run()
         except KeyboardInterrupt:
@@ -117,6 +125,11 @@ class TrainingRun(ScriptRun):
         if self.options.trainer == "own" and self.script.recipe is None:
             raise SegDREError(f"--seg-trainer own: no recipe for {self.script.file}", "give its Script a recipe")
         asked = STAGES if self.options.stage == "all" else (self.options.stage,)
+        parallel = self.options.parallel and asked == STAGES
+        if parallel:
+            check_command_line(flag("parallel"))
+        elif self.options.parallel:
+            print(f"segdre: {flag('parallel')}: --seg-stage {asked[0]} is alone", flush=True)
         if self.options.bundle:
             check_target(self.options.bundle, self.store.root)
         for split in self.splits.values():
@@ -131,11 +144,14 @@ class TrainingRun(ScriptRun):
             for stage in STAGES:
                 if self.store.is_done(stage):
                     self.store.check(stage, self.settings.of(stage))
-            for stage in STAGES:
-                if stage in asked:
-                    self._run_stage(stage, others)
-                if stage in asked and not NEEDS[stage]:
-                    self._save_base(stage)
+            if parallel:
+                self._run_side_by_side(others)
+            else:
+                for stage in STAGES:
+                    if stage in asked:
+                        self._run_stage(stage, others)
+                    if stage in asked and not NEEDS[stage]:
+                        self._save_base(stage)
             if self.options.stage in ("all", "fuse"):
                 self.require("fuse", STAGES)
                 fuse(RunFolder(self.store.root), self.splits, self.rel2id, self.options, self.args.seed)
@@ -144,19 +160,60 @@ class TrainingRun(ScriptRun):
 
     def _run_stage(self, name: str, others: list[Store]) -> None:
         """Skip a finished stage, take it from another run, or make it."""
-        if self.store.is_done(name):
-            print(f"segdre: stage {name} is done: {self.store.folder(name)}")
+        if not self.store.is_done(name):
+            self.require(name, NEEDS[name])
+        if self._has(name, others):
             return
-        self.require(name, NEEDS[name])
+        if name in self.options.config.models:
+            self._train(name, self.settings.of(name))
+        else:
+            self._choose(name, self.settings.of(name))
+
+    def _has(self, name: str, others: list[Store]) -> bool:
+        """Return whether a stage is finished, or can be taken from another run."""
         settings = self.settings.of(name)
         same = next((other for other in others if other.matches(name, settings)), None)
-        if same:
+        if self.store.is_done(name):
+            print(f"segdre: stage {name} is done: {self.store.folder(name)}")
+        elif same:
             print(f"segdre: stage {name} is that of {same.root}", flush=True)
             self.store.adopt(name, same)
-        elif name in self.options.config.models:
-            self._train(name, settings)
-        else:
-            self._choose(name, settings)
+        return self.store.is_done(name)
+
+    def _run_side_by_side(self, others: list[Store]) -> None:
+        """Make each stage in a process of its own, as soon as those are finished without which it cannot begin."""
+        left = [stage for stage in STAGES if not self._has(stage, others)]
+        if "base" not in left:
+            self._save_base("base")
+        later = [stage for stage in left if self._stage(stage).has_own_pairs and self._lacks(stage)]
+        if later and self.options.select != "gold":
+            kept = f"{' and '.join(later)} keep a checkpoint of every look at dev until they can be judged"
+            print(f"segdre: {kept} ({flag('select')} gold: one)", flush=True)
+        try:
+            with Children(self.store) as children:
+                while left or children.running:
+                    unfinished = {*left, *children.running}
+                    for stage in [name for name in left if not unfinished.intersection(self._begins_after(name))]:
+                        left.remove(stage)
+                        if stage in self.options.config.models:
+                            children.start(stage)
+                        else:
+                            self._choose(stage, self.settings.of(stage))
+                    if "base" in children.finished():
+                        self._save_base("base")
+        finally:
+            self.store.tidy()
+
+    def _begins_after(self, name: str) -> tuple[str, ...]:
+        """Return the stages before one without which its training cannot begin; the others say how dev is judged."""
+        stage = self._stage(name)
+        if stage.has_own_pairs:
+            return ("base",) if stage.starts_from_base else ()
+        return NEEDS[name]
+
+    def _lacks(self, name: str) -> bool:
+        """Return whether a stage before one is not finished yet, which is so only in a process of its own."""
+        return not all(map(self.store.is_done, NEEDS[name]))
 
     def sources(self) -> dict[str, Any]:
         """Return the paths and hashes of the run's data, for commands that look at the run later."""
@@ -219,6 +276,7 @@ class TrainingRun(ScriptRun):
                 rate,
                 base=None if is_base else self.checkpoint("base"),
                 given=self.given_weights() if is_base and self.args.load_path else None,
+                lacks=partial(self._lacks, name),
             )
             names = {
                 own.train: training.train,
@@ -230,7 +288,7 @@ class TrainingRun(ScriptRun):
             if rate:
                 names["AdamW"] = with_new_layer_lr(self.names["AdamW"], rate, training.encoder_parameters)
             if self.script.report:
-                names[self.script.report] = no_report(self.script.reported)
+                names[self.script.report] = no_report(self.script.reported, not self._stage(name).has_own_pairs)
             self.run_main(overrides, names)
             if not training.finished:
                 raise SegDREError(
@@ -261,7 +319,7 @@ class TrainingRun(ScriptRun):
         """Make a stage that trains nothing: its strategy chooses the salient entities (section 6.1)."""
         config = self.options.config
         print(f"segdre: stage {name}: strategy {config.salient} trains nothing", flush=True)
-        stage = Stage(name, config, self.rel2id, seed=self.args.seed)
+        stage = self._stage(name)
         with self.store.building(name, settings) as folder:
             scores, known = {}, self.known(name)
             for split in self.splits.values():
@@ -274,14 +332,20 @@ class TrainingRun(ScriptRun):
     def prepare(self, name: str) -> tuple[Stage, dict[str, ChainResult]]:
         """Make a stage, and gather what those before it found; the script has made the tokenizer."""
         verbaliser = Verbaliser(self.reader.tokenizer, self.relation_names, self.options.config)
-        return Stage(name, self.options.config, self.rel2id, verbaliser, self.args.seed), self.known(name)
+        return replace(self._stage(name), verbaliser=verbaliser), self.known(name)
+
+    def _stage(self, name: str) -> Stage:
+        """Return a stage, which has no words for branches before the script has made the tokenizer."""
+        return Stage(name, self.options.config, self.rel2id, seed=self.args.seed)
 
     def known(self, name: str) -> dict[str, ChainResult]:
-        """Read what the stages before one found in each split; in train, what it is trained with."""
+        """Read what the stages before one found in each split, once they are finished; in train, what it learns."""
         folder, tables = RunFolder(self.store.root), [stage for stage in NEEDS[name] if stage in TRAINED]
         chosen = "identify" in NEEDS[name]
         config, seed = self.options.config, self.args.seed
         found = {"train": training_inputs(self.splits["train"], config, seed) if chosen else ChainResult()}
+        if self._lacks(name):
+            return found
         for split, documents in ((key, part.documents) for key, part in self.splits.items() if key != "train"):
             found[split] = ChainResult(
                 {stage: folder.margins(stage, split, documents, len(self.rel2id)) for stage in tables},

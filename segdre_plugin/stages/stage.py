@@ -96,9 +96,14 @@ class Stage:
         return self.name in self.config.models
 
     @property
+    def has_own_pairs(self) -> bool:
+        """Return whether the salient entities say which pairs the stage has (section 3.5)."""
+        return self.name in ("dense", "sparse")
+
+    @property
     def starts_from_base(self) -> bool:
         """Return whether all weights of the trained base initialise the stage's model."""
-        return self.config.start == "base" and self.name in ("dense", "sparse")
+        return self.config.start == "base" and self.has_own_pairs
 
     def prepare(self, split: Split, model: Any, known: ChainResult) -> StageFeatures:
         """Return the features of the stage's own pairs in a split, with branches in stage sparse."""

@@ -35,7 +35,7 @@ class Loop:
         self.losses.append(loss.item())
         return loss
 
-    def look(self):
+    def look(self, _=0):
         self.looks += 1
         torch.rand(1)  # as a data loader does
         return -float(self.model["bilinear"].weight.detach().sum().abs()) / 1000
@@ -82,7 +82,7 @@ def test_cut_off_while_dev_is_judged(tmp_path):
     due = Loop(tmp_path).train(resume=None)
     one = Loop(tmp_path)
 
-    def look():
+    def look(_):
         raise Cut
 
     with pytest.raises(Cut):
@@ -152,7 +152,7 @@ def test_dev_is_judged(tmp_path, changes, looks):
 def test_before_the_last_step(tmp_path):
     seen = []
     loop = Loop(tmp_path, replace(RECIPE, before_last_step=True))
-    loop.train(resume=None, evaluate=lambda: seen.append(len(loop.losses)) or 0.0)
+    loop.train(resume=None, evaluate=lambda _: seen.append(len(loop.losses)) or 0.0)
     assert seen == [4, 9, 14]
 
 

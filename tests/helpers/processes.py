@@ -7,9 +7,12 @@ What Python and torch read of their environment as they start (locale, hash seed
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
+import traceback
+from dataclasses import dataclass
 from multiprocessing import forkserver
 from pathlib import Path
 from unittest import mock
@@ -61,9 +64,56 @@ def start(arguments, outputs, *, cwd=None, paths=(), before=""):
     return process
 
 
+@dataclass
+class Forked:
+    """A process as ``segdre_plugin.seg.processes.start`` makes one, but forked from this one, which imported all."""
+
+    pid: int
+    pipe: int
+    status: int | None = None
+
+    @classmethod
+    def start(cls, command, log, environment):
+        log.write_text("")
+        reader, pipe = os.pipe()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        pid = os.fork()
+        if pid:
+            os.close(reader)
+            return cls(pid, pipe)
+        os.dup2(reader, 0)
+        os.close(pipe)
+        status = 0
+        try:
+            _run(environment, command[1:], None, [], "", (log, log))
+        except SystemExit as stop:
+            status = stop.code
+        except BaseException:
+            traceback.print_exc()
+            status = 1
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(status)
+
+    def poll(self, how=os.WNOHANG):
+        if self.status is None:
+            pid, status = os.waitpid(self.pid, how)
+            self.status = os.waitstatus_to_exitcode(status) if pid else None
+        return self.status
+
+    def wait(self):
+        return self.poll(0)
+
+    def kill(self):
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+
 def _run(environ, arguments, cwd, paths, before, outputs):
     for descriptor, path in enumerate(outputs, start=1):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
+    sys.orig_argv = [sys.executable, *arguments]
     os.environ.clear()
     os.environ.update(environ)
     os.chdir(cwd or os.getcwd())

@@ -7,7 +7,7 @@ import seg_objects
 import torch
 
 from segdre_plugin.data.synthetic.corpus import generate, rel2id, write_corpus
-from segdre_plugin.seg.check_run import CheckRun, Clock, handful
+from segdre_plugin.seg.check_run import CheckRun, Clock, Span, handful, longest_path
 from segdre_plugin.seg.launch import run_reference
 
 
@@ -54,6 +54,37 @@ def test_the_estimate_by_hand(monkeypatch, tmp_path):
         said = f"threads: a step of base takes 0.5 s with 8, {single} s with one{more}"
         assert said in run.estimate().splitlines()
     run._folder.cleanup()
+
+
+def test_the_longest_path_by_hand():
+    spans = {
+        "base": Span((), 10, 1),  # until 11
+        "identify": Span(("base",), 5, 2),  # until 18
+        "dense": Span((), 12, 3),  # trained at 12, until 18 + 3
+        "sparse": Span((), 30, 4),  # trained at 30, until 34
+    }
+    assert longest_path(spans) == 34
+    assert longest_path(spans | {"sparse": Span((), 20, 4)}) == 25
+    assert longest_path(spans | {"sparse": Span(("base",), 20, 4)}) == 35
+
+
+@pytest.mark.parametrize(("select", "longest", "looks"), [("predicted", "63 s", 4), ("gold", "51 s", 0)])
+def test_the_estimate_side_by_side(monkeypatch, tmp_path, select, longest, looks):
+    data = seg_objects.corpus(tmp_path / "data")
+    more = ["--num_train_epochs", "2", "--train_batch_size", "2", "--seg-parallel", "--seg-identify-epochs", "1"]
+    own = ["--data_dir", str(data), "--num_class", str(len(rel2id())), "--seg-dir", str(tmp_path / "out")]
+    run = seg_objects.script_run(monkeypatch, *own, *more, "--seg-select", select, cls=CheckRun)
+    run.sizes = {"train": 20, "dev": 6, "test": 0}
+    # base: 20 steps of a second, 3 times 6 documents of half a second; identify: 10, 2 times; dense and sparse as base
+    for stage in ("base", "identify", "dense", "sparse"):
+        run.clocks[stage] = Clock(steps=[9.0, 1.0], reading=2.0, documents=4)
+        run.store.folder(stage).mkdir()
+        run.checkpoint(stage).write_bytes(bytes(10**7))
+    printed = run.estimate()
+    run._folder.cleanup()
+    # base and identify end after 29 + 16 s; then dense reads for 3 or 9 s, and sparse after it
+    assert f"\nside by side: about {longest} with a GPU for each of three stages" in printed
+    assert f"{0.04 + looks * 0.01:.2f} GB" in printed
 
 
 @pytest.mark.slow

@@ -31,6 +31,7 @@ def test_defaults_are_the_papers():
     assert options.fast
     assert (options.skip_unusable, options.bf16, options.buckets) == (False, False, False)
     assert (options.fusion, options.reuse, options.bundle) == ("union", (), None)
+    assert (options.select, options.parallel) == ("predicted", False)
     assert (options.config.salient, options.config.salient_k, options.config.train_salient) == ("zip", 1, "gold")
     assert (options.config.loss, options.config.start, options.config.branch_budget) == ("atl", "encoder", 512)
 
@@ -39,6 +40,7 @@ def test_defaults_are_the_papers():
 OPTIONS = {
     "--seg-dir": ("out/a b", "directory", Path("out/a b")),
     "--seg-rel-info": ("r.json", "rel_info", Path("r.json")),
+    "--seg-parallel": (None, "parallel", True),
     "--seg-reuse": ("other", "reuse", (Path("other"),)),
     "--seg-bundle": ("mine", "bundle", Path("mine")),
     "--seg-identify-epochs": ("2", "identify_epochs", 2.0),
@@ -72,6 +74,7 @@ CHOICES = {
     "--seg-objective": ("objective", ["f1", "ign_f1"]),
     "--seg-fusion": ("fusion", ["union", "average"]),
     "--seg-trainer": ("trainer", ["script", "own"]),
+    "--seg-select": ("select", ["predicted", "gold"]),
     "--seg-start": ("start", ["encoder", "base"]),
     "--seg-train-salient": ("train_salient", ["gold", "same"]),
 }

@@ -77,9 +77,10 @@ def test_unfinished_training_of_other_settings_is_not_gone_on_with(tmp_path):
     store = Store(tmp_path)
     with suppress(KeyboardInterrupt), store.building("base", {"seed": 1}) as folder:
         store.resume(folder, {"seed": 1}).write_bytes(b"")
+        (folder / ".unfinished-1.pt.x1.partial").write_bytes(b"")  # left where a process was killed while it wrote
         raise KeyboardInterrupt
     with suppress(KeyboardInterrupt), store.building("base", {"seed": 1}) as folder:
-        assert store.resume(folder, {"seed": 1}).exists()
+        assert list(folder.iterdir()) == [store.resume(folder, {"seed": 1})]
         raise KeyboardInterrupt
     with store.building("base", {"seed": 2}) as folder:
         assert list(folder.iterdir()) == []

@@ -7,7 +7,6 @@ process printed last) and ``NAME-SEED.json`` (the command line that it was finis
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from segdre_plugin.analysis.study.repredict import READINGS, Request, is_read
 from segdre_plugin.analysis.study.studies import TRAININGS
 from segdre_plugin.data.files import read_json, write_json
 from segdre_plugin.errors import SegDREError
+from segdre_plugin.seg.processes import last_words, start
 from segdre_plugin.seg.run_folder import RunFolder
 from segdre_plugin.seg.store import Store
 
@@ -132,22 +132,9 @@ class Runs:
 
 def launch(arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> int:
     """Run a worker, its output in ``log``; return its exit status, or minus the signal that ended it."""
-    with log.open("wb") as file:
-        command = [sys.executable, "-c", WORKER, *arguments]
-        # nothing is written to the pipe: the worker sees it close when this process ends
-        pipe, both = subprocess.PIPE, subprocess.STDOUT
-        with subprocess.Popen(command, stdin=pipe, stdout=file, stderr=both, env=environment) as process:
-            try:
-                return process.wait()
-            except BaseException:
-                process.kill()
-                raise
-
-
-def last_words(log: Path) -> str:
-    """Return why a process failed: its last error message, else the last line that it printed."""
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    errors = [k for k, line in enumerate(lines) if line.startswith("segdre: error: ")]
-    if errors:
-        return " ".join(lines[errors[-1] :]).removeprefix("segdre: error: ")
-    return lines[-1] if lines else "it printed nothing"
+    with start([sys.executable, "-c", WORKER, *arguments], log, environment) as process:
+        try:
+            return process.wait()
+        except BaseException:
+            process.kill()
+            raise

@@ -7,9 +7,7 @@ reference model's.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import threading
 from collections.abc import Callable, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from segdre_plugin.data.files import read_json
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.seg.launch import load_script, messages
 from segdre_plugin.seg.options import parse
+from segdre_plugin.seg.processes import end_with_parent
 from segdre_plugin.seg.training_run import TrainingRun
 
 Opened = tuple[MutableMapping[str, Any], Callable[[], Any], Backbone, Script]
@@ -31,17 +30,8 @@ Opened = tuple[MutableMapping[str, Any], Callable[[], Any], Backbone, Script]
 
 def serve(given: Sequence[str]) -> None:
     """Be the worker of the process at the other end of the standard input, and end with it, however it ends."""
-    pipe = os.dup(0)
-    with open(os.devnull, encoding="utf-8") as nothing:
-        os.dup2(nothing.fileno(), 0)  # scripts that ask for input find none
-    threading.Thread(target=_end_with, args=(pipe,), daemon=True).start()
+    end_with_parent()
     main(given)
-
-
-def _end_with(pipe: int) -> None:
-    while os.read(pipe, 1):
-        pass
-    os._exit(1)
 
 
 def main(given: Sequence[str]) -> None:

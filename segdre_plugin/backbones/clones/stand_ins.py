@@ -117,16 +117,24 @@ def with_new_layer_lr(
     return build
 
 
-def no_report(reported: Any = ()) -> Callable[..., Any]:
+def no_report(reported: Any = (), draws: bool = True) -> Callable[..., Any]:
     """Return a function that predicts nothing, and returns ``reported``.
 
     The test split is predicted once, at the end of a stage, with the best checkpoint. The script's own report goes
     through a data loader, which draws a seed from torch's generator. That is done here, too, so that later epochs
-    shuffle as they do in the script without ``--seg``.
+    shuffle as they do in the script without ``--seg``; not so where nothing ``draws``. Scripts report whenever dev is
+    better than ever, so what dense and sparse learn would depend on that, and they could not be trained before dev can
+    be judged.
     """
 
     def report(*_: Any, **__: Any) -> Any:
-        iter(DataLoader([0]))  # type: ignore[arg-type]
+        if draws:
+            draw_seed()
         return reported
 
     return report
+
+
+def draw_seed() -> None:
+    """Draw what a data loader draws from torch's generator when it is iterated."""
+    iter(DataLoader([0]))  # type: ignore[arg-type]

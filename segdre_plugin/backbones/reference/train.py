@@ -51,7 +51,7 @@ def train(args: argparse.Namespace, model: Any, train_features: Any, dev_feature
         found: torch.Tensor = model(ids.to(args.device), mask.to(args.device), labels, entity_pos, hts)[0]
         return found
 
-    def look() -> float:
+    def look(_: int) -> float:
         score, scores = evaluate(args, model, dev_features, tag="dev")
         print(", ".join(f"{name} {value:.2f}" for name, value in scores.items()), flush=True)
         return score
