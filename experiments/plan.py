@@ -1,7 +1,11 @@
-"""What is measured, as data: backbones, recipes, seeds, the runs, and the studies and scripts that read them."""
+"""What is measured, as data: backbones, recipes, seeds, the runs, and the studies and scripts that read them.
+
+``SMALL`` is the plan of docs/results.md; paper.py makes the plans of the paper's tables.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,3 +157,29 @@ JOBS = (
     *(Job("atlop", recipe, "full", seed) for recipe in ("linked", "paper") for seed in SEEDS),
     *(Job("atlop", "paper", "plain", seed) for seed in SEEDS),
 )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that run.py trains and measures.
+
+    Attributes:
+        backbones: name -> clone.
+        common: arguments of every run.
+        recipes: name -> arguments in which recipes differ.
+        jobs: the runs, in the order in which they are trained.
+        studies: which read them.
+        probes: which read them, too.
+        command: the script of this folder that trains one of the runs, and what it takes besides the places.
+    """
+
+    backbones: Mapping[str, Backbone]
+    common: tuple[str, ...]
+    recipes: Mapping[str, tuple[str, ...]]
+    jobs: tuple[Job, ...]
+    studies: tuple[Study, ...]
+    probes: tuple[Probe, ...] = ()
+    command: tuple[str, ...] = ("run.py",)
+
+
+SMALL = Plan(BACKBONES, COMMON, RECIPES, JOBS, STUDIES, PROBES)

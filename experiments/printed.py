@@ -1,7 +1,7 @@
 """What the paper prints: its tables 2 to 5 and 7, and how the authors of the backbones train.
 
-``UPSTREAM`` has the arguments of ``scripts/run_bert.sh`` and ``scripts/run_roberta.sh`` in ATLOP and in DREEAM (there with
-``LAMBDA`` 0.1, as its README has it); the paper says that it takes theirs (section 4.3).
+``COMMON`` and ``UPSTREAM`` are the arguments of scripts/run_bert.sh and scripts/run_roberta.sh in ATLOP and in DREEAM,
+as the paper has it (section 4.3); DREEAM's leave the weight of the evidence loss open, so it is run.py's own, 0.1.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 SEEDS = (66, 67, 68, 69, 70)  # five runs (section 4.3); 66 is the backbones' own
-KINDS = {"bert": "base", "roberta": "large"}  # the encoders of the paper: BERT-base and RoBERTa-large
+KINDS = {"base": "bert", "large": "roberta"}  # the encoders of the paper
 NAMES = {"base": "BERT-base", "large": "RoBERTa-large"}
+ISF_TITLES = {"base_isf": "base w. ISF", "fused_isf": "fused w. ISF"}
 
 COMMON = (
     *("--train_file", "train_annotated.json", "--dev_file", "dev.json", "--test_file", "test.json"),
@@ -22,13 +23,11 @@ COMMON = (
 )
 _RATES = {"base": "5e-5", "large": "3e-5"}
 UPSTREAM = {
-    ("atlop", size): ("--transformer_type", kind, "--learning_rate", _RATES[size]) for kind, size in KINDS.items()
-} | {
-    ("dreeam", size): (
-        *("--do_train", "--transformer_type", kind, "--lr_transformer", _RATES[size]),
-        *("--evi_thresh", "0.2", "--evi_lambda", "0.1"),
-    )
-    for kind, size in KINDS.items()
+    "atlop": {size: ("--learning_rate", rate) for size, rate in _RATES.items()},
+    "dreeam": {
+        size: ("--do_train", "--lr_transformer", rate, "--evi_thresh", "0.2", "--evi_lambda", "0.1")
+        for size, rate in _RATES.items()
+    },
 }
 
 Numbers = tuple[float | None, ...]
@@ -42,8 +41,8 @@ class PaperTable:
         study: of ``segdre study``, which makes ours.
         columns: of that study, those that the paper has, in its order.
         numbers: size of the encoder -> backbone -> title of the study's line -> the paper's numbers, one a column.
-        grid: of the threshold search; size of the encoder -> ``docred`` or ``redocred``, for the data set that is meant.
-        isf: lines with inference-stage fusion, likewise; made of dev and test F1 as the columns say.
+        grid: size of the encoder -> range of the threshold search: ``docred`` or ``redocred``, whichever is the data.
+        isf: the paper's numbers of the lines with inference-stage fusion, by their names in ``ISF_TITLES``.
     """
 
     study: str

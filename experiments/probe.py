@@ -66,7 +66,7 @@ def train(kind: type[TrainingRun], script: Path | None, arguments: list[str]) ->
 
 def train_in(backbone: str, kind: type[TrainingRun], arguments: list[str]) -> None:
     """Run a backbone's train script in its clone's folder, as a run of another kind."""
-    os.chdir(clone(backbone))
+    os.chdir(clone(BACKBONES[backbone]))
     train(kind, Path(BACKBONES[backbone].script), arguments)
 
 

@@ -17,16 +17,23 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from plan import BACKBONES, COMMON, JOBS, PROBES, RAW, RECIPES, SEEDS, STUDIES, Job, Study
+from plan import RAW, SMALL, Backbone, Job, Plan, Study
 
 from segdre_plugin.analysis.study.runs import Runs
+from segdre_plugin.data.files import fingerprint
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.seg.launch import messages
 
+FILES = {  # of the data, under our name -> the names that they may have: DocRED's, Re-DocRED's, our own
+    "train_annotated.json": ("train_annotated.json", "train_revised.json", "train.json"),
+    "dev.json": ("dev.json", "dev_revised.json"),
+    "test.json": ("test.json", "test_revised.json"),
+    "rel_info.json": ("rel_info.json",),
+}
 RETRY = 5.0  # seconds between looks for a run whose turn it is
 
 
@@ -38,21 +45,23 @@ class Experiments:
         data: the documents.
         encoder: folder or name of the encoder.
         raw: the folder of raw results.
+        plan: what there is to do.
     """
 
-    def __init__(self, out: Path, data: Path, encoder: str, raw: Path = RAW) -> None:
-        self.out, self.raw = out.resolve(), raw
+    def __init__(self, out: Path, data: Path, encoder: str, raw: Path = RAW, plan: Plan = SMALL) -> None:
+        self.out, self.raw, self.plan = out.resolve(), raw, plan
         self.encoder = str(Path(encoder).resolve()) if Path(encoder).is_dir() else encoder
         self.data = self.out / "data"
+        sources = {target: find(data, target) for target in FILES}
         self.data.mkdir(parents=True, exist_ok=True)
-        names: dict[str, tuple[str, ...]] = {"train_annotated.json": ("train_annotated.json", "train.json")}
-        names |= {name: (name,) for name in ("dev.json", "test.json", "rel_info.json")}
-        for target, sources in names.items():
-            found = next((data / source for source in sources if (data / source).is_file()), None)
-            if found is None:
-                raise SegDREError(f"{data}: no {' or '.join(sources)}", "pass a folder with train, dev, test, rel_info")
-            if not (self.data / target).exists():
-                shutil.copyfile(found, self.data / target)
+        for target, found in sources.items():
+            own = self.data / target
+            if not own.exists():
+                shutil.copyfile(found, own)
+            elif fingerprint(own) != fingerprint(found):
+                raise SegDREError(
+                    f"{self.out} has been made from another {found.name} than {found}", "take another OUT"
+                )
 
     def folder(self, backbone: str, recipe: str) -> Path:
         """Return the folder of the studies of a recipe."""
@@ -61,28 +70,35 @@ class Experiments:
     def arguments(self, backbone: str, recipe: str) -> list[str]:
         """Return the command line of a backbone's train script."""
         where = ["--data_dir", str(self.data), "--model_name_or_path", self.encoder]
-        return [*where, *COMMON, *BACKBONES[backbone].arguments, *RECIPES[recipe]]
+        plan = self.plan
+        return [*where, *plan.common, *plan.backbones[backbone].arguments, *plan.recipes[recipe]]
 
     def runs(self, backbone: str, recipe: str) -> Runs:
         """Return the runs of a recipe; those of the backbone's other recipes lend their stages."""
-        others = tuple(self.folder(backbone, other) for other in RECIPES if other != recipe)
+        others = tuple(self.folder(backbone, other) for other in self.plan.recipes if other != recipe)
         arguments = tuple(self.arguments(backbone, recipe))
-        script = Path(BACKBONES[backbone].script)
+        script = Path(self.plan.backbones[backbone].script)
         return Runs(self.folder(backbone, recipe), script, arguments, {}, others)
 
     def do_jobs(
-        self, n_workers: int, threads: int, train: Callable[[Job, int], int] | None = None, retry: float = RETRY
+        self,
+        n_workers: int,
+        threads: int,
+        train: Callable[[Job, int, str | None], int] | None = None,
+        retry: float = RETRY,
+        devices: Sequence[str] = (),
     ) -> None:
         """Train the runs of the plan, in its order, several at a time.
 
         Args:
             n_workers: runs at a time.
             threads: of each run.
-            train: job, threads -> exit status; None starts a process.
+            train: job, threads, GPU -> exit status; None starts a process.
+            devices: GPUs, as CUDA_VISIBLE_DEVICES names them; runs at a time take them in turn.
             retry: seconds between looks for a run whose turn it is.
         """
         train = train or self.train
-        waiting = list(JOBS)
+        waiting = list(self.plan.jobs)
         lock = threading.Lock()
         active: set[Job] = set()
 
@@ -96,44 +112,49 @@ class Experiments:
                         return job
             return None
 
-        def work() -> None:
+        def work(device: str | None) -> None:
             while waiting:
                 job = take()
                 if job is None:
                     threading.Event().wait(retry)
                     continue
-                status = train(job, threads)
+                status = train(job, threads, device)
                 print(f"{job}: " + (f"failed, see its log (exit status {status})" if status else "done"), flush=True)
                 with lock:
                     active.remove(job)
 
-        workers = [threading.Thread(target=work) for _ in range(n_workers)]
+        own = [devices[k % len(devices)] if devices else None for k in range(n_workers)]
+        workers = [threading.Thread(target=work, args=[device]) for device in own]
         for worker in workers:
             worker.start()
         for worker in workers:
             worker.join()
 
-    def train(self, job: Job, threads: int) -> int:
+    def train(self, job: Job, threads: int, device: str | None = None) -> int:
         """Train a run in a process of its own, in the clone's folder."""
         names = [job.backbone, job.recipe, job.run, str(job.seed)]
-        return self.start("run.py", job.backbone, threads, "--one", *names)
+        return self.start(self.plan.command, job.backbone, threads, "--one", *names, device=device)
 
-    def start(self, script: str, backbone: str, threads: int, *options: str) -> int:
-        """Run a script of this folder in the clone's folder, and return its exit status."""
+    def start(
+        self, script: Sequence[str], backbone: str, threads: int, *options: str, device: str | None = None
+    ) -> int:
+        """Run a script of this folder (and what stands before the places) in the clone; return its exit status."""
+        name, *before = script
         ours = [str(self.out), "--encoder", self.encoder, "--data", str(self.data)]
-        command = [sys.executable, str(Path(__file__).resolve().with_name(script)), *ours, *options]
+        command = [sys.executable, str(Path(__file__).resolve().with_name(name)), *before, *ours, *options]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-        return subprocess.run(command, cwd=clone(backbone), env=environment, check=False).returncode
+        environment |= {} if device is None else {"CUDA_VISIBLE_DEVICES": device}
+        return subprocess.run(command, cwd=self.clone(backbone), env=environment, check=False).returncode
 
     def do_probes(self, threads: int) -> None:
         """Run the plan's scripts beside the runs ``full`` that are finished."""
-        for probe in PROBES:
+        for probe in self.plan.probes:
             seeds = self._finished(probe.backbone, probe.recipe, probe.seeds)
             if not seeds:
                 print(f"{probe}: no finished run", flush=True)
                 continue
             where = ["--backbone", probe.backbone, "--recipe", probe.recipe, "--seeds", *map(str, seeds)]
-            status = self.start(probe.script, probe.backbone, threads, *where, *probe.options)
+            status = self.start([probe.script], probe.backbone, threads, *where, *probe.options)
             print(f"{probe}: " + (f"failed (exit status {status})" if status else "done"), flush=True)
 
     def _finished(self, backbone: str, recipe: str, seeds: Iterable[int]) -> list[int]:
@@ -149,28 +170,29 @@ class Experiments:
 
     def do_studies(self, log: TextIO = sys.stderr) -> None:
         """Make the studies whose runs ``full`` are finished, and keep what they say."""
-        for study in STUDIES:
+        for study in self.plan.studies:
             seeds = self._finished(study.backbone, study.recipe, study.seeds)
             if not seeds:
                 print(f"{study}: no finished run", file=log)
                 continue
             self._study(study, seeds)
-        for backbone, recipe in dict.fromkeys((job.backbone, job.recipe) for job in JOBS):
-            if BACKBONES[backbone].has_isf:
+        for backbone, recipe in dict.fromkeys((job.backbone, job.recipe) for job in self.plan.jobs):
+            if self.plan.backbones[backbone].has_isf:
                 self._isf(backbone, recipe)
 
     def _isf(self, backbone: str, recipe: str) -> None:
         """Evaluate finished runs with inference-stage fusion: tau is tuned on dev, then test takes it."""
-        runs, script = self.runs(backbone, recipe), BACKBONES[backbone].script
+        runs, script = self.runs(backbone, recipe), self.plan.backbones[backbone].script
+        seeds = dict.fromkeys(job.seed for job in self.plan.jobs)
         found: dict[str, dict[str, Any]] = {}
-        for seed in self._finished(backbone, recipe, SEEDS):
+        for seed in self._finished(backbone, recipe, seeds):
             run = runs.path("full", seed)
             for split in ("dev", "test"):
                 path = run / "eval" / f"{split}_isf" / "metrics.json"
                 if not path.is_file():
                     command = ["segdre", "run", script, "--", "--data_dir", str(self.data), "--eval_mode", "fushion"]
                     command += ["--test_file", f"{split}.json", "--seg", "--seg-dir", str(run)]
-                    subprocess.run(command, cwd=clone(backbone), check=True)
+                    subprocess.run(command, cwd=self.clone(backbone), check=True)
                 found.setdefault(str(seed), {})[split] = json.loads(path.read_text(encoding="utf-8"))[split]
         if found:
             self.keep(backbone, recipe, "isf.json", json.dumps(found, indent=1))
@@ -193,18 +215,40 @@ class Experiments:
         folder = self.folder(study.backbone, study.recipe)
         command = ["segdre", "study", study.name, str(folder), "--seeds", *map(str, seeds)]
         command += ["--no-training", *["--partners", "next"] * (len(seeds) > 1)]
-        command += ["--", BACKBONES[study.backbone].script, *self.arguments(study.backbone, study.recipe)]
-        subprocess.run(command, cwd=clone(study.backbone), check=False)
+        script = self.plan.backbones[study.backbone].script
+        command += ["--", script, *self.arguments(study.backbone, study.recipe)]
+        subprocess.run(command, cwd=self.clone(study.backbone), check=False)
         self.keep_study(study.backbone, study.recipe, study.name)
 
+    def clone(self, backbone: str) -> Path:
+        """Return where a backbone's clone is."""
+        return clone(self.plan.backbones[backbone])
 
-def clone(backbone: str) -> Path:
+
+def find(data: Path, target: str) -> Path:
+    """Return a file of the data by our name for it.
+
+    Raises:
+        SegDREError: if it is missing.
+    """
+    found = next((data / source for source in FILES[target] if (data / source).is_file()), None)
+    if found is None:
+        raise SegDREError(f"{data}: no {' or '.join(FILES[target])}", "pass a folder with train, dev, test, rel_info")
+    return found
+
+
+def clone(spec: Backbone) -> Path:
     """Return where a backbone's clone is."""
-    spec = BACKBONES[backbone]
     path = Path(os.environ.get(spec.variable) or Path.home() / ".cache" / "segdre" / spec.clone)
     if not (path / spec.script).is_file():
         raise SegDREError(f"no clone of {spec.title} at {path}", f"clone it there, or set {spec.variable}")
     return path
+
+
+def read_job(words: Sequence[str]) -> Job:
+    """Return the job of ``--one BACKBONE RECIPE RUN SEED``."""
+    backbone, recipe, run, seed = words
+    return Job(backbone, recipe, run, int(seed))
 
 
 def add_places(parser: argparse.ArgumentParser) -> None:
@@ -214,25 +258,35 @@ def add_places(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--encoder", required=True)
 
 
+def add_work(parser: argparse.ArgumentParser) -> None:
+    """Add what :func:`work` takes."""
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time (1)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of a run (1)")
+    parser.add_argument("--devices", nargs="+", default=[], help="GPUs that runs at a time take in turn: 0 1 ...")
+    parser.add_argument("--studies", action="store_true", help="train nothing, make the studies of what is finished")
+    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
+
+
+def work(experiments: Experiments, options: argparse.Namespace) -> None:
+    """Train and measure what the options ask for."""
+    if not options.studies:
+        experiments.do_jobs(options.jobs, options.threads, devices=options.devices)
+        experiments.do_probes(options.threads)
+    experiments.do_studies()
+
+
 def main() -> None:
     """Read the command line and do what it says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_places(parser)
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time (1)")
-    parser.add_argument("--threads", type=int, default=1, help="threads of a run (1)")
-    parser.add_argument("--studies", action="store_true", help="train nothing, make the studies of what is finished")
-    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
+    add_work(parser)
     options = parser.parse_args()
     with messages():
         experiments = Experiments(options.out, options.data, options.encoder)
         if options.one:
-            backbone, recipe, run, seed = options.one
-            experiments.do_one(Job(backbone, recipe, run, int(seed)))
-            return
-        if not options.studies:
-            experiments.do_jobs(options.jobs, options.threads)
-            experiments.do_probes(options.threads)
-        experiments.do_studies()
+            experiments.do_one(read_job(options.one))
+        else:
+            work(experiments, options)
 
 
 if __name__ == "__main__":

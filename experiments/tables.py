@@ -38,18 +38,17 @@ PROBED = {"longer": LONGER, "sparse": SPARSE}
 OTHERS: dict[str, Callable[..., Table]] = {"answers": answers.table, "information": information.table}
 
 
-def read(backbone: str, recipe: str, study: str) -> tuple[Results, dict[str, Any]]:
+def read(folder: Path, study: str) -> tuple[Results, dict[str, Any]]:
     """Read a study's raw results.
 
     Args:
-        backbone: which one.
-        recipe: which one.
+        folder: of the raw results of a backbone and recipe.
         study: its name in ``segdre study``, or in ``PROBED``.
 
     Returns:
         The results, and the raw JSON.
     """
-    raw = json.loads((RAW / backbone / recipe / f"{study}.json").read_text(encoding="utf-8"))
+    raw = json.loads((folder / f"{study}.json").read_text(encoding="utf-8"))
     studied = (STUDIES | PROBED)[study]
     lines = tuple(line for line in studied.lines if any(raw["rows"][row.name]["seeds"] for row in line.rows))
     scores = {
@@ -98,7 +97,7 @@ def table(place: str) -> str:
     if study in OTHERS:
         found = json.loads((RAW / backbone / recipe / f"{study}.json").read_text(encoding="utf-8"))
         return with_seeds(OTHERS[study](found), list(found))
-    results, raw = read(backbone, recipe, study)
+    results, raw = read(RAW / backbone / recipe, study)
     tables = {
         "main": lambda: main_table(results),
         "comparisons": lambda: comparison_table(results, raw["comparisons"]),

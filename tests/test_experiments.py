@@ -15,8 +15,10 @@ from scripts import importer
 
 from segdre_plugin.analysis.study.runs import TRAININGS
 from segdre_plugin.analysis.study.studies import STUDIES
+from segdre_plugin.data.progress import duration
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.seg.options import parse
+from segdre_plugin.stages.config import STAGES
 
 FOLDER = REPOSITORY / "experiments"
 
@@ -110,6 +112,96 @@ def test_raw_results_name_no_places(experiments, tmp_path):
 def test_missing_data_are_refused(script, tmp_path):
     with pytest.raises(SegDREError, match=r"no train_annotated\.json or train_revised\.json or train\.json"):
         script("run").Experiments(tmp_path / "out", tmp_path, "encoder")
+
+
+def test_another_corpus_in_the_same_folder_is_refused(experiments, script, tmp_path):
+    (tmp_path / "source" / "dev.json").write_text("[{}]")
+    with pytest.raises(SegDREError, match=r"made from another dev\.json"):
+        script("run").Experiments(experiments.out, tmp_path / "source", "encoder")
+
+
+class TestPaper:
+    """The paper's tables: their studies have the paper's lines and columns, and its numbers stand beside ours."""
+
+    CASES = (
+        ("table2", "base"),
+        ("table2", "large"),
+        ("table3", "large"),
+        ("table4", "base"),
+        ("table5", "base"),
+        ("table7", "base"),
+        ("table7", "large"),
+    )
+
+    def test_all_cases(self, script):
+        tables = script("printed").TABLES
+        assert [*self.CASES] == [(name, size) for name, table in tables.items() for size in table.numbers]
+
+    @pytest.mark.parametrize(("name", "size"), CASES)
+    def test_a_table_is_its_study(self, script, name, size):
+        table, plan = script("printed").TABLES[name], script("paper").make_plan(name, size)
+        study = STUDIES[table.study]
+        assert {*table.columns} <= {column.title for column in study.columns}
+        for lines in table.numbers[size].values():
+            assert lines.keys() <= {line.title for line in study.lines}
+            assert all(len(numbers) == len(table.columns) for numbers in lines.values())
+        options, rest = parse(["--seg", *plan.common])
+        assert options.grid == table.grid[size]
+        assert (options.identify_epochs, options.identify_warmup, options.dense_epochs) == (10, 0.3, None)
+        assert rest[rest.index("--transformer_type") + 1] == {"base": "bert", "large": "roberta"}[size]
+        assert {job.seed for job in plan.jobs} == {66, 67, 68, 69, 70}
+        needed = {run for row in study.rows.values() for run in row.trainings} - {"partner"}
+        for backbone in table.numbers[size]:
+            assert {job.run for job in plan.jobs if job.backbone == backbone} == needed
+
+    def test_another_encoder_than_the_papers(self, script):
+        with pytest.raises(SegDREError, match=r"table4 has no RoBERTa-large(.|\n)*take BERT-base"):
+            script("paper").make_plan("table4", "large")
+
+    @pytest.fixture
+    def paper(self, script, experiments):
+        """The plan of table 7 with made-up raw results: the dev F1 of seed s and line k is s + k percent."""
+        plan = script("paper").make_plan("table7", "base")
+        experiments.plan = plan
+        folder = experiments.raw / "dreeam" / "table7-base"
+        folder.mkdir(parents=True)
+        seeds = plan.studies[0].seeds
+        rows = {
+            line.rows[0].name: {
+                "errors": {},
+                "seeds": {
+                    str(seed): {"thresholds": {}, "dev": {"f1": (seed + k) / 100, "ign_f1": 0.5}} for seed in seeds
+                },
+            }
+            for k, line in enumerate(STUDIES["injection"].lines)
+        }
+        raw = {"seeds": seeds, "rows": rows, "comparisons": []}
+        (folder / "injection.json").write_text(json.dumps(raw))
+        return experiments
+
+    def test_its_numbers_stand_beside_ours(self, script, paper):
+        found = script("paper").result(paper, "table7", "base")
+        ours = found["dreeam"]["dense inference"]["dev F1"]
+        assert (ours["ours"], ours["paper"]) == (pytest.approx([67, 68, 69, 70, 71]), 41.05)
+        text = script("paper").page("table7", "base", found, dry=False)
+        assert "| original text | 50.00 ± 0.00 | 30.97 | 70.00 ± 1.58 | 31.63 |" in text
+        assert "| original text, same model | 50.00 ± 0.00 | - | 71.00 ± 1.58 | - |" in text
+        assert "dry run" not in text
+
+    def test_the_estimate_by_hand(self, script, paper, monkeypatch):
+        stages = {stage: {"seconds": 3600.0 * 10**k, "bytes": 1e9} for k, stage in enumerate(STAGES)}
+        file = script("paper").check_file(paper, "dreeam")
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps({"arguments": paper.arguments("dreeam", "table7-base"), "stages": stages}))
+        assert TRAININGS["plain"].shares == ("base", "identify", "dense")
+        said = script("paper").estimate(paper, 1, at_once=2)
+        hours = 5 * 1111 + 5 * 1000  # five runs of all stages, and five of the sparse stage alone
+        assert said.startswith(f"10 runs take about {duration(3600 * hours)}, {duration(1800 * hours)} with a device")
+        assert "25.0 GB" in said
+        paper.encoder = "another"  # steps are measured again
+        monkeypatch.setattr(paper, "start", lambda *_, **__: 2)
+        with pytest.raises(SegDREError, match="DREEAM: --seg-check failed"):
+            script("paper").estimate(paper, 1, at_once=1)
 
 
 def test_the_page_says_what_the_raw_results_say(script):

@@ -57,27 +57,42 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Span:
-    """What a stage takes with ``--seg-parallel``.
+class Cost:
+    """What a stage of the whole run takes.
 
     Attributes:
-        after: the stages without which its training cannot begin.
-        training: seconds of training, and of what it reads meanwhile.
-        reading: seconds in which it reads when the stages before it are finished.
+        training: seconds of its steps.
+        looks: seconds in which dev is judged for the choice of the checkpoint.
+        reading: seconds in which the best checkpoint reads dev and test.
+        disk: bytes.
+        after: the stages without which training cannot begin, with ``--seg-parallel``.
+        looks_later: whether dev is judged when the stages before are finished, then.
     """
 
-    after: tuple[str, ...]
     training: float
+    looks: float
     reading: float
+    disk: float
+    after: tuple[str, ...] = ()
+    looks_later: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """All seconds."""
+        return self.training + self.looks + self.reading
 
 
-def longest_path(spans: Mapping[str, Span]) -> float:
+def longest_path(costs: Mapping[str, Cost]) -> float:
     """Return the seconds until all stages are finished where each has a device of its own."""
     ends: dict[str, float] = {}
     for stage in STAGES:
-        span = spans[stage]
-        trained = max((ends[name] for name in span.after), default=0.0) + span.training
-        ends[stage] = max(trained, *(ends[name] for name in NEEDS[stage]), 0.0) + span.reading
+        cost = costs[stage]
+        trained = max((ends[name] for name in cost.after), default=0.0) + cost.training
+        known = max((ends[name] for name in NEEDS[stage]), default=0.0)
+        if cost.looks_later:
+            ends[stage] = max(trained, known) + cost.looks + cost.reading
+        else:
+            ends[stage] = max(trained + cost.looks, known) + cost.reading
     return max(ends.values())
 
 
@@ -171,32 +186,41 @@ class CheckRun(TrainingRun):
         finally:
             self._folder.cleanup()
 
-    def estimate(self) -> str:
-        """Return a table: seconds of each stage of the whole run, memory and disk."""
-        lines = [f"{'stage':<10}{'a step':>10}{'a document':>12}{'training':>12}{'reading':>12}"]
-        total = disk = 0.0
-        spans: dict[str, Span] = {}
+    @property
+    def costs(self) -> dict[str, Cost]:
+        """Return what each stage of the whole run takes."""
+        found = {}
         for stage in STAGES:
             clock = self.clocks[stage]
             epochs = self.asked.epochs(stage) or float(self.args.num_train_epochs)
             steps = int(clock.kept * self.sizes["train"]) // self.args.train_batch_size * int(epochs)
             looks = int(epochs) + _looks(steps, getattr(self.args, "evaluation_steps", -1))
-            reads = looks * self.sizes["dev"] + self.sizes["dev"] + self.sizes.get("test", 0)
-            training, reading = steps * clock.step if clock.steps else 0.0, reads * clock.document
-            total += training + reading
-            disk += self._disk(stage)
-            meanwhile = looks * self.sizes["dev"] * clock.document
-            if self._waits(stage):
-                meanwhile = 0.0
-                disk += looks * self._checkpoint(stage)
-            spans[stage] = Span(self._begins_after(stage), training + meanwhile, reading - meanwhile)
-            cells = (f"{clock.step:.3g} s", f"{clock.document:.3g} s", duration(training), duration(reading))
+            waits = self._waits(stage)
+            found[stage] = Cost(
+                training=steps * clock.step if clock.steps else 0.0,
+                looks=looks * self.sizes["dev"] * clock.document,
+                reading=(self.sizes["dev"] + self.sizes.get("test", 0)) * clock.document,
+                disk=self._disk(stage) + (looks * self._checkpoint(stage) if waits else 0),
+                after=self._begins_after(stage),
+                looks_later=waits,
+            )
+        return found
+
+    def estimate(self) -> str:
+        """Return a table: seconds of each stage of the whole run, memory and disk."""
+        lines = [f"{'stage':<10}{'a step':>10}{'a document':>12}{'training':>12}{'reading':>12}"]
+        costs = self.costs
+        for stage, cost in costs.items():
+            clock = self.clocks[stage]
+            cells = [f"{clock.step:.3g} s", f"{clock.document:.3g} s"]
+            cells += [duration(cost.training), duration(cost.looks + cost.reading)]
             lines.append(f"{stage:<10}{cells[0]:>10}{cells[1]:>12}{cells[2]:>12}{cells[3]:>12}")
+        disk, total = sum(cost.disk for cost in costs.values()), sum(cost.seconds for cost in costs.values())
         free = shutil.disk_usage(_existing(self.asked.directory)).free
         room = f"{disk / 1e9:.2f} GB in {self.asked.directory} (free: {free / 1e9:.1f})"
         lines.append(f"all stages: about {duration(total)}, {room}")
         if self.asked.parallel:
-            longest = duration(longest_path(spans))
+            longest = duration(longest_path(costs))
             lines.append(f"side by side: about {longest} with a GPU for each of three stages, on one device more")
         lines.append(f"memory of this process at its peak: {_peak() / 1e9:.2f} GB{_device()}")
         lines += _threads(self.clocks["base"])

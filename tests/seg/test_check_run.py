@@ -7,7 +7,7 @@ import seg_objects
 import torch
 
 from segdre_plugin.data.synthetic.corpus import generate, rel2id, write_corpus
-from segdre_plugin.seg.check_run import CheckRun, Clock, Span, handful, longest_path
+from segdre_plugin.seg.check_run import CheckRun, Clock, Cost, handful, longest_path
 from segdre_plugin.seg.launch import run_reference
 
 
@@ -57,15 +57,18 @@ def test_the_estimate_by_hand(monkeypatch, tmp_path):
 
 
 def test_the_longest_path_by_hand():
-    spans = {
-        "base": Span((), 10, 1),  # until 11
-        "identify": Span(("base",), 5, 2),  # until 18
-        "dense": Span((), 12, 3),  # trained at 12, until 18 + 3
-        "sparse": Span((), 30, 4),  # trained at 30, until 34
+    costs = {
+        "base": Cost(10, 0, 1, 0),  # until 11
+        "identify": Cost(4, 1, 2, 0, ("base",)),  # until 18
+        "dense": Cost(10, 2, 3, 0),  # trained at 12, until 18 + 3
+        "sparse": Cost(30, 0, 4, 0),  # trained at 30, until 34
     }
-    assert longest_path(spans) == 34
-    assert longest_path(spans | {"sparse": Span((), 20, 4)}) == 25
-    assert longest_path(spans | {"sparse": Span(("base",), 20, 4)}) == 35
+    assert longest_path(costs) == 34
+    assert longest_path(costs | {"sparse": Cost(20, 0, 4, 0)}) == 25
+    assert longest_path(costs | {"sparse": Cost(20, 0, 4, 0, ("base",))}) == 35
+    assert longest_path(costs | {"dense": Cost(10, 2, 3, 0, looks_later=True)}) == 34
+    assert longest_path(costs | {"dense": Cost(10, 20, 3, 0, looks_later=True)}) == 45  # at 41, and sparse reads
+    assert costs["dense"].seconds == 15
 
 
 @pytest.mark.parametrize(("select", "longest", "looks"), [("predicted", "63 s", 4), ("gold", "51 s", 0)])

@@ -69,7 +69,7 @@ def score(row: Row, found: FinishedRun, partner: Callable[[str], Margins], split
         documents = scored.split.documents
         metrics[name] = evaluate(predictions, documents, scored.train) | mistakes(predictions, documents)
         if row.pairs != "base":
-            chains = [gold_chain(document, found.config.salient_k) for document in found.documents[name]]
+            chains = [tuple(gold_chain(document, found.config.salient_k)) for document in found.documents[name]]
             gold = own_gold(found.documents[name], chains, row.pairs)
             if has_gold(gold):
                 metrics[name]["gold_pairs_f1"] = evaluate(predictions, gold)["f1"]
