@@ -80,6 +80,9 @@ def build_model(
     pooler = {} if any(name.startswith(prefix) for name in state) else {"add_pooling_layer": False}
     with torch.random.fork_rng(devices=[]):  # it draws weights that are replaced at once
         encoder = transformers.AutoModel.from_config(config, attn_implementation="eager", **pooler)
+        own = (weight for name, weight in state.items() if name.startswith(f"{code.backbone.encoder}."))
+        # not the type in which the encoder had been saved before it was trained
+        encoder.to(next((weight.dtype for weight in own if weight.is_floating_point()), torch.float32))
         arrays = {name: np.asarray(values) for name, values in description.arrays.items()}
         parts = {"config": config, "model": encoder, "tokenizer": tokenizer}
         parts["args"] = Namespace(n_gpu=0, **description.args)  # main() counts the GPUs

@@ -159,6 +159,13 @@ class TestAutoClasses:
         model = compat.AutoModel.from_pretrained(saved, attn_implementation="sdpa")
         assert model.config._attn_implementation == "sdpa"
 
+    def test_weights_saved_in_half_precision_are_trained_in_32_bits(self, saved, tmp_path):
+        transformers.AutoModel.from_pretrained(saved).half().save_pretrained(tmp_path)
+        model = compat.AutoModel.from_pretrained(tmp_path)
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+        asked = "dtype" if transformers.__version__.startswith("5") else "torch_dtype"
+        assert compat.AutoModel.from_pretrained(tmp_path, **{asked: torch.float16}).dtype == torch.float16
+
     def test_the_scripts_config_is_taken(self, saved):
         config = transformers.AutoConfig.from_pretrained(saved, num_labels=97)
         assert compat.AutoModel.from_pretrained(saved, from_tf=False, config=config).config.num_labels == 97

@@ -1,5 +1,6 @@
 """Models from a bundle: without the encoder's weights or a download, in the form that the stage's checkpoint has."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -56,6 +57,17 @@ def test_a_pooler_is_there_if_its_weights_are(kept, pooler):
     built = build(folder, "base", state)
     assert {name for name in built.state_dict() if ".pooler." in name} == {name for name in state if ".pooler." in name}
     assert built.load_state_dict(state).missing_keys == []
+
+
+def test_an_encoder_that_had_been_saved_in_half_precision(kept):
+    folder, model = kept
+    path = folder / ENCODER / "config.json"
+    config = json.loads(path.read_text())
+    names = config.keys() & {"dtype", "torch_dtype"}  # transformers 5 and 4
+    path.write_text(json.dumps(config | dict.fromkeys(names or {"dtype"}, "float16")))
+    built = build(folder, "base", model.state_dict())
+    built.load_state_dict(model.state_dict())
+    assert all(torch.equal(weight, model.state_dict()[name]) for name, weight in built.state_dict().items())
 
 
 def test_random_numbers_stay_as_they_are(kept):

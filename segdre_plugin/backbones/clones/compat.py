@@ -145,7 +145,11 @@ class AutoConfig:
 
 
 class AutoModel:
-    """``AutoModel`` with eager attention, which alone returns the weights that the backbones pool."""
+    """``AutoModel`` as the scripts knew it: attention that returns weights, and 32 bits.
+
+    transformers 5 loads a checkpoint in the type in which it was saved, and half precision cannot be trained without
+    scaled losses; transformers 4 gave float32 unless a type was asked for.
+    """
 
     @staticmethod
     def from_pretrained(path: str, *args: Any, from_tf: bool = False, **kwargs: Any) -> Any:
@@ -153,7 +157,8 @@ class AutoModel:
         if from_tf:
             raise SegDREError(f"{path}: TensorFlow checkpoints cannot be loaded any more", "convert it to PyTorch")
         kwargs.setdefault("attn_implementation", "eager")
-        return _load(transformers.AutoModel, path, *args, **kwargs)
+        model = _load(transformers.AutoModel, path, *args, **kwargs)
+        return model if kwargs.keys() & {"dtype", "torch_dtype"} else model.float()
 
 
 class AutoTokenizer:
