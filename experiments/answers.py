@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from plan import RAW
+from plan import RAW, plan_of
 from probe import ProbeRun, arguments, probe
 from run import Experiments
 
@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int)
     options = parser.parse_args()
     with messages():
-        experiments = Experiments(options.out, options.data, options.encoder)
+        experiments = Experiments(options.out, options.data, options.encoder, plan=plan_of(options.recipe))
         path = RAW / options.backbone / options.recipe / "answers.json"
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         for seed in options.seeds:

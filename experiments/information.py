@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from plan import plan_of
 from probe import arguments
 from run import Experiments
 
@@ -157,7 +158,7 @@ def main() -> None:
     """Read the command line, measure, print a table and keep the numbers."""
     options = arguments(__doc__).parse_args()
     with messages():
-        experiments = Experiments(options.out, options.data, options.encoder)
+        experiments = Experiments(options.out, options.data, options.encoder, plan=plan_of(options.recipe))
         runs = experiments.runs(options.backbone, options.recipe)
         paths = {seed: runs.path("full", seed) for seed in options.seeds}
         odds = Odds(FinishedRun(paths[options.seeds[0]]).train)

@@ -1,6 +1,7 @@
 """What is measured, as data: backbones, recipes, seeds, the runs, and the studies and scripts that read them.
 
-``SMALL`` is the plan of docs/results.md; paper.py makes the plans of the paper's tables.
+``SMALL`` is the plan of docs/results.md, ``CONVERGED`` asks the same of models that are trained to the end, on a GPU;
+paper.py makes the plans of the paper's tables.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from pathlib import Path
 RAW = Path(__file__).resolve().parent / "raw"  # BACKBONE/RECIPE/STUDY.json
 SEEDS = (66, 67, 68)
 
-COMMON = (
+_SCRIPT = (
     *("--train_file", "train_annotated.json", "--dev_file", "dev.json", "--test_file", "test.json"),
     *("--transformer_type", "bert", "--num_class", "97", "--num_labels", "4"),
     *("--train_batch_size", "4", "--test_batch_size", "8"),
-    *("--max_grad_norm", "1.0", "--warmup_ratio", "0.06", "--num_train_epochs", "5"),
-    *("--seg-new-layer-lr", "1e-3", "--seg-grid", "redocred", "--seg-identify-epochs", "2"),
-    "--seg-bf16",
+    *("--max_grad_norm", "1.0", "--warmup_ratio", "0.06"),
 )
+_OURS = ("--seg-new-layer-lr", "1e-3", "--seg-grid", "redocred")
+COMMON = (*_SCRIPT, "--num_train_epochs", "5", *_OURS, "--seg-identify-epochs", "2", "--seg-bf16")
 
 
 @dataclass(frozen=True)
@@ -183,3 +184,27 @@ class Plan:
 
 
 SMALL = Plan(BACKBONES, COMMON, RECIPES, JOBS, STUDIES, PROBES)
+
+_RECIPES = {
+    "converged": (),  # dense and sparse from the pretrained encoder, as in the paper
+    "converged-from-base": ("--seg-start", "base", "--seg-dense-epochs", "5", "--seg-sparse-epochs", "5"),
+}
+_RUNS = (("converged", "full"), ("converged", "plain"), ("converged-from-base", "full"))
+CONVERGED = Plan(
+    {"atlop": BACKBONES["atlop"]},
+    (*_SCRIPT, "--num_train_epochs", "30", *_OURS, "--seg-identify-epochs", "10"),
+    _RECIPES,
+    tuple(Job("atlop", recipe, run, seed) for recipe, run in _RUNS for seed in SEEDS),
+    (
+        *(Study("atlop", recipe, name) for recipe in _RECIPES for name in ("seeds", "diagnosis")),
+        Study("atlop", "converged", "injection"),
+    ),
+    (Probe("longer.py", "atlop", "converged-from-base"),),
+    ("run.py", "--plan", "converged"),
+)
+PLANS = {"small": SMALL, "converged": CONVERGED}
+
+
+def plan_of(recipe: str) -> Plan:
+    """Return the plan with a recipe."""
+    return next(plan for plan in PLANS.values() if recipe in plan.recipes)

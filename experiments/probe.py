@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from plan import BACKBONES
+from plan import BACKBONES, plan_of
 from run import Experiments, add_places, clone
 
 from segdre_plugin.analysis.study.finished_run import FinishedRun
@@ -133,7 +133,7 @@ def main(description: str | None, measure: Callable[[Experiments, str, str, list
     script = Path(sys.argv[0])
     command = shlex.join(["python", f"experiments/{script.name}", *sys.argv[1:]])  # training has an argv of its own
     with messages():
-        experiments = Experiments(options.out, options.data, options.encoder)
+        experiments = Experiments(options.out, options.data, options.encoder, plan=plan_of(options.recipe))
         results = measure(experiments, options.backbone, options.recipe, options.seeds)
         run = FinishedRun(experiments.runs(options.backbone, options.recipe).path("full", options.seeds[0]))
         folder = experiments.folder(options.backbone, options.recipe)

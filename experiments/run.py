@@ -2,6 +2,7 @@
 
 python experiments/run.py OUT --data DIR --encoder DIR --jobs 2      # train all runs, then all probes and studies
 python experiments/run.py OUT --data DIR --encoder DIR --studies     # only the studies whose runs are finished
+python experiments/run.py OUT --data DIR --encoder DIR --plan converged --jobs 3 --archive all.tar.gz    # on a GPU
 
 DIR of --data holds train.json (or train_annotated.json), dev.json, test.json and rel_info.json. Each run takes one
 thread (--threads) of the processor, or the GPU. The JSON of each study goes to experiments/raw/, from which tables.py
@@ -16,15 +17,16 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from plan import RAW, SMALL, Backbone, Job, Plan, Study
+from plan import PLANS, RAW, SMALL, Backbone, Job, Plan, Study
 
 from segdre_plugin.analysis.study.runs import Runs
-from segdre_plugin.data.files import fingerprint
+from segdre_plugin.data.files import fingerprint, write
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.seg.launch import messages
 
@@ -87,6 +89,7 @@ class Experiments:
         train: Callable[[Job, int, str | None], int] | None = None,
         retry: float = RETRY,
         devices: Sequence[str] = (),
+        archive: Path | None = None,
     ) -> None:
         """Train the runs of the plan, in its order, several at a time.
 
@@ -95,6 +98,7 @@ class Experiments:
             threads: of each run.
             train: job, threads, GPU -> exit status; None starts a process.
             devices: GPUs, as CUDA_VISIBLE_DEVICES names them; runs at a time take them in turn.
+            archive: written again after every run, see :meth:`collect`; None writes none.
             retry: seconds between looks for a run whose turn it is.
         """
         train = train or self.train
@@ -122,6 +126,8 @@ class Experiments:
                 print(f"{job}: " + (f"failed, see its log (exit status {status})" if status else "done"), flush=True)
                 with lock:
                     active.remove(job)
+                    if archive:
+                        self.collect(archive)
 
         own = [devices[k % len(devices)] if devices else None for k in range(n_workers)]
         workers = [threading.Thread(target=work, args=[device]) for device in own]
@@ -145,6 +151,18 @@ class Experiments:
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
         environment |= {} if device is None else {"CUDA_VISIBLE_DEVICES": device}
         return subprocess.run(command, cwd=self.clone(backbone), env=environment, check=False).returncode
+
+    def collect(self, archive: Path) -> None:
+        """Write all that the runs have found so far, without their models, as one compressed tar file."""
+
+        def pack(file: Any) -> None:
+            with tarfile.open(fileobj=file, mode="w:gz") as tar:
+                for pattern in ("**/*.json", "**/*.log", "**/margins_*.npz"):
+                    for path in sorted(self.out.glob(pattern)):
+                        if self.data not in path.parents:
+                            tar.add(path, path.relative_to(self.out))
+
+        write(archive, pack)
 
     def do_probes(self, threads: int) -> None:
         """Run the plan's scripts beside the runs ``full`` that are finished."""
@@ -264,15 +282,18 @@ def add_work(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1, help="threads of a run (1)")
     parser.add_argument("--devices", nargs="+", default=[], help="GPUs that runs at a time take in turn: 0 1 ...")
     parser.add_argument("--studies", action="store_true", help="train nothing, make the studies of what is finished")
+    parser.add_argument("--archive", type=Path, help="a tar.gz of all that was found, written again after every run")
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
 
 
 def work(experiments: Experiments, options: argparse.Namespace) -> None:
     """Train and measure what the options ask for."""
     if not options.studies:
-        experiments.do_jobs(options.jobs, options.threads, devices=options.devices)
+        experiments.do_jobs(options.jobs, options.threads, devices=options.devices, archive=options.archive)
         experiments.do_probes(options.threads)
     experiments.do_studies()
+    if options.archive:
+        experiments.collect(options.archive)
 
 
 def main() -> None:
@@ -280,9 +301,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_places(parser)
     add_work(parser)
+    parser.add_argument("--plan", choices=PLANS, default="small", help="what is trained (%(default)s)")
     options = parser.parse_args()
     with messages():
-        experiments = Experiments(options.out, options.data, options.encoder)
+        experiments = Experiments(options.out, options.data, options.encoder, plan=PLANS[options.plan])
         if options.one:
             experiments.do_one(read_job(options.one))
         else:

@@ -1,9 +1,11 @@
 """The experiments: the plan is sound, jobs keep out of each other's way, and pages say what the raw results say."""
 
+import contextlib
 import json
 import re
 import subprocess
 import sys
+import tarfile
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -35,18 +37,55 @@ def experiments(script, tmp_path):
     return script("run").Experiments(tmp_path / "out", data, "/somewhere/model", tmp_path / "raw")
 
 
-def test_the_plan_is_sound(script):
-    plan = script("plan")
-    for recipe in plan.RECIPES.values():
-        options, rest = parse(["--seg", *plan.COMMON, *recipe])
+@pytest.mark.parametrize("name", ["small", "converged"])
+def test_the_plan_is_sound(script, name):
+    plan = script("plan").PLANS[name]
+    for title, recipe in plan.recipes.items():
+        options, rest = parse(["--seg", *plan.common, *recipe])
         assert options.new_layer_lr == 1e-3
         assert not any(part.startswith("--seg") for part in rest)
-    assert {job.run for job in plan.JOBS} <= TRAININGS.keys()
-    assert len(set(plan.JOBS)) == len(plan.JOBS)
-    full = {(job.backbone, job.recipe, job.seed) for job in plan.JOBS if job.run == "full"}
-    for reader in (*plan.STUDIES, *plan.PROBES):
+        assert script("plan").plan_of(title) is plan
+    assert {job.run for job in plan.jobs} <= TRAININGS.keys()
+    assert len(set(plan.jobs)) == len(plan.jobs)
+    full = {(job.backbone, job.recipe, job.seed) for job in plan.jobs if job.run == "full"}
+    for reader in (*plan.studies, *plan.probes):
         assert {(reader.backbone, reader.recipe, seed) for seed in reader.seeds} <= full
-    assert {study.name for study in plan.STUDIES} <= STUDIES.keys()
+    assert {study.name for study in plan.studies} <= STUDIES.keys()
+
+
+def test_the_archive_has_what_was_found_so_far(experiments, tmp_path):
+    run = experiments.folder("atlop", "paper") / "runs" / "full-66"
+    names = ("metrics.json", "base/margins_dev.npz", "base/checkpoint.pt", "resume.tmp")
+    found = []
+
+    def train(job, threads, device):
+        with contextlib.suppress(FileNotFoundError), tarfile.open(tmp_path / "all.tar.gz") as tar:
+            found.append(tar.getnames())
+        for name in names:
+            (run / name).parent.mkdir(parents=True, exist_ok=True)
+            (run / name).write_text("{}")
+        return 0
+
+    experiments.plan = replace(experiments.plan, jobs=experiments.plan.jobs[:2])
+    experiments.do_jobs(1, 1, train, retry=0.001, archive=tmp_path / "all.tar.gz")
+    place = "atlop/paper/runs/full-66"
+    assert found == [[f"{place}/metrics.json", f"{place}/base/margins_dev.npz"]]
+
+
+def test_runs_at_a_time_take_the_devices_in_turn(experiments, monkeypatch):
+    seen = []
+
+    def start(command, cwd, env, check):
+        seen.append(env.get("CUDA_VISIBLE_DEVICES"))
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(subprocess, "run", start)
+    monkeypatch.setattr(experiments, "clone", lambda backbone: None)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    experiments.plan = replace(experiments.plan, jobs=experiments.plan.jobs[:1])
+    experiments.do_jobs(1, 1, retry=0.001, devices=["3", "5"])
+    experiments.do_jobs(1, 1, retry=0.001)
+    assert seen == ["3", None]
 
 
 def test_runs_of_a_seed_are_trained_one_after_the_other(experiments):
