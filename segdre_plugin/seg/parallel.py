@@ -142,4 +142,5 @@ class Children:
                 reason += ", as the system does when memory runs out"
                 hint = f"leave --seg-parallel out if it does, else {hint.removeprefix('correct that, then ')}"
             return SegDREError(f"stage {stage}: {reason}", hint)
-        return SegDREError(f"stage {stage}: {last_words(self.log(stage))}", hint)
+        said = last_words(self.log(stage))
+        return SegDREError(said if said.startswith(f"stage {stage}") else f"stage {stage}: {said}", hint)

@@ -7,6 +7,7 @@
 ``result_dev.json``                the same on dev
 ``isf.json``                       what inference-stage fusion tuned on dev
 ``eval/NAME/``                     later evaluations: ``metrics.json`` and ``result.json`` of each
+``STAGE.log``                      what the stage's own process printed last (``--seg-parallel``)
 ``STAGE/settings.json``            all on which the stage depends; a stage that has it is finished
 ``STAGE/metrics.json``             the scores of the stage alone
 ``STAGE/provenance.json``          how the stage was made; no result depends on it

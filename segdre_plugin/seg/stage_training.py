@@ -139,7 +139,8 @@ class StageTraining:
             # the best checkpoint, where dev could not be judged before
             self._inputs("dev")
             best = self._later.best(lambda path: self._score(args, model, path)) if self._later else None
-            trained.unlink(missing_ok=True)
+            if trained.is_file():
+                trained.unlink()
             if self._later and best:
                 self._later.settle(best)
 

@@ -31,6 +31,7 @@ OTHER = {
     "dense_epochs": 4.0,
     "sparse_epochs": 5.0,
     "new_layer_lr": 1e-3,
+    "select": "gold",
     "trainer": "own",
     "windows": 3,
     "fast": False,
@@ -89,7 +90,9 @@ def test_a_change_of_files(what, stages):
 
 
 def test_options_of_the_search_concern_no_stage():
-    other = Options(seg=True, grid="redocred", objective="ign_f1", fusion="average", directory=Path("other"))
+    other = Options(
+        seg=True, grid="redocred", objective="ign_f1", fusion="average", directory=Path("other"), parallel=True
+    )
     assert all(make().of(stage) == make(other).of(stage) for stage in STAGES)
 
 
