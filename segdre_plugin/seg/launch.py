@@ -18,6 +18,7 @@ from typing import Any
 from segdre_plugin.backbones.backbone import Backbone
 from segdre_plugin.backbones.clones.compat import adapt_names, on_host, supply_modules
 from segdre_plugin.backbones.clones.recognition import choose_adapter, refuse_another
+from segdre_plugin.backbones.memory import MACHINE_HINT, enough_memory
 from segdre_plugin.backbones.registry import get_adapter
 from segdre_plugin.backbones.script import Script
 from segdre_plugin.data.files import read_json
@@ -219,7 +220,7 @@ def run_reference(arguments: Sequence[str], training: Callable[..., Any] | None 
 def messages() -> Iterator[None]:
     """Turn errors and Ctrl-C into a message and an exit status."""
     try:
-        with console():
+        with console(), enough_memory(lambda: Path(sys.argv[0]).name, MACHINE_HINT):
             yield
     except ENDINGS as error:
         raise SystemExit(report(error)) from None

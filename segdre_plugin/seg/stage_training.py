@@ -12,6 +12,7 @@ from torch import nn
 
 from segdre_plugin.backbones.clones.stand_ins import no_report
 from segdre_plugin.backbones.hooks import wrap_state
+from segdre_plugin.backbones.memory import TRAINING_HINT, describe_batch, enough_memory
 from segdre_plugin.backbones.trainer import Resume, train
 from segdre_plugin.backbones.watch import watch_finite
 from segdre_plugin.data.files import write_json
@@ -107,7 +108,10 @@ class StageTraining:
                     f"batch of {args.train_batch_size}",
                     "pass a smaller --train_batch_size, or more documents",
                 )
-            with watch_finite(model, stage.name, lambda: self.collate_fn.titles):
+            with (
+                watch_finite(model, stage.name, lambda: self.collate_fn.titles),
+                enough_memory(self._training_batch, TRAINING_HINT),
+            ):
                 if options.trainer == "own":
                     self._train_ourselves(args, model, features)
                 else:
@@ -136,6 +140,9 @@ class StageTraining:
             write_json(self.folder / INJECTED, injected)
         write_json(self.folder / METRICS, scores)
         self.finished = True
+
+    def _training_batch(self) -> str:
+        return f"stage {self.stage.name}, training on {describe_batch(self.collate_fn.features)}"
 
     def encoder_parameters(self) -> Iterator[Any]:
         """Yield the parameters of the encoder of the model that is trained."""

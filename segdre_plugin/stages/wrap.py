@@ -155,11 +155,16 @@ class Collate:
     def __init__(self, collate_fn: Callable[[list[dict[str, Any]]], Any], backbone: Backbone) -> None:
         self.collate_fn = collate_fn
         self.backbone = backbone
-        self.titles: list[str] = []  # of the last batch
+        self.features: list[dict[str, Any]] = []  # of the last batch
+
+    @property
+    def titles(self) -> list[str]:
+        """Those of the last batch."""
+        return [str(feature.get("title")) for feature in self.features]
 
     def __call__(self, features: list[dict[str, Any]]) -> Any:
         """Collate features and attach their injections."""
-        self.titles = [str(feature.get("title")) for feature in features]
+        self.features = features
         batch = self.collate_fn(features)
         _check_layout(batch, self.backbone)
         injections = self._of_each(features, FEATURE, "injection")

@@ -5,11 +5,13 @@ import io
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sys
 import time
 from contextlib import suppress
+from functools import wraps
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from bundles import bundle, mixed, run_folder  # noqa: F401 - fixtures
 from processes import start
 
 from segdre_plugin import SegDREError, SegPipeline
+from segdre_plugin.backbones.reference import ReferenceModel
 from segdre_plugin.cli import main
 from segdre_plugin.prediction import predict as module
 from segdre_plugin.prediction.answers import official_rows
@@ -132,6 +135,8 @@ def test_official_format_refuses_two_documents_of_one_title(bundle, whole, docum
         ("--batch-size", "0", "--batch-size is 0"),
         ("--device", "nonsense", "device 'nonsense'"),
         ("--device", "meta:x", "device 'meta:x'"),
+        ("--device", "meta", "device 'meta'"),
+        ("--device", "cuda:77", "-> pass cpu"),
         ("--input", "", "--input: expected a path, got ''"),
     ],
 )
@@ -243,6 +248,37 @@ def test_it_stops_at_a_bad_document_and_can_go_on_without_it(bundle, whole, with
     assert main(command(bundle, with_bad, path, "--resume", "--on-error", "skip")) == 0
     assert f"{len(BAD)} rejected" in capsys.readouterr().out
     assert len(lines(path)) == len(lines(whole)) - len(BAD)
+
+
+@pytest.fixture
+def little_memory(monkeypatch):
+    """A device on which two documents at once do not fit, nor one of those titles."""
+    forward, titles = ReferenceModel.forward, set()
+
+    @wraps(forward)
+    def limited(self, input_ids, *args, **kwargs):
+        if len(input_ids) > 1 or titles:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return forward(self, input_ids, *args, **kwargs)
+
+    monkeypatch.setattr(ReferenceModel, "forward", limited)
+    return titles
+
+
+def test_a_device_without_enough_memory(bundle, whole, source, tmp_path, capsys, little_memory):  # noqa: F811
+    path = tmp_path / "out.jsonl"
+    assert main(command(bundle, source, path, "--on-error", "skip")) == 2  # no document is to blame
+    message = capsys.readouterr().err
+    assert re.search(
+        r"stage base, reading 2 documents \('.*', '.*'\), \d+ tokens the longest, \d+ with padding, \d+ pairs", message
+    )
+    assert "CUDA out of memory. Tried to allocate 2.00 GiB." in message
+    assert "-> lower the batch size: --test_batch_size of a train script, --batch-size of segdre predict" in message
+    assert predict(bundle, source, tmp_path / "one.jsonl", batch_size=1)["documents"] == len(lines(whole))
+    little_memory.add("every document")  # now each of them is
+    report = predict(bundle, source, tmp_path / "none.jsonl", batch_size=1, on_error="skip")
+    assert 0 < report["rejected"] < report["documents"] == len(lines(whole))  # without a pair none is read
+    assert "not enough memory" in lines(tmp_path / "none.jsonl.rejected.jsonl")[0]["reasons"][0]
 
 
 def command(bundle, source, output, *more):  # noqa: F811
