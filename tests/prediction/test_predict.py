@@ -17,6 +17,7 @@ import pytest
 import torch
 from bundles import bundle, mixed, run_folder  # noqa: F401 - fixtures
 from processes import start
+from promises import same_files, same_text
 
 from segdre_plugin import SegDREError, SegPipeline
 from segdre_plugin.backbones.reference import ReferenceModel
@@ -88,7 +89,7 @@ def test_lines_are_the_answers_in_the_inputs_order(bundle, whole, documents):  #
 def test_json_list_gives_the_same(bundle, whole, documents, tmp_path):  # noqa: F811
     (tmp_path / "documents.json").write_text(json.dumps(documents, indent=1))
     predict(bundle, tmp_path / "documents.json", tmp_path / "out.jsonl", batch_size=2)
-    assert (tmp_path / "out.jsonl").read_bytes() == whole.read_bytes()
+    assert same_files(tmp_path / "out.jsonl", whole)
 
 
 def test_official_format(bundle, whole, source, documents, tmp_path):  # noqa: F811
@@ -110,11 +111,11 @@ def test_other_formats_resume_too(bundle, whole, source, tmp_path, form):  # noq
     (tmp_path / "twice.lines").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])  # killed
     (tmp_path / "twice.run.json").write_text(json.dumps(state | {"done": False}))
     assert 0 < predict(bundle, source, twice, batch_size=2, form=form, resume=True)["documents"] < len(lines(whole))
-    assert twice.read_bytes() == once.read_bytes()
+    assert same_files(twice, once)
     assert predict(bundle, source, twice, batch_size=2, form=form, resume=True)["documents"] == 0
     twice.unlink()  # by the user: it is made again
     assert predict(bundle, source, twice, batch_size=2, form=form, resume=True)["documents"] == len(lines(whole))
-    assert twice.read_bytes() == once.read_bytes()
+    assert same_files(twice, once)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["once", "once.run.json", "twice", "twice.run.json"]
 
 
@@ -157,7 +158,7 @@ def test_resumed_anywhere_it_is_the_uninterrupted_output(bundle, whole, source, 
         folder.mkdir()
         path = leave(whole, folder, n_bytes)
         report = predict(bundle, source, path, batch_size=2, resume=True)
-        assert path.read_bytes() == content
+        assert same_files(path, whole)
         assert report["documents"] == len(ends) - sum(end <= n_bytes for end in ends)
     assert predict(bundle, source, path, batch_size=2, resume=True)["documents"] == 0  # complete
 
@@ -235,7 +236,7 @@ def test_rejected_documents_are_skipped_and_named(bundle, whole, with_bad, tmp_p
         (folder / "out.jsonl.run.json").write_text(json.dumps(state | {"done": False}))
         predict(bundle, with_bad, folder / "out.jsonl", batch_size=2, on_error="skip", resume=True)
         for name in ("out.jsonl", "out.jsonl.rejected.jsonl"):
-            assert (folder / name).read_bytes() == (tmp_path / name).read_bytes()
+            assert same_files(folder / name, tmp_path / name)
 
 
 def test_it_stops_at_a_bad_document_and_can_go_on_without_it(bundle, whole, with_bad, tmp_path, capsys):  # noqa: F811
@@ -289,7 +290,7 @@ def test_a_list_that_breaks_off_keeps_what_came_before(bundle, whole, documents,
     (tmp_path / "documents.json").write_text(json.dumps(documents)[:-1])
     with pytest.raises(SegDREError, match="is not JSON"):
         predict(bundle, tmp_path / "documents.json", tmp_path / "out.jsonl", batch_size=2)
-    assert (tmp_path / "out.jsonl").read_bytes() == whole.read_bytes()
+    assert same_files(tmp_path / "out.jsonl", whole)
 
 
 def test_outputs_of_something_else_are_not_touched(bundle, whole, source, tmp_path, capsys):  # noqa: F811
@@ -349,7 +350,7 @@ def test_killed_processes_lose_and_double_nothing(bundle, whole, source, tmp_pat
         kills += process.exitcode == -signal.SIGKILL
     assert kills
     assert predict(bundle, source, path, batch_size=2, resume=True)["documents"] > 0
-    assert path.read_bytes() == whole.read_bytes()
+    assert same_files(path, whole)
 
 
 def test_two_processes_do_not_write_one_output(bundle, source, tmp_path):  # noqa: F811
@@ -383,7 +384,7 @@ def test_through_pipes(bundle, whole, source, tmp_path, capfd, monkeypatch):  # 
     monkeypatch.chdir(tmp_path)
     assert main(command(bundle, "-", "-")) == 0
     printed = capfd.readouterr()
-    assert printed.out == whole.read_text()
+    assert same_text(printed.out, whole.read_text())
     assert "written: -: " in printed.err
     assert not list(tmp_path.iterdir())
 

@@ -1,10 +1,14 @@
-"""Every tensor that a step makes is on the model's device: training and scoring on one that only pretends to be one."""
+"""Every tensor that a step makes is on the model's device: on a GPU, and on a device that only pretends to be one.
+
+Without a GPU the pretended device shows where tensors of two devices meet.
+"""
 
 import numpy as np
 import pytest
 import tiny
 import torch
 from pretend import DEVICE, PretendDevice, TwoDevicesError
+from promises import DEVICES
 
 from segdre_plugin import SegConfig, wrap_collate, wrap_model
 from segdre_plugin.backbones.fast.pooling import Layout
@@ -15,6 +19,7 @@ from segdre_plugin.stages.config import STAGES
 from segdre_plugin.stages.scoring import score_counts, score_relations
 
 STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+PLACES = ["pretended", *DEVICES[1:]]
 CASES = [*((stage, True) for stage in STAGES), ("identify", False), ("sparse", False)]
 collate = wrap_collate(collate_fn, adapter="atlop")
 
@@ -38,10 +43,13 @@ def trained(model, some, device):
     return loss.detach()
 
 
-def both(run, *how, **more):
-    """Give what ``run(model, features, device)`` finds on the CPU and on the pretended device."""
+def both(place, run, *how, **more):
+    """Give what ``run(model, features, device)`` finds on the CPU and on another device."""
     due = run(*wrapped(*how, **more), torch.device("cpu"))
     model, some = wrapped(*how, **more)
+    if place != "pretended":
+        found = run(model.to(place), some, torch.device(place))
+        return due, found.cpu() if isinstance(found, torch.Tensor) else found
     device = PretendDevice()
     device.move(model)
     with device:
@@ -49,27 +57,30 @@ def both(run, *how, **more):
         return due, found.cpu() if isinstance(found, torch.Tensor) else found
 
 
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize(("stage", "fast"), CASES)
-def test_training(stage, fast):
-    due, found = both(trained, stage, fast)
-    torch.testing.assert_close(found, due)
+def test_training(place, stage, fast):
+    due, found = both(place, trained, stage, fast)
+    torch.testing.assert_close(found, due, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("loss", loss_names())
-def test_losses(loss):
-    due, found = both(trained, "base", loss=loss)
-    torch.testing.assert_close(found, due)
+def test_losses(place, loss):
+    due, found = both(place, trained, "base", loss=loss)
+    torch.testing.assert_close(found, due, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize(("stage", "fast"), CASES)
-def test_scoring(stage, fast):
+def test_scoring(place, stage, fast):
     def score(model, some, device):
         how = {"batch_size": 2, "device": device, "label": ""}
         if stage == "identify":
             return np.concatenate(score_counts(model, some, collate, **how))
         return score_relations(model, some, range(len(some)), collate, **how).margin
 
-    due, found = both(score, stage, fast)
+    due, found = both(place, score, stage, fast)
     np.testing.assert_allclose(found, due, rtol=1e-4, atol=1e-5)
 
 
@@ -77,7 +88,7 @@ def test_control_indices_that_stay_on_the_cpu_are_seen(monkeypatch):
     moved = Layout.to
     monkeypatch.setattr(Layout, "to", lambda layout, device: moved(layout, torch.device("cpu")))
     with pytest.raises(TwoDevicesError, match="on the CPU"):
-        both(trained, "base")
+        both("pretended", trained, "base")
 
 
 def test_control_a_loss_on_the_cpu_is_seen():
