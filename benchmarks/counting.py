@@ -55,6 +55,8 @@ class PaperDevice(TorchDispatchMode):
         on_meta = any(isinstance(x, Tensor) and x.device == META for x in tree_leaves((args, kwargs)))
         if on_meta:
             args, kwargs = tree_map_only(Tensor, _shape, (args, kwargs))
+            if func is torch.ops.aten._to_copy.default:
+                kwargs["device"] = META  # what is not known stays so
         elif func is torch.ops.aten._to_copy.default and kwargs.get("device") == META:
             kwargs["device"] = torch.device("cpu")  # what is known stays known
         found = func(*args, **kwargs)

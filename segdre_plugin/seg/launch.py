@@ -107,7 +107,8 @@ def entry(names: MutableMapping[str, Any], adapter: str | Backbone, script: Scri
                 args, _ = peek(names, upstream, spec)
                 trains = spec.trains is None or getattr(args, spec.trains)
                 run = (CheckRun if options.check else TrainingRun) if trains else EvaluationRun
-                run(names, upstream, backbone, spec, options).run()
+                with enough_memory(lambda: spec.file, MACHINE_HINT):
+                    run(names, upstream, backbone, spec, options).run()
                 return
             model = names[spec.names.model]
             names[spec.names.model] = lambda *args, **kwargs: place_outputs(model(*args, **kwargs), backbone)
@@ -220,7 +221,7 @@ def run_reference(arguments: Sequence[str], training: Callable[..., Any] | None 
 def messages() -> Iterator[None]:
     """Turn errors and Ctrl-C into a message and an exit status."""
     try:
-        with console(), enough_memory(lambda: Path(sys.argv[0]).name, MACHINE_HINT):
+        with console():
             yield
     except ENDINGS as error:
         raise SystemExit(report(error)) from None
