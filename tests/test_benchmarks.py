@@ -151,10 +151,10 @@ class TestPaperDevice:
                 assert paper.live - 4 == 3 * 4000  # weights and two states; four bytes count the steps
         assert 5 * 4000 <= paper.peak < 6 * 4000  # with the gradient, and one temporary in the update
 
-    @pytest.mark.parametrize("stage", ["base", "sparse"])
-    def test_operations_are_those_of_the_step_with_numbers(self, script, stage):
-        model = wrap_model(tiny.model(), stage=stage, fast=False)
-        feature = tiny.feature(40)
+    @pytest.mark.parametrize(("stage", "kind"), [("base", "bert"), ("base", "roberta"), ("sparse", "bert")])
+    def test_operations_are_those_of_the_step_with_numbers(self, script, stage, kind):
+        model = wrap_model(tiny.model(kind), stage=stage, fast=False)
+        feature = tiny.feature(40, kind=kind)
         batch = wrap_collate(collate_fn, adapter="atlop")(
             [tiny.injected(feature, tiny.branches(3)) if stage == "sparse" else feature]
         )
