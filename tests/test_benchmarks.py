@@ -216,3 +216,11 @@ def test_steps(script, redocred, atlop, encoder_dir, tmp_path, monkeypatch, caps
         assert 0 < fast["gflop"] < plain["gflop"]
         assert all(row["median_s"] > 0 for row in (plain, fast))
     assert "| sparse: training step |" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["steps.py", *places, *small, "--count", "--checkpointing", "--rate", "47000"])
+    script("steps").main()
+    rows = {row["side"]: row for row in read(path) if row["case"] == "sparse: training step"}
+    assert rows.keys() == {"upstream", "wrapped, fast", "wrapped, fast, checkpointed"}
+    fast, again = rows["wrapped, fast"], rows["wrapped, fast, checkpointed"]
+    assert fast["gflop"] < again["gflop"]
+    assert again["peak_gb"] <= fast["peak_gb"] < rows["upstream"]["peak_gb"]
+    assert all(row["held_mb"] > 0 and row["floor_s"] > 0 for row in rows.values())
