@@ -1,4 +1,8 @@
-"""What the step benchmark computes: real documents, read by ATLOP's own reader, in batches for every stage."""
+"""What the step benchmark computes: real documents, read by ATLOP's own reader, in batches for every stage.
+
+Encoders of the sizes that users train have random weights, and all read MiniLM's tokens: speed and memory ask neither
+what the weights are nor which words the tokens stand for.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import importlib.util
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -17,7 +21,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig
+from transformers import AutoConfig, BertConfig, BertModel, RobertaConfig, RobertaModel
 
 from segdre_plugin import (
     SegConfig,
@@ -35,6 +39,35 @@ from segdre_plugin.prediction.clone_code import BackboneCode, load_backbone_code
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 UPSTREAM, PLAIN, FAST, BF16 = "upstream", "wrapped, plain", "wrapped, fast", "wrapped, fast, bf16"
+CHECKPOINTED = "wrapped, fast, checkpointed"
+# side -> arguments of wrap_model; upstream is not wrapped
+SIDES: dict[str, dict[str, bool]] = {
+    PLAIN: {"fast": False},
+    FAST: {},
+    BF16: {"bf16": True},
+    CHECKPOINTED: {"checkpointing": True},
+}
+# size -> encoder, configuration (the numbers of bert-base-uncased and roberta-large), transformer_type
+SIZES: dict[str, tuple[Any, Any, str]] = {
+    "base": (BertModel, BertConfig(attn_implementation="eager"), "bert"),
+    "large": (
+        RobertaModel,
+        RobertaConfig(
+            vocab_size=50265,
+            hidden_size=1024,
+            num_hidden_layers=24,
+            num_attention_heads=16,
+            intermediate_size=4096,
+            max_position_embeddings=514,  # 512, behind the index of padding
+            type_vocab_size=1,
+            layer_norm_eps=1e-5,
+            pad_token_id=1,
+            attn_implementation="eager",
+        ),
+        "roberta",
+    ),
+}
+WORDS, ENTITIES, RELATIONS = 1100, 42, 3  # of a longest document: more than 1,024 tokens; DocRED's most; of the salient
 
 
 def default_places() -> dict[str, Path | None]:
@@ -83,15 +116,26 @@ class Workload:
     device: torch.device
 
     @classmethod
-    def load(cls, data: Path, clone: Path, encoder: Path | None, n_documents: int, device: str) -> Workload:
+    def load(
+        cls,
+        data: Path,
+        clone: Path,
+        encoder: Path | None,
+        n_documents: int,
+        device: str,
+        size: str | None = None,
+        longest: bool = False,
+    ) -> Workload:
         """Read the first documents of the train file.
 
         Args:
             data: folder with train.json, rel2id.json and rel_info.json.
             clone: ATLOP's.
-            encoder: the encoder's folder.
+            encoder: the encoder's folder; its tokenizer is used with a ``size``, too.
             n_documents: how many.
-            device: cpu or cuda.
+            device: cpu, cuda or meta.
+            size: of :data:`SIZES`, with random weights; None takes the encoder's own.
+            longest: documents as long as two windows and the budget of branches allow (:func:`longest_documents`).
 
         Returns:
             The workload.
@@ -105,17 +149,27 @@ class Workload:
             raise SegDREError(f"{data}: no train.json", "pass --data DIR: train.json, rel2id.json and rel_info.json")
         rel2id = load_rel2id(data / "rel2id.json", 97)
         code = load_backbone_code("atlop", clone, rel2id)
-        documents = json.loads((data / "train.json").read_text())[:n_documents]
+        documents = json.loads((data / "train.json").read_text())
+        documents = (
+            longest_documents(documents, n_documents, [r for r in rel2id if rel2id[r]])
+            if longest
+            else documents[:n_documents]
+        )
         tokenizer = AutoTokenizer.from_pretrained(str(encoder))
         with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             path = Path(folder) / "documents.json"
             path.write_text(json.dumps(documents))
             features = code.read(str(path), tokenizer, max_seq_length=1024)
-        config = AutoConfig.from_pretrained(str(encoder), num_labels=97)
-        config.transformer_type = "bert"
-        config.cls_token_id, config.sep_token_id = tokenizer.cls_token_id, tokenizer.sep_token_id
         torch.manual_seed(0)
-        model = code.model(config, AutoModel.from_pretrained(str(encoder)), num_labels=4)
+        if size:
+            make, config, kind = copy.deepcopy(SIZES[size])
+            model = make(config)
+        else:
+            config, kind = AutoConfig.from_pretrained(str(encoder)), "bert"
+            model = AutoModel.from_pretrained(str(encoder))
+        config.num_labels, config.transformer_type = 97, kind
+        config.cls_token_id, config.sep_token_id = tokenizer.cls_token_id, tokenizer.sep_token_id
+        model = code.model(config, model, num_labels=4)
         words = Verbaliser(tokenizer, json.loads((data / "rel_info.json").read_text()))
         return cls(code, model, features, documents, words, torch.device(device))
 
@@ -125,7 +179,7 @@ class Workload:
         if name == UPSTREAM:
             model.model = Tuples(model.model)
         else:
-            wrap_model(model, stage=stage, adapter="atlop", config=SegConfig(), fast=name != PLAIN, bf16=name == BF16)
+            wrap_model(model, stage=stage, adapter="atlop", config=SegConfig(), **SIDES[name])
         return model.to(self.device)
 
     def batches(self, name: str, stage: str, size: int, model: Any) -> Iterator[Any]:
@@ -139,3 +193,29 @@ class Workload:
             collate = wrap_collate(collate, adapter="atlop")
         made = [collate(features[i : i + size]) for i in range(0, len(features) - size + 1, size)]
         return cycle(made)
+
+
+def longest_documents(documents: Sequence[dict[str, Any]], n: int, relations: Sequence[str]) -> list[dict[str, Any]]:
+    """Join real documents into ``n`` above 1,024 tokens, with DocRED's most entities and 512 branch tokens.
+
+    The first entity is the salient one: it has three relations to every other, made up.
+
+    Returns:
+        DocRED documents.
+    """
+    rest, found = cycle(documents), []
+    for i in range(n):
+        sentences: list[list[str]] = []
+        entities: list[list[dict[str, Any]]] = []
+        while sum(map(len, sentences)) < WORDS:
+            one = next(rest)
+            first = len(sentences)
+            if sum(map(len, sentences)) < WORDS // 2:  # these are inside of what is read
+                moved = [[m | {"sent_id": m["sent_id"] + first} for m in entity] for entity in one["vertexSet"]]
+                entities += moved[: ENTITIES - len(entities)]
+            sentences += one["sents"]
+        labels = [
+            {"h": 0, "t": t, "r": r, "evidence": []} for t in range(1, len(entities)) for r in relations[:RELATIONS]
+        ]
+        found.append({"title": f"longest {i}", "sents": sentences, "vertexSet": entities, "labels": labels})
+    return found

@@ -1,5 +1,6 @@
 """The benchmark scripts run, at a tiny size, and say what they measured; both sides agree (the scripts check it)."""
 
+import copy
 import json
 import sys
 
@@ -11,6 +12,9 @@ from locate import REPOSITORY, kbert_clone
 from scripts import importer
 from transformers import AutoTokenizer
 
+from segdre_plugin import wrap_collate, wrap_model
+from segdre_plugin.backbones.attention import additive_mask
+from segdre_plugin.backbones.reference import ReferenceModel, collate_fn
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.fusion import search_thresholds
 
@@ -120,6 +124,82 @@ def test_operations_are_those_of_the_formulas(script):
     assert round(fused * 1e9) == (2 + 5) * products  # backward makes the weights again
 
 
+class TestPaperDevice:
+    """Steps on tensors without numbers: operations and bytes are those of the same step with numbers."""
+
+    def test_bytes_that_are_alive(self, script):
+        with script("counting").PaperDevice() as paper:
+            one = torch.empty(10, 100, device="meta")
+            view = one.view(-1)
+            del one
+            assert paper.live == 4000  # the view holds it
+            twice = view * 2
+            del view
+            assert (paper.live, paper.peak) == (4000, 8000)
+            del twice
+            assert (paper.live, paper.peak) == (0, 8000)
+            assert torch.ones(3).to("meta").sum().item() == 3  # what the host knows stays known
+
+    def test_a_training_step_by_hand(self, script):
+        layer = torch.nn.Linear(50, 20, bias=False, device="meta")  # 4,000 bytes
+        optimizer = torch.optim.AdamW(layer.parameters(), foreach=True)
+        with script("counting").PaperDevice() as paper:
+            paper.hold(layer)
+            for _ in range(2):
+                layer(torch.randn(8, 50).to("meta")).sum().backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                assert paper.live - 4 == 3 * 4000  # weights and two states; four bytes count the steps
+        assert 5 * 4000 <= paper.peak < 6 * 4000  # with the gradient, and one temporary in the update
+
+    @pytest.mark.parametrize(("stage", "kind"), [("base", "bert"), ("base", "roberta"), ("sparse", "bert")])
+    def test_operations_are_those_of_the_step_with_numbers(self, script, stage, kind):
+        model = wrap_model(tiny.model(kind), stage=stage, fast=False)
+        feature = tiny.feature(40, kind=kind)
+        batch = wrap_collate(collate_fn, adapter="atlop")(
+            [tiny.injected(feature, tiny.branches(3)) if stage == "sparse" else feature]
+        )
+        step = lambda: model(*batch)[0].backward()  # noqa: E731
+        due = script("steps").gflop(step)
+        model.to("meta")
+        with script("counting").PaperDevice():
+            assert script("steps").gflop(step) == due > 0
+
+    @pytest.mark.slow
+    def test_the_sparse_stage_of_roberta_large_fits_24_gb(self, script, monkeypatch):
+        """1,024 tokens, 42 entities and 512 branch tokens in each of 4 documents: the paper's card has 24 GB."""
+        pytest.importorskip("transformers.masking_utils", reason="this transformers has eager attention only")
+        for name, found in {
+            "stages.wrap.check_encoder": additive_mask,  # what checks with numbers would find
+            "stages.wrap.check_rule": None,
+            "backbones.fast.install._pools_like": True,
+            "backbones.fast.encoder.probe": None,
+            "backbones.fast.encoder._agree": True,
+        }.items():
+            monkeypatch.setattr(f"segdre_plugin.{name}", lambda *_, found=found: found)
+        make, config, kind = script("workload").SIZES["large"]
+        config = tiny.configure(copy.deepcopy(config), kind, classes=97)
+        entities, zeros = script("workload").ENTITIES, [0] * 97
+        feature = tiny.feature(1024, kind=kind, n_entities=entities)
+        feature["labels"] = [zeros] * len(feature["hts"])
+        texts = [([95] * 4, 1 + i % (entities - 1)) for i in range(128)]
+        batch = wrap_collate(collate_fn, adapter="atlop")([tiny.injected(feature, texts, kind=kind)] * 4)
+
+        def peak(**how):
+            with torch.device("meta"):
+                model = ReferenceModel(config, make(config), emb_size=768, block_size=64, num_labels=4)
+            wrap_model(model, stage="sparse", **how).train()
+            with script("counting").PaperDevice() as paper:
+                paper.hold(model)
+                model(*batch)[0].backward()
+            return paper.peak + 8 * sum(p.numel() for p in model.parameters())  # AdamW's states
+
+        reserve = 1e9  # CUDA's own, and what the allocator rounds up
+        assert peak() < 24e9 - reserve
+        assert peak(checkpointing=True) < 10e9
+        assert peak(fast=False) > 24e9  # the control
+
+
 @pytest.mark.slow
 @pytest.mark.upstream
 def test_steps(script, redocred, atlop, encoder_dir, tmp_path, monkeypatch, capsys):
@@ -137,3 +217,11 @@ def test_steps(script, redocred, atlop, encoder_dir, tmp_path, monkeypatch, caps
         assert 0 < fast["gflop"] < plain["gflop"]
         assert all(row["median_s"] > 0 for row in (plain, fast))
     assert "| sparse: training step |" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["steps.py", *places, *small, "--count", "--checkpointing", "--rate", "47000"])
+    script("steps").main()
+    rows = {row["side"]: row for row in read(path) if row["case"] == "sparse: training step"}
+    assert rows.keys() == {"upstream", "wrapped, fast", "wrapped, fast, checkpointed"}
+    fast, again = rows["wrapped, fast"], rows["wrapped, fast, checkpointed"]
+    assert fast["gflop"] < again["gflop"]
+    assert again["peak_gb"] <= fast["peak_gb"] < rows["upstream"]["peak_gb"]
+    assert all(row["held_mb"] > 0 and row["floor_s"] > 0 for row in rows.values())

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from segdre_plugin.backbones.hooks import WrapState
+from segdre_plugin.errors import SegDREError
 
 
 class ArgumentChanger:
@@ -95,8 +96,30 @@ def guard(model: nn.Module, state: WrapState) -> None:
         state.undo.append(getattr(model, backbone.evidence_loss).register_forward_hook(EmptyMeanGuard()).remove)
 
 
+def check_bf16(device: torch.device) -> None:
+    """Refuse a GPU that does not compute in bfloat16 itself: torch would emulate it there, many times slower.
+
+    Raises:
+        SegDREError: with the GPU's name.
+    """
+    if device.type != "cuda":
+        return
+    with torch.cuda.device(device):
+        if not torch.cuda.is_bf16_supported(including_emulation=False):
+            raise SegDREError(
+                f"bfloat16: {torch.cuda.get_device_name()} does not compute in it (expected compute capability 8.0 or "
+                f"more, got {'.'.join(map(str, torch.cuda.get_device_capability()))})",
+                "leave --seg-bf16 (bf16=True) out, or take another GPU",
+            )
+
+
 def use_bf16(model: nn.Module, state: WrapState) -> None:
-    """Make ``forward`` compute in bfloat16 where that is safe (``torch.autocast``), each hook with its undo step."""
+    """Make ``forward`` compute in bfloat16 where that is safe (``torch.autocast``), each hook with its undo step.
+
+    Raises:
+        SegDREError: if the model is on a GPU without bfloat16.
+    """
+    check_bf16(next(model.parameters()).device)
     entry = AutocastEntry()
     state.undo.append(model.register_forward_pre_hook(entry, with_kwargs=True).remove)
     state.undo.append(model.register_forward_hook(AutocastExit(entry), always_call=True).remove)

@@ -120,7 +120,7 @@ def train(
         raise SegDREError(
             f"{len(loader.dataset)} documents make no batch", "pass a smaller --train_batch_size, or more documents"
         )
-    epochs, batches = int(recipe.epochs), len(loader)
+    epochs, batches, device = int(recipe.epochs), len(loader), next(model.parameters()).device
     optimizer = adamw(_groups(model, recipe), lr=recipe.learning_rate, eps=recipe.epsilon, weight_decay=0.0)
     total = int(-(-batches // recipe.accumulation) * recipe.epochs)
     warmup = int(total * recipe.warmup_ratio)
@@ -142,13 +142,13 @@ def train(
     model.zero_grad(set_to_none=True)
     for epoch in range(begun, epochs):
         if saved:  # the same order of documents again, up to where it was cut off
-            set_random_states(saved["at_start"])
-        at_start = random_states()
+            set_random_states(saved["at_start"], device)
+        at_start = random_states(device)
         for k, batch in enumerate(loader):
             if k <= done:
                 continue
             if saved:
-                set_random_states(saved["now"])
+                set_random_states(saved["now"], device)
                 saved = None
             model.train()
             (loss(batch) / recipe.accumulation).backward()
@@ -168,11 +168,11 @@ def train(
                     keep()
             if resume and stepped and time.monotonic() - written >= resume.every:
                 state: dict[str, Any] = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-                state |= {"schedule": schedule.state_dict(), "at_start": at_start, "now": random_states()}
+                state |= {"schedule": schedule.state_dict(), "at_start": at_start, "now": random_states(device)}
                 _write(resume.path, state | {"best": best, "steps": steps, "epoch": epoch, "batch": k})
                 written = time.monotonic()
         if saved:  # it was cut off after the last batch of an epoch
-            set_random_states(saved["now"])
+            set_random_states(saved["now"], device)
             saved = None
         done = -1
     if resume:
@@ -200,20 +200,24 @@ def set_seed(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def random_states() -> dict[str, Any]:
-    """Return the states of these generators, as tensors and plain values."""
+def random_states(device: torch.device) -> dict[str, Any]:
+    """Return the states of these generators, as tensors and plain values; of GPUs that of the model's ``device``."""
     name, keys, *rest = cast(Any, np.random.get_state())
     states = {"python": random.getstate(), "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest]}
-    return states | {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+    return states | {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+    }
 
 
-def set_random_states(states: dict[str, Any]) -> None:
-    """Go back to states that :func:`random_states` gave."""
+def set_random_states(states: dict[str, Any], device: torch.device) -> None:
+    """Go back to states that :func:`random_states` gave, also where the model's GPU has another number now."""
     random.setstate(states["python"])
     name, keys, *rest = states["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(states["torch"])
-    torch.cuda.set_rng_state_all(states["cuda"][: torch.cuda.device_count()])
+    if device.type == "cuda" and states["cuda"] is not None:
+        torch.cuda.set_rng_state(states["cuda"], device)
 
 
 def _read(resume: Resume | None) -> dict[str, Any] | None:

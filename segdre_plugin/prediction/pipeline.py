@@ -19,6 +19,7 @@ import torch
 
 from segdre_plugin.backbones.clones.compat import on_host
 from segdre_plugin.backbones.features import visible_entities
+from segdre_plugin.backbones.memory import DeviceMemoryError, enough_memory
 from segdre_plugin.backbones.registry import load_adapter
 from segdre_plugin.backbones.windows import sliding
 from segdre_plugin.data.documents import Document, find_problems
@@ -136,7 +137,8 @@ class SegPipeline:
                     f"{folder}: the weights of stage {stage} do not fit: {' '.join(str(error).split())[:300]}",
                     f"use the clone of {code.backbone.name} that the models were trained with",
                 ) from None
-            models[stage] = model.to(where).eval()
+            with enough_memory(lambda: f"{folder}: moving the models to {where}", "compute elsewhere: --device"):
+                models[stage] = model.to(where).eval()
         classes = code.backbone.classes(models["base"])
         if classes != len(description.rel2id):
             problem = f"{len(description.rel2id)} relations (NA included), its models know {classes}"
@@ -231,7 +233,7 @@ class SegPipeline:
             progress: called after each batch of each stage with the share of a document's work times documents.
 
         Raises:
-            SegDREError: if ``batch_size`` is below 1.
+            SegDREError: if ``batch_size`` is below 1, or so large that the device has not enough memory.
         """
         if batch_size < 1:
             raise SegDREError(f"batch_size is {batch_size}", "pass 1 or more")
@@ -261,6 +263,8 @@ class SegPipeline:
         try:
             return self._predict(split, batch_size)
         except SegDREError as error:
+            if isinstance(error, DeviceMemoryError) and batch_size > 1:  # the same for one document after the other
+                raise
             if len(split.documents) == 1:
                 return [Rejection([" ".join(str(error).split())])]
         singles = zip(split.documents, split.features, strict=True)
@@ -316,10 +320,14 @@ def usable_device(device: str | torch.device | None) -> torch.device:
         SegDREError: if there is none of that name, or nothing can be computed there.
     """
     try:
-        return torch.empty(0, device=device or ("cuda" if torch.cuda.is_available() else "cpu")).device
+        found = torch.ones(1, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        found.sum().item()  # "meta" has no numbers
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # by the library that is missing
         reason = str(error).splitlines()[0]
-        raise SegDREError(f"device {str(device)!r}: {reason}", "pass cpu, or cuda where there is a GPU") from None
+        gpus = ", ".join(f"cuda:{i}" for i in range(torch.cuda.device_count()))
+        hint = f"pass cpu{f', {gpus}' if gpus else '; torch sees no GPU here'}"
+        raise SegDREError(f"device {str(device)!r}: {reason}", hint) from None
+    return found.device
 
 
 def _placed(rejection: Rejection, index: int, document: Document) -> Rejection:

@@ -283,4 +283,5 @@ def _peak() -> int:
 
 
 def _device() -> str:
-    return f", of the GPU {torch.cuda.max_memory_allocated() / 1e9:.2f} GB" if torch.cuda.is_available() else ""
+    peaks = [torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count())]
+    return f", of the GPU {max(peaks) / 1e9:.2f} GB" if peaks else ""  # one of them computes

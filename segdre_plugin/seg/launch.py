@@ -18,6 +18,7 @@ from typing import Any
 from segdre_plugin.backbones.backbone import Backbone
 from segdre_plugin.backbones.clones.compat import adapt_names, on_host, supply_modules
 from segdre_plugin.backbones.clones.recognition import choose_adapter, refuse_another
+from segdre_plugin.backbones.memory import MACHINE_HINT, enough_memory
 from segdre_plugin.backbones.registry import get_adapter
 from segdre_plugin.backbones.script import Script
 from segdre_plugin.data.files import read_json
@@ -106,7 +107,8 @@ def entry(names: MutableMapping[str, Any], adapter: str | Backbone, script: Scri
                 args, _ = peek(names, upstream, spec)
                 trains = spec.trains is None or getattr(args, spec.trains)
                 run = (CheckRun if options.check else TrainingRun) if trains else EvaluationRun
-                run(names, upstream, backbone, spec, options).run()
+                with enough_memory(lambda: spec.file, MACHINE_HINT):
+                    run(names, upstream, backbone, spec, options).run()
                 return
             model = names[spec.names.model]
             names[spec.names.model] = lambda *args, **kwargs: place_outputs(model(*args, **kwargs), backbone)

@@ -130,6 +130,9 @@ class Options:
     )
     fast: bool = setting(True, "the same numbers in less time and memory (on)", group="speed", stages=STAGES)
     bf16: bool = setting(False, "compute in bfloat16 where that is safe", group="speed", stages=STAGES)
+    checkpointing: bool = setting(
+        False, "the same numbers in less memory: the encoder's layers are computed again for gradients", group="speed"
+    )
     buckets: bool = setting(False, "train on batches of documents of like length", group="speed", stages=STAGES)
     skip_unusable: bool = setting(
         False, "leave out documents without a pair and entities that truncation swallowed", group="files", stages=STAGES
@@ -141,7 +144,7 @@ class Options:
     @property
     def speed(self) -> dict[str, bool]:
         """Return the arguments of :func:`segdre_plugin.stages.wrap.wrap_model` among the options."""
-        return {"fast": self.fast, "bf16": self.bf16}
+        return {"fast": self.fast, "bf16": self.bf16, "checkpointing": self.checkpointing}
 
     def epochs(self, stage: str) -> float | None:
         """Return the epochs of a stage; None: as many as the script has."""

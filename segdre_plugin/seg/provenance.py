@@ -54,12 +54,13 @@ def command() -> str:
 
 def machine() -> dict[str, Any]:
     """Return what computes here; not its name."""
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "system": f"{platform.system()} {platform.release()}",
         "processor": processor(),
         "cores": os.cpu_count() or 1,
         "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu": ", ".join(dict.fromkeys(gpus)) or None,  # which of those that torch sees computes, the script says
     }
 
 

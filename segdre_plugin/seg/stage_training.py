@@ -13,6 +13,7 @@ from torch import nn
 
 from segdre_plugin.backbones.clones.stand_ins import no_report
 from segdre_plugin.backbones.hooks import wrap_state
+from segdre_plugin.backbones.memory import TRAINING_HINT, describe_batch, enough_memory
 from segdre_plugin.backbones.trainer import Resume, train
 from segdre_plugin.backbones.watch import watch_finite
 from segdre_plugin.data.files import write_json
@@ -117,12 +118,12 @@ class StageTraining:
                     f"batch of {args.train_batch_size}",
                     "pass a smaller --train_batch_size, or more documents",
                 )
-            trained, looks = self.resume.path.with_suffix(".trained"), self.folder / "looks"
-            fresh = not self.resume.path.is_file() and not trained.is_file()
-            if looks.is_dir() or (fresh and self.lacks() and not self._judged_by_gold):
-                self._later = LaterLooks(looks, checkpoint)
-            if not trained.is_file():
-                with watch_finite(model, stage.name, lambda: self.collate_fn.titles):
+            self._later = self._looks_later(checkpoint)
+            if not self._trained.is_file():
+                with (
+                    watch_finite(model, stage.name, lambda: self.collate_fn.titles),
+                    enough_memory(self._training_batch, TRAINING_HINT),
+                ):
                     if options.trainer == "own":
                         self._train_ourselves(args, model, features)
                     else:
@@ -134,15 +135,8 @@ class StageTraining:
                 for name in run.script.leftovers:
                     (checkpoint.parent / name).unlink(missing_ok=True)
                 if self.lacks():
-                    trained.touch()  # a process that is killed while it waits has not trained in vain
-
-            # the best checkpoint, where dev could not be judged before
-            self._inputs("dev")
-            best = self._later.best(lambda path: self._score(args, model, path)) if self._later else None
-            if trained.is_file():
-                trained.unlink()
-            if self._later and best:
-                self._later.settle(best)
+                    self._trained.touch()  # a process that is killed while it waits has not trained in vain
+            self._choose(args, model)
 
         # what the best checkpoint finds in dev and test
         load_all(model, checkpoint, key)
@@ -162,6 +156,30 @@ class StageTraining:
             write_json(self.folder / INJECTED, injected)
         write_json(self.folder / METRICS, scores)
         self.finished = True
+
+    @property
+    def _trained(self) -> Path:
+        """The file that says that training has ended and dev has to wait for the stages before."""
+        return self.resume.path.with_suffix(".trained")
+
+    def _looks_later(self, checkpoint: Path) -> LaterLooks | None:
+        """Return what keeps the looks at dev while a stage before is under way; None where dev is judged at once."""
+        folder = self.folder / "looks"
+        fresh = not self.resume.path.is_file() and not self._trained.is_file()
+        later = folder.is_dir() or (fresh and self.lacks() and not self._judged_by_gold)
+        return LaterLooks(folder, checkpoint) if later else None
+
+    def _choose(self, args: Namespace, model: Any) -> None:
+        """Wait for the stages before, and choose the best checkpoint where dev could not be judged until now."""
+        self._inputs("dev")
+        best = self._later.best(lambda path: self._score(args, model, path)) if self._later else None
+        if self._trained.is_file():
+            self._trained.unlink()
+        if self._later and best:
+            self._later.settle(best)
+
+    def _training_batch(self) -> str:
+        return f"stage {self.stage.name}, training on {describe_batch(self.collate_fn.features)}"
 
     def encoder_parameters(self) -> Iterator[Any]:
         """Yield the parameters of the encoder of the model that is trained."""

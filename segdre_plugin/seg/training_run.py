@@ -15,6 +15,7 @@ import torch
 from segdre_plugin.backbones.attention import check_encoder
 from segdre_plugin.backbones.clones.compat import AutoConfig, AutoModel, AutoTokenizer
 from segdre_plugin.backbones.clones.stand_ins import no_report, open_outside, progress_loader, with_new_layer_lr
+from segdre_plugin.backbones.guards import check_bf16
 from segdre_plugin.backbones.trainer import Resume
 from segdre_plugin.data.files import check_output, fingerprint, remove_half_written, write, write_json
 from segdre_plugin.data.splits import fingerprints
@@ -70,6 +71,8 @@ class TrainingRun(ScriptRun):
     def check_encoder(self) -> None:
         """Load the encoder before anything is trained or read; the reference model has none but one that it trains.
 
+        It is tried on the CPU: on which GPU the script computes is known only when its ``main()`` runs.
+
         Raises:
             SegDREError: if it or its tokenizer cannot be loaded, or it does not fit the stages.
         """
@@ -79,10 +82,7 @@ class TrainingRun(ScriptRun):
             AutoTokenizer.from_pretrained(given.get("tokenizer_name") or path)
             config = AutoConfig.from_pretrained(given.get("config_name") or path)
             encoder = AutoModel.from_pretrained(path, config=config)
-            encoder.to("cuda" if torch.cuda.is_available() else "cpu")
             check_encoder(encoder, self.args.transformer_type, self.backbone.window)
-            del encoder
-            torch.cuda.empty_cache()  # for the processes of --seg-parallel
 
     def _inputs(self) -> dict[str, str]:
         """Return the hashes of what training reads besides the splits."""
@@ -139,6 +139,8 @@ class TrainingRun(ScriptRun):
             if not other.root.is_dir():
                 raise SegDREError(f"--seg-reuse: no folder {other.root}", "pass the --seg-dir of another run")
         if any(stage in asked and not self.store.is_done(stage) for stage in self.options.config.models):
+            if self.options.bf16 and torch.cuda.is_available():
+                check_bf16(torch.device("cuda"))
             self.check_encoder()
         with self.store.locked():
             for stage in STAGES:

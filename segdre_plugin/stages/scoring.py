@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader
 from segdre_plugin.backbones.batching import batches
 from segdre_plugin.backbones.features import Feature, chosen_pairs
 from segdre_plugin.backbones.hooks import wrap_state
+from segdre_plugin.backbones.memory import READING_HINT, describe_batch, enough_memory
 from segdre_plugin.data.progress import progress as shown
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.stages.decisions import check_predictions
@@ -49,13 +51,14 @@ def outputs(
         the logits of all their pairs, [pairs, outputs], and the model's output.
 
     Raises:
-        SegDREError: at the first batch with an output that is not finite.
+        SegDREError: at the first batch with an output that is not finite, or for which there is not enough memory.
     """
     backbone = wrap_state(model).backbone
     training = model.training
     model.eval()
     width = getattr(model, backbone.classifier).in_features
     most = max(1, PAIR_MEMORY // (4 * width))
+    weight = next(model.parameters())
     loader: DataLoader[Any] = DataLoader(
         list(batches(features, backbone, batch_size, most)),  # type: ignore[arg-type]
         batch_size=None,
@@ -64,7 +67,9 @@ def outputs(
     try:
         with readout(model) as logits_of:
             for batch, places, collated in shown(loader, label=label, leave=False):
-                output = model(**backbone.inputs(collated, device))
+                # a clone's own .cuda() means the GPU of the model, whichever that is
+                with enough_memory(partial(_reading, model, batch), READING_HINT), torch.cuda.device_of(weight):
+                    output = model(**backbone.inputs(collated, device))
                 logits = logits_of(output)
                 _check_finite(logits, batch, wrap_state(model).stage)
                 yield batch, places, logits, output
@@ -72,6 +77,10 @@ def outputs(
                     progress(len(batch))
     finally:
         model.train(training)
+
+
+def _reading(model: nn.Module, batch: Sequence[Feature]) -> str:
+    return f"stage {wrap_state(model).stage}, reading {describe_batch(batch)}"
 
 
 def _check_finite(logits: Tensor, batch: Sequence[Feature], stage: str) -> None:

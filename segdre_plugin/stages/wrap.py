@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from segdre_plugin.backbones.attention import check_encoder, force_eager
 from segdre_plugin.backbones.backbone import Backbone
+from segdre_plugin.backbones.checkpointing import checkpoint_layers
 from segdre_plugin.backbones.fast import speed_up
 from segdre_plugin.backbones.features import FEATURE, STAGE_PAIRS
 from segdre_plugin.backbones.guards import guard, use_bf16
@@ -55,6 +56,7 @@ def wrap_model(
     config: SegConfig | None = None,
     fast: bool = True,
     bf16: bool = False,
+    checkpointing: bool = False,
 ) -> M:
     """Return a backbone's model, made the model of one stage in place.
 
@@ -68,6 +70,7 @@ def wrap_model(
         config: settings; None takes the paper's.
         fast: compute the same numbers (to about 1e-6, not to the last bit) in less time and memory.
         bf16: compute in bfloat16 where that is safe (torch's autocast); not the same numbers.
+        checkpointing: compute the encoder's layers a second time for the gradients: the same numbers in less memory.
 
     Raises:
         SegDREError: if the stage is unknown, the model is already wrapped, or it lacks something that the stage
@@ -103,6 +106,8 @@ def wrap_model(
             wrapped.undo.append(partial(delattr, model, "encode"))
         if bf16:
             use_bf16(model, wrapped)
+        if checkpointing:
+            wrapped.undo.append(checkpoint_layers(encoder))
         _hook_outputs(model, encoder, wrapped)
     except Exception:
         _undo(wrapped)
@@ -155,11 +160,16 @@ class Collate:
     def __init__(self, collate_fn: Callable[[list[dict[str, Any]]], Any], backbone: Backbone) -> None:
         self.collate_fn = collate_fn
         self.backbone = backbone
-        self.titles: list[str] = []  # of the last batch
+        self.features: list[dict[str, Any]] = []  # of the last batch
+
+    @property
+    def titles(self) -> list[str]:
+        """Those of the last batch."""
+        return [str(feature.get("title")) for feature in self.features]
 
     def __call__(self, features: list[dict[str, Any]]) -> Any:
         """Collate features and attach their injections."""
-        self.titles = [str(feature.get("title")) for feature in features]
+        self.features = features
         batch = self.collate_fn(features)
         _check_layout(batch, self.backbone)
         injections = self._of_each(features, FEATURE, "injection")

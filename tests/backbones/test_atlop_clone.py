@@ -141,6 +141,18 @@ class TestModel:
         plain, fast = tiny.plain_and_fast(model, stage, run)
         torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-5)
 
+    @pytest.mark.slow
+    def test_checkpointing_gives_the_same_gradients(self, clone, model, features):
+        batch = [tiny.injected(one, tiny.branches(5)) for one in tiny.two_windows(model, features)]
+        collated = wrap_collate(clone.utils.collate_fn, adapter="atlop")(batch)
+
+        def run(model):
+            model(*collated)[0].backward()
+            return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+        plain, again = tiny.plain_and_checkpointed(model, "sparse", run)
+        torch.testing.assert_close(again, plain, rtol=1e-5, atol=1e-7)
+
     def test_entities_of_real_documents_are_seen(self, features):
         for feature in features:
             assert all(visible_entities(feature, tiny.ATLOP, "bert"))

@@ -161,6 +161,18 @@ class TestForward:
         plain, fast = tiny.plain_and_fast(model, stage, run)
         torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-5)
 
+    @pytest.mark.slow
+    def test_checkpointing_gives_the_same_gradients(self, clone, model, features):
+        batch = [tiny.injected(one, tiny.branches(5), backbone=DREEAM) for one in tiny.two_windows(model, features)]
+        collated = wrap_collate(clone.utils.collate_fn, adapter="dreeam")(batch)
+
+        def run(model):
+            sum(model(**inputs(collated))["loss"].values()).backward()
+            return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+        plain, again = tiny.plain_and_checkpointed(model, "sparse", run)
+        torch.testing.assert_close(again, plain, rtol=1e-5, atol=1e-7)
+
     def test_evidence_loss_without_a_positive_pair_is_zero(self, clone, model, features):
         negative = [keep_pairs(f, np.array([row[0] == 1 for row in f["labels"]]), DREEAM) for f in features]
         batch = clone.utils.collate_fn(negative)

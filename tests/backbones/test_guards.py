@@ -2,12 +2,14 @@
 
 import copy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import tiny
 import torch
 from torch import nn
 
+from segdre_plugin import SegDREError
 from segdre_plugin.backbones.guards import guard, use_bf16
 from segdre_plugin.backbones.hooks import WrapState
 
@@ -101,3 +103,25 @@ def test_undone():
     assert teacher.unique().tolist() == [2.0]
     assert model.seen.dtype == torch.float32
     assert model(torch.ones(2, 3)).isnan()
+
+
+class OnSecondGpu(Careless):
+    def parameters(self, recurse=True):
+        yield SimpleNamespace(device=torch.device("cuda", 1))
+
+
+def test_a_gpu_without_bf16_is_refused_and_nothing_is_hooked(old_gpu):
+    model, state = OnSecondGpu(), WrapState("base", tiny.ATLOP)
+    with pytest.raises(SegDREError, match=r"Tesla V100 .*expected compute capability 8\.0 or more, got 7\.0") as caught:
+        use_bf16(model, state)
+    assert "--seg-bf16" in caught.value.hint
+    assert not state.undo
+    assert not model._forward_hooks
+    use_bf16(Careless(), state)  # a CPU computes in it
+
+
+def test_a_gpu_with_bf16_is_not(old_gpu, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    state = WrapState("base", tiny.ATLOP)
+    use_bf16(OnSecondGpu(), state)
+    assert state.undo

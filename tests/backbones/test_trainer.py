@@ -95,7 +95,7 @@ def test_without_the_random_states_it_would_end_elsewhere(tmp_path, monkeypatch)
     one = Loop(tmp_path)
     with pytest.raises(Cut):
         one.train(loss=lambda rows: one.loss(rows) if len(one.losses) < 7 else raise_cut())
-    monkeypatch.setattr("segdre_plugin.backbones.trainer.set_random_states", lambda states: None)
+    monkeypatch.setattr("segdre_plugin.backbones.trainer.set_random_states", lambda states, device: None)
     assert not equal(Loop(tmp_path).train(), due)
 
 

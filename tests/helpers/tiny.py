@@ -127,14 +127,36 @@ def two_windows(model, features):
     return [features[0] | {"input_ids": [*(ids[:-1] * 8)[:699], ids[-1]]}, *features[1:]]
 
 
-def plain_and_fast(model, stage, run):
-    """Return what ``run(model)`` gives on the plain and on the fast path of a stage."""
+def compared(model, stage, run, *ways):
+    """Return what ``run(model)`` gives for each of some arguments of ``wrap_model``."""
     found = []
-    for fast in (False, True):
+    for how in ways:
         torch.manual_seed(1)  # of the count head
-        wrap_model(model, stage=stage, config=SegConfig(hidden=8), fast=fast)
-        assert ("get_hrt" in vars(model)) is fast
+        wrap_model(model, stage=stage, config=SegConfig(hidden=8), **how)
         model.zero_grad()
         found.append(run(model))
         unwrap_model(model)
     return found
+
+
+def plain_and_fast(model, stage, run):
+    """Return what ``run(model)`` gives on the plain and on the fast path of a stage."""
+
+    def on_its_path(model):
+        paths.append("get_hrt" in vars(model))
+        return run(model)
+
+    paths = []
+    found = compared(model, stage, on_its_path, {"fast": False}, {"fast": True})
+    assert paths == [False, True]
+    return found
+
+
+def plain_and_checkpointed(model, stage, run, **how):
+    """Return what ``run(model)`` gives in training without and with gradient checkpointing, with the same dropout."""
+
+    def trains(model):
+        torch.manual_seed(7)
+        return run(model.train())
+
+    return compared(model, stage, trains, how, how | {"checkpointing": True})

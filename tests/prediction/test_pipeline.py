@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import promises
 import pytest
 import torch
 from bundles import bundle, mixed, run_folder  # noqa: F401 - fixtures
@@ -23,9 +24,9 @@ from segdre_plugin.stages.margins import Margins
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture(scope="module")
-def pipeline(bundle):  # noqa: F811
-    return SegPipeline.from_pretrained(bundle)
+@pytest.fixture(scope="module", params=promises.DEVICES)
+def pipeline(bundle, request):  # noqa: F811
+    return SegPipeline.from_pretrained(bundle, device=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,7 @@ def documents(run_folder):  # noqa: F811
 
 def assert_same(one, other, tolerance):
     """Answers are equal, numbers up to a tolerance; relative, since these models' logits go into the hundreds."""
+    tolerance = promises.tolerance(tolerance)
     assert one["title"] == other["title"]
     for key in ("injected", "unseen_entities"):
         assert one[key] == other[key]
@@ -82,7 +84,7 @@ def test_scores_and_sources_follow_from_the_margins(pipeline, run_folder, docume
             cell = (d, triple["h_idx"], triple["t_idx"], pipeline.description.rel2id[triple["r"]])
             above = {name: margins[name].get(cell, -np.inf) - taus[f"tau_{name}"] for name in margins}
             assert triple["source"] == [name for name in ("base", "dense", "sparse") if above[name] > 0]
-            assert triple["score"] == pytest.approx(max(above.values()), rel=1e-4)
+            assert triple["score"] == pytest.approx(max(above.values()), rel=1e-4, abs=promises.tolerance(0))
             assert triple["relation"] == pipeline.description.relation_names[triple["r"]]
 
 
@@ -250,7 +252,7 @@ def test_random_numbers_and_models_stay_as_they_are(bundle, pipeline, documents)
     for stage, model in loaded.models.items():
         assert not model.training
         for name, value in model.state_dict().items():
-            assert torch.equal(value, pipeline.models[stage].state_dict()[name])
+            assert torch.equal(value, pipeline.models[stage].state_dict()[name].cpu())
 
 
 def test_weights_are_the_checkpoints(run_folder, pipeline):  # noqa: F811
@@ -258,4 +260,4 @@ def test_weights_are_the_checkpoints(run_folder, pipeline):  # noqa: F811
         expected = read_weights(run_folder / stage / "checkpoint.pt", stage)
         state = model.state_dict()
         assert state.keys() == expected.keys()
-        assert all(torch.equal(state[name], value) for name, value in expected.items())
+        assert all(torch.equal(state[name].cpu(), value.cpu()) for name, value in expected.items())

@@ -5,18 +5,22 @@ import io
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sys
 import time
 from contextlib import suppress
+from functools import wraps
 
 import pytest
 import torch
 from bundles import bundle, mixed, run_folder  # noqa: F401 - fixtures
 from processes import start
+from promises import same_files, same_text
 
 from segdre_plugin import SegDREError, SegPipeline
+from segdre_plugin.backbones.reference import ReferenceModel
 from segdre_plugin.cli import main
 from segdre_plugin.prediction import predict as module
 from segdre_plugin.prediction.answers import official_rows
@@ -85,7 +89,7 @@ def test_lines_are_the_answers_in_the_inputs_order(bundle, whole, documents):  #
 def test_json_list_gives_the_same(bundle, whole, documents, tmp_path):  # noqa: F811
     (tmp_path / "documents.json").write_text(json.dumps(documents, indent=1))
     predict(bundle, tmp_path / "documents.json", tmp_path / "out.jsonl", batch_size=2)
-    assert (tmp_path / "out.jsonl").read_bytes() == whole.read_bytes()
+    assert same_files(tmp_path / "out.jsonl", whole)
 
 
 def test_official_format(bundle, whole, source, documents, tmp_path):  # noqa: F811
@@ -107,11 +111,11 @@ def test_other_formats_resume_too(bundle, whole, source, tmp_path, form):  # noq
     (tmp_path / "twice.lines").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])  # killed
     (tmp_path / "twice.run.json").write_text(json.dumps(state | {"done": False}))
     assert 0 < predict(bundle, source, twice, batch_size=2, form=form, resume=True)["documents"] < len(lines(whole))
-    assert twice.read_bytes() == once.read_bytes()
+    assert same_files(twice, once)
     assert predict(bundle, source, twice, batch_size=2, form=form, resume=True)["documents"] == 0
     twice.unlink()  # by the user: it is made again
     assert predict(bundle, source, twice, batch_size=2, form=form, resume=True)["documents"] == len(lines(whole))
-    assert twice.read_bytes() == once.read_bytes()
+    assert same_files(twice, once)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["once", "once.run.json", "twice", "twice.run.json"]
 
 
@@ -132,6 +136,8 @@ def test_official_format_refuses_two_documents_of_one_title(bundle, whole, docum
         ("--batch-size", "0", "--batch-size is 0"),
         ("--device", "nonsense", "device 'nonsense'"),
         ("--device", "meta:x", "device 'meta:x'"),
+        ("--device", "meta", "device 'meta'"),
+        ("--device", "cuda:77", "-> pass cpu"),
         ("--input", "", "--input: expected a path, got ''"),
     ],
 )
@@ -152,7 +158,7 @@ def test_resumed_anywhere_it_is_the_uninterrupted_output(bundle, whole, source, 
         folder.mkdir()
         path = leave(whole, folder, n_bytes)
         report = predict(bundle, source, path, batch_size=2, resume=True)
-        assert path.read_bytes() == content
+        assert same_files(path, whole)
         assert report["documents"] == len(ends) - sum(end <= n_bytes for end in ends)
     assert predict(bundle, source, path, batch_size=2, resume=True)["documents"] == 0  # complete
 
@@ -230,7 +236,7 @@ def test_rejected_documents_are_skipped_and_named(bundle, whole, with_bad, tmp_p
         (folder / "out.jsonl.run.json").write_text(json.dumps(state | {"done": False}))
         predict(bundle, with_bad, folder / "out.jsonl", batch_size=2, on_error="skip", resume=True)
         for name in ("out.jsonl", "out.jsonl.rejected.jsonl"):
-            assert (folder / name).read_bytes() == (tmp_path / name).read_bytes()
+            assert same_files(folder / name, tmp_path / name)
 
 
 def test_it_stops_at_a_bad_document_and_can_go_on_without_it(bundle, whole, with_bad, tmp_path, capsys):  # noqa: F811
@@ -245,6 +251,37 @@ def test_it_stops_at_a_bad_document_and_can_go_on_without_it(bundle, whole, with
     assert len(lines(path)) == len(lines(whole)) - len(BAD)
 
 
+@pytest.fixture
+def little_memory(monkeypatch):
+    """A device on which two documents at once do not fit, nor one of those titles."""
+    forward, titles = ReferenceModel.forward, set()
+
+    @wraps(forward)
+    def limited(self, input_ids, *args, **kwargs):
+        if len(input_ids) > 1 or titles:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return forward(self, input_ids, *args, **kwargs)
+
+    monkeypatch.setattr(ReferenceModel, "forward", limited)
+    return titles
+
+
+def test_a_device_without_enough_memory(bundle, whole, source, tmp_path, capsys, little_memory):  # noqa: F811
+    path = tmp_path / "out.jsonl"
+    assert main(command(bundle, source, path, "--on-error", "skip")) == 2  # no document is to blame
+    message = capsys.readouterr().err
+    assert re.search(
+        r"stage base, reading 2 documents \('.*', '.*'\), \d+ tokens the longest, \d+ with padding, \d+ pairs", message
+    )
+    assert "CUDA out of memory. Tried to allocate 2.00 GiB." in message
+    assert "-> lower the batch size: --test_batch_size of a train script, --batch-size of segdre predict" in message
+    assert predict(bundle, source, tmp_path / "one.jsonl", batch_size=1)["documents"] == len(lines(whole))
+    little_memory.add("every document")  # now each of them is
+    report = predict(bundle, source, tmp_path / "none.jsonl", batch_size=1, on_error="skip")
+    assert 0 < report["rejected"] < report["documents"] == len(lines(whole))  # without a pair none is read
+    assert "not enough memory" in lines(tmp_path / "none.jsonl.rejected.jsonl")[0]["reasons"][0]
+
+
 def command(bundle, source, output, *more):  # noqa: F811
     return ["predict", str(bundle), "--input", str(source), "--output", str(output), "--batch-size", "2", *more]
 
@@ -253,7 +290,7 @@ def test_a_list_that_breaks_off_keeps_what_came_before(bundle, whole, documents,
     (tmp_path / "documents.json").write_text(json.dumps(documents)[:-1])
     with pytest.raises(SegDREError, match="is not JSON"):
         predict(bundle, tmp_path / "documents.json", tmp_path / "out.jsonl", batch_size=2)
-    assert (tmp_path / "out.jsonl").read_bytes() == whole.read_bytes()
+    assert same_files(tmp_path / "out.jsonl", whole)
 
 
 def test_outputs_of_something_else_are_not_touched(bundle, whole, source, tmp_path, capsys):  # noqa: F811
@@ -313,7 +350,7 @@ def test_killed_processes_lose_and_double_nothing(bundle, whole, source, tmp_pat
         kills += process.exitcode == -signal.SIGKILL
     assert kills
     assert predict(bundle, source, path, batch_size=2, resume=True)["documents"] > 0
-    assert path.read_bytes() == whole.read_bytes()
+    assert same_files(path, whole)
 
 
 def test_two_processes_do_not_write_one_output(bundle, source, tmp_path):  # noqa: F811
@@ -347,7 +384,7 @@ def test_through_pipes(bundle, whole, source, tmp_path, capfd, monkeypatch):  # 
     monkeypatch.chdir(tmp_path)
     assert main(command(bundle, "-", "-")) == 0
     printed = capfd.readouterr()
-    assert printed.out == whole.read_text()
+    assert same_text(printed.out, whole.read_text())
     assert "written: -: " in printed.err
     assert not list(tmp_path.iterdir())
 

@@ -54,6 +54,7 @@ OPTIONS = {
     "--seg-fast": (None, "fast", True),
     "--no-seg-fast": (None, "fast", False),
     "--seg-bf16": (None, "bf16", True),
+    "--seg-checkpointing": (None, "checkpointing", True),
     "--seg-buckets": (None, "buckets", True),
     "--seg-skip-unusable": (None, "skip_unusable", True),
     "--seg-hidden": ("32", "hidden", 32),

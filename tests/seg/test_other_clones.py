@@ -71,9 +71,9 @@ def test_the_margins_of_the_base_decide_as_the_model_does(place, pipeline):
     args = Namespace(**pipeline.description.args)
     features = read_features(documents, pipeline.code, pipeline.tokenizer, pipeline.description.reading, args)
     with torch.no_grad(), on_host():
-        output = model(**place.backbone.inputs(pipeline.code.collate(features), "cpu"))
+        output = model(**place.backbone.inputs(pipeline.code.collate(features), pipeline.device))
     key = place.backbone.predictions or 0
-    predicted = (output[key] if isinstance(output, (tuple, dict)) else output).numpy()
+    predicted = (output[key] if isinstance(output, (tuple, dict)) else output).cpu().numpy()
     if place.backbone.loss is None:  # these are logits; their scripts compare with class 0's
         predicted = predicted > predicted[:, :1]
     pairs = [(i, h, t) for i, feature in enumerate(features) for h, t in feature["hts"]]

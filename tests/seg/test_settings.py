@@ -96,6 +96,10 @@ def test_options_of_the_search_concern_no_stage():
     assert all(make().of(stage) == make(other).of(stage) for stage in STAGES)
 
 
+def test_checkpointing_may_be_added_to_a_run_that_has_begun():
+    assert all(make().of(stage) == make(Options(seg=True, checkpointing=True)).of(stage) for stage in STAGES)
+
+
 def test_stage_that_trains_nothing_does_not_depend_on_training():
     options = Options(seg=True, config=SegConfig(salient="random"))
     assert not {"hidden", "identify_epochs", "identify_warmup"} & make(options).of("identify")["options"].keys()

@@ -1,6 +1,8 @@
 """What a training run does around the stages: checks before anything is trained, stages skipped, reused, settings."""
 
 import json
+import re
+from functools import wraps
 
 import pytest
 import seg_runs
@@ -10,6 +12,7 @@ from seg_objects import corpus, training_run
 
 from segdre_plugin import SegDREError
 from segdre_plugin.backbones.clones.stand_ins import with_new_layer_lr
+from segdre_plugin.backbones.reference import ReferenceModel
 from segdre_plugin.data.synthetic.corpus import RELATIONS
 from segdre_plugin.seg.store import Store
 from segdre_plugin.stages.config import STAGES
@@ -103,6 +106,37 @@ class TestEncoder:
         assert len(once) == 1
         assert training.store.is_done("base")
         assert not training.store.folder("identify").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("where", ["forward", "backward", "step"])
+def test_memory_that_does_not_do_ends_the_stage_and_a_rerun_makes_it(monkeypatch, data, tmp_path, where):
+    owner = {"forward": ReferenceModel, "backward": torch.Tensor, "step": torch.optim.AdamW}[where]
+
+    def fails(*_, **__):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    def run():
+        return training_run(monkeypatch, data, tmp_path / "out", "--seg-stage", "base", "--num_train_epochs", "1").run()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, where, wraps(getattr(owner, where))(fails))
+        with pytest.raises(SegDREError, match="stage base, training on 2 documents") as caught:
+            run()
+    assert re.search(r"\d+ tokens the longest, \d+ with padding, \d+ pairs: not enough memory: CUDA", str(caught.value))
+    assert all(word in caught.value.hint for word in ("--train_batch_size", "--seg-branch-budget"))
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.name != ".lock"]
+    run()
+    assert (tmp_path / "out" / "base" / "metrics.json").is_file()
+
+
+def test_a_gpu_without_bfloat16_is_refused_before_anything_is_trained(monkeypatch, data, tmp_path, old_gpu):
+    run = training_run(monkeypatch, data, tmp_path / "out", "--seg-bf16")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(SegDREError, match="bfloat16: Tesla V100 does not compute in it"):
+        run.run()
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ def grouped_linear(left: Tensor, right: Tensor, weight: Tensor, bias: Tensor | N
         [pairs, classes], in 32 bits at least: under autocast products are made in its type and added up in 32 bits.
     """
     device = left.device.type
-    if torch.is_autocast_enabled(device):
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         left, right, weight = left.to(dtype), right.to(dtype), weight.to(dtype)
     apply = _few_classes if 2 * len(weight) <= left.shape[2] else _GroupedLinear.apply
