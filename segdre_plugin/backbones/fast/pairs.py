@@ -87,7 +87,7 @@ class PairRows(_DeferredTensor):
         widths = [table.shape[1] for table, _ in self.parts]
         for (table, index), columns in zip(self.parts, weight.split(widths, dim=1), strict=True):
             rows = F.linear(table, columns, bias if total is None else None)
-            # in the type of the table (32 bits, under autocast, too), and as an embedding: its gradient adds the pairs up in a fixed order, on a GPU, too
+            # 32 bits, under autocast, too; the gradient of an embedding adds pairs up in a fixed order, on a GPU, too
             rows = F.embedding(index, rows.to(table.dtype))
             total = rows if total is None else total + rows
         assert total is not None
