@@ -39,6 +39,7 @@ MB = 1 << 20
 # what torch's counter leaves out, of operands' shapes: products added in place, and a CPU's fused attention
 UNCOUNTED: dict[Any, Callable[..., int]] = {
     torch.ops.aten.addmm_: lambda _, a, b, **more: 2 * a[0] * a[1] * b[1],
+    torch.ops.aten.baddbmm_: lambda _, a, b, **more: 2 * a[0] * a[1] * a[2] * b[2],
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **more: sdpa_flop_count(q, k, v),
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
         lambda grad, q, k, v, *_, **more: sdpa_backward_flop_count(grad, q, k, v)

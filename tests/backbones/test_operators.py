@@ -51,7 +51,7 @@ class TestNumber:
 
     def test_few_and_the_same_for_any_entities_mentions_and_pairs(self, script):
         small, large = self.counts(script, fast=True)
-        assert small == large
+        assert small[:2] == large[:2]
         assert small[0] <= MOST
         assert small[1] < small[0]  # without views, which launch nothing
 
