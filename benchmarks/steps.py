@@ -32,6 +32,7 @@ from timing import Row, compare, interleaved, report
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 from workload import BF16, FAST, PLAIN, UPSTREAM, Workload, default_places
 
+from segdre_plugin.backbones.clones.stand_ins import with_fused_step
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.stages.config import STAGES
 
@@ -51,7 +52,8 @@ def training_step(work: Workload, name: str, stage: str, size: int) -> Callable[
     """Return a function that takes one training step: forward, backward, clipping, AdamW."""
     model = work.side(name, stage).train()
     batches = work.batches(name, stage, size, model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+    adamw = with_fused_step(torch.optim.AdamW) if name in (FAST, BF16) else torch.optim.AdamW
+    optimizer = adamw(model.parameters(), lr=1e-5)
 
     def step() -> None:
         loss, *_ = model(*_moved(next(batches), work.device))
