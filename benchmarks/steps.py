@@ -36,6 +36,7 @@ from timing import Row, compare, interleaved, report
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 from workload import BF16, CHECKPOINTED, FAST, PLAIN, SIZES, UPSTREAM, Workload, default_places
 
+from segdre_plugin.backbones.clones.stand_ins import with_fused_step
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.stages.config import STAGES
 
@@ -43,6 +44,7 @@ MB = 1 << 20
 # what torch's counter leaves out, of operands' shapes: products added in place, and a CPU's fused attention
 UNCOUNTED: dict[Any, Callable[..., int]] = {
     torch.ops.aten.addmm_: lambda _, a, b, **more: 2 * a[0] * a[1] * b[1],
+    torch.ops.aten.baddbmm_: lambda _, a, b, **more: 2 * a[0] * a[1] * a[2] * b[2],
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **more: sdpa_flop_count(q, k, v),
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
         lambda grad, q, k, v, *_, **more: sdpa_backward_flop_count(grad, q, k, v)
@@ -54,7 +56,8 @@ def training_step(work: Workload, model: Any, name: str, stage: str, size: int) 
     """Return a function that takes one training step of a side's model: forward, backward, clipping, AdamW."""
     model.train()
     batches = work.batches(name, stage, size, model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, foreach=True if work.device.type == "meta" else None)
+    adamw = with_fused_step(torch.optim.AdamW) if name in (FAST, BF16) else torch.optim.AdamW
+    optimizer = adamw(model.parameters(), lr=1e-5, foreach=True if work.device.type == "meta" else None)
 
     def step() -> None:
         loss, *_ = model(*_moved(next(batches), work.device))

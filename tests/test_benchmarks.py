@@ -118,6 +118,7 @@ def test_operations_are_those_of_the_formulas(script):
     out, a, b = torch.zeros(5, 3), torch.randn(5, 7), torch.randn(7, 3)
     assert script("steps").gflop(lambda: out.addmm_(a, b)) * 1e9 == 2 * 5 * 7 * 3
     assert script("steps").gflop(lambda: a @ b) * 1e9 == 2 * 5 * 7 * 3
+    assert script("steps").gflop(lambda: out[None].baddbmm_(a[None], b[None])) * 1e9 == 2 * 5 * 7 * 3
     q, k, v = (torch.randn(2, 4, 11, 8, requires_grad=True) for _ in range(3))
     products = 2 * 2 * 4 * 11 * 11 * 8  # of all queries with all keys, in two sequences of four heads
     fused = script("steps").gflop(lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v).sum().backward())

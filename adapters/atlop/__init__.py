@@ -9,6 +9,7 @@ BACKBONE = Backbone(
     repository="https://github.com/wzhouad/ATLOP",
     batch=("input_ids", "attention_mask", "labels", "entity_pos", "hts"),
     not_for_prediction=frozenset({"labels"}),
+    label_arrays=True,
     slides=True,
     pooling=Pooling(epsilon=1e-5),
 )

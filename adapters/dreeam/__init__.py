@@ -26,6 +26,7 @@ BACKBONE = Backbone(
     constants={"tag": "infer"},  # predictions without losses
     not_for_prediction=frozenset({"labels", "teacher_attns"}),
     pair_fields=("labels", "sent_labels", "attns"),
+    label_arrays=True,
     token_fields=("attns",),
     copied=("teacher_attns",),
     predictions="rel_pred",

@@ -81,6 +81,15 @@ def choose_pairs(feature: Feature, keep: BoolArray, backbone: Backbone) -> Featu
     return feature | {STAGE_PAIRS: keep}
 
 
+def pack_labels(feature: Feature, backbone: Backbone) -> Feature:
+    """Return a feature whose multi-hot labels are bytes, uint8 [pairs, classes], where the backbone takes arrays."""
+    if not backbone.label_arrays or feature.get("labels") is None:
+        return feature
+    labels = np.asarray(feature["labels"])
+    packed = labels.astype(np.uint8)
+    return feature | {"labels": packed} if labels.ndim == 2 and (packed == labels).all() else feature
+
+
 def chosen_pairs(feature: Feature) -> BoolArray:
     """Return which pairs of a feature that :func:`choose_pairs` made are the stage's, bool [pairs]."""
     return np.asarray(feature.get(STAGE_PAIRS, np.ones(len(feature["hts"]), dtype=bool)))

@@ -141,7 +141,7 @@ class BranchAppender:
         ids, mask = kwargs["input_ids"], kwargs["attention_mask"]
         _check_windows(injections, ids)
         width = self.state.width = ids.shape[1]
-        host = assemble(injections, width)
+        host = assemble(injections, width, multiple=8 if torch.is_autocast_enabled(ids.device.type) else 1)
         covered = host[2][:, :width] >= 0  # on the host: no waiting for the device
         self.state.covered = covered.to(ids.device) if covered.any() else None
         # L x L only from here on
@@ -182,7 +182,7 @@ class BranchCutter:
         )
 
 
-def assemble(injections: Sequence[Injection], width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def assemble(injections: Sequence[Injection], width: int, multiple: int = 1) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Lay the injections of a batch's windows out for the device; integers only, linear in the number of tokens.
 
     Branches follow their own window at once, also where others are longer: what would be padding holds them. ``width``
@@ -190,9 +190,11 @@ def assemble(injections: Sequence[Injection], width: int) -> tuple[Tensor, Tenso
 
     Returns:
         node_ids and position_ids, long [windows, L]; branch_ids, long [windows, L], -1 where no branch is; visibility,
-        bool [windows, nodes, nodes]. L is the largest number of tokens with branches, or ``width`` if that is more.
+        bool [windows, nodes, nodes]. L is the largest number of tokens with branches, or ``width`` if that is more,
+        rounded up to a ``multiple``.
     """
     total = max(width, *(len(injection.input_ids) for injection in injections))
+    total += -total % multiple
     n_nodes = max(len(injection.visibility) for injection in injections)
     node_ids = np.zeros((len(injections), total), dtype=np.int64)
     position_ids = np.zeros_like(node_ids)

@@ -14,7 +14,13 @@ import torch
 
 from segdre_plugin.backbones.attention import check_encoder
 from segdre_plugin.backbones.clones.compat import AutoConfig, AutoModel, AutoTokenizer
-from segdre_plugin.backbones.clones.stand_ins import no_report, open_outside, progress_loader, with_new_layer_lr
+from segdre_plugin.backbones.clones.stand_ins import (
+    no_report,
+    open_outside,
+    progress_loader,
+    with_fused_step,
+    with_new_layer_lr,
+)
 from segdre_plugin.backbones.guards import check_bf16
 from segdre_plugin.backbones.trainer import Resume
 from segdre_plugin.data.files import check_output, fingerprint, remove_half_written, write, write_json
@@ -287,8 +293,11 @@ class TrainingRun(ScriptRun):
                 own.loader: loader,
                 "open": open_outside(folder),
             }
+            if self.options.fast and "AdamW" in self.names:
+                names["AdamW"] = with_fused_step(self.names["AdamW"])
             if rate:
-                names["AdamW"] = with_new_layer_lr(self.names["AdamW"], rate, training.encoder_parameters)
+                adamw = names.get("AdamW", self.names["AdamW"])
+                names["AdamW"] = with_new_layer_lr(adamw, rate, training.encoder_parameters)
             if self.script.report:
                 names[self.script.report] = no_report(self.script.reported, not self._stage(name).has_own_pairs)
             self.run_main(overrides, names)

@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from segdre_plugin.backbones.attention import position_range
-from segdre_plugin.backbones.features import Feature, add_branches, choose_pairs, visible_entities
+from segdre_plugin.backbones.features import Feature, add_branches, choose_pairs, pack_labels, visible_entities
 from segdre_plugin.backbones.hooks import wrap_state
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.injection import BoolArray
@@ -99,7 +99,7 @@ def prepare_features(
             keep &= pair_mask(documents[i], pairs)[hts[:, 0], hts[:, 1]]
         if not keep.any():
             continue
-        made = choose_pairs(feature, keep, backbone)
+        made = pack_labels(choose_pairs(feature, keep, backbone), backbone)
         if stage == "sparse":
             assert triples is not None
             assert verbaliser is not None

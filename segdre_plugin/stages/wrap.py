@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from segdre_plugin.backbones.attention import check_encoder, force_eager
+from segdre_plugin.backbones.alignment import align
+from segdre_plugin.backbones.attention import check_encoder, force_eager, position_range
 from segdre_plugin.backbones.backbone import Backbone
 from segdre_plugin.backbones.checkpointing import checkpoint_layers
 from segdre_plugin.backbones.fast import speed_up
@@ -106,6 +107,7 @@ def wrap_model(
             wrapped.undo.append(partial(delattr, model, "encode"))
         if bf16:
             use_bf16(model, wrapped)
+            align(model, wrapped, position_range(encoder, known.transformer_type)[0])
         if checkpointing:
             wrapped.undo.append(checkpoint_layers(encoder))
         _hook_outputs(model, encoder, wrapped)

@@ -11,6 +11,8 @@ import tiny
 import torch
 import transformers
 import upstream
+from locate import REPOSITORY
+from scripts import importer
 from torch import nn
 
 from segdre_plugin import SegConfig, unwrap_model, wrap_collate, wrap_model
@@ -21,6 +23,7 @@ from segdre_plugin.stages.config import STAGES
 from segdre_plugin.zip_head import CountHead
 
 pytestmark = [pytest.mark.upstream, pytest.mark.slow]
+script = importer(REPOSITORY / "benchmarks")
 N_DOCUMENTS = 4
 
 
@@ -71,6 +74,21 @@ def unwrapped_logits(model, batch):
     if int(transformers.__version__.split(".")[0]) >= 5:
         plain.model = Tuples(plain.model)
     return tiny.logits(plain, batch)
+
+
+def test_a_step_takes_few_operators_whatever_the_documents(clone, features, script):
+    """Six layers and twelve blocks, on a GPU's branches; tests/backbones/test_operators.py has the controls."""
+    counted, encoder = script("operators"), tiny.encoder(vocabulary=30522, num_hidden_layers=6)
+    config = tiny.configure(encoder.config, classes=97)
+    model = wrap_model(clone.model.DocREModel(config, encoder, emb_size=96, block_size=8, num_labels=4)).train()
+    found = []
+    for some in (features[:2], features[2:]):
+        one = clone.utils.collate_fn(some)
+        model.zero_grad()
+        with counted.as_on_cuda():
+            found.append(counted.count(lambda one=one: model(*one)[0].backward())[:2])
+    assert found[0] == found[1]
+    assert found[0][0] <= 1500
 
 
 class TestModel:

@@ -37,12 +37,13 @@ class TestGrouped:
         size=st.integers(1, 6),
         classes=st.integers(1, 8),
         chunk=st.integers(1, 90),
+        group=st.integers(1, 3),
     )
-    def test_equals_the_linear_layer_on_all_products(self, pairs, blocks, size, classes, chunk):
+    def test_equals_the_linear_layer_on_all_products(self, pairs, blocks, size, classes, chunk, group):
         inputs = embeddings(pairs, blocks, size, classes)
         grad = torch.randn(pairs, classes, dtype=torch.float64)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(CHUNK, "cpu", chunk)  # parts of every size, and one that is not whole
+            patch.setitem(CHUNK, "cpu", (chunk, group))  # parts of every size, and one that is not whole
             found = gradients(grouped_linear, inputs, grad)
         due = gradients(slow_grouped, inputs, grad)
         torch.testing.assert_close(found, due)

@@ -9,9 +9,12 @@ import seg_runs
 import torch
 from safetensors.torch import load_file, save_file
 from seg_objects import corpus, training_run
+from torch import nn
 
 from segdre_plugin import SegDREError
-from segdre_plugin.backbones.clones.stand_ins import with_new_layer_lr
+from segdre_plugin.backbones.clones import stand_ins
+from segdre_plugin.backbones.clones.compat import AdamW
+from segdre_plugin.backbones.clones.stand_ins import with_fused_step, with_new_layer_lr
 from segdre_plugin.backbones.reference import ReferenceModel
 from segdre_plugin.data.synthetic.corpus import RELATIONS
 from segdre_plugin.seg.store import Store
@@ -229,3 +232,43 @@ def test_new_layers_are_the_groups_without_the_encoders_parameters():
     ]
     optimizer = with_new_layer_lr(torch.optim.AdamW, 1e-3, encoder.parameters)(groups, lr=5e-5)
     assert [group["lr"] for group in optimizer.param_groups] == [1e-5, 1e-3, 1e-3]
+
+
+class TestFusedStep:
+    def trained(self, build, steps=3):
+        """Train the scripts' optimiser for some steps; return its groups and the weights."""
+        torch.manual_seed(0)
+        layers = nn.Linear(7, 5), nn.Linear(5, 3)
+        groups = [{"params": layers[0].parameters()}, {"params": layers[1].parameters(), "lr": 1e-2}]
+        made = build(groups, lr=1e-3, eps=1e-6)
+        for _ in range(steps):
+            made.zero_grad()
+            layers[1](layers[0](torch.randn(4, 7))).square().sum().backward()
+            made.step()
+        return made.param_groups, [p.detach() for layer in layers for p in layer.parameters()]
+
+    def test_a_cpu_keeps_its_numbers(self):
+        due, found = self.trained(AdamW), self.trained(with_fused_step(AdamW))
+        assert not any(group["fused"] for group in found[0])
+        assert all(map(torch.equal, found[1], due[1]))
+
+    def test_the_same_recipe_elsewhere(self, monkeypatch):
+        due = self.trained(AdamW)
+        monkeypatch.setattr(stand_ins, "fuses", lambda devices: bool(list(devices)))  # a CPU has the kernel, too
+        groups, weights = self.trained(with_fused_step(AdamW))
+        assert all(group["fused"] for group in groups)
+        same = ("lr", "eps", "betas", "weight_decay")
+        assert [[group[k] for k in same] for group in groups] == [[group[k] for k in same] for group in due[0]]
+        torch.testing.assert_close(weights, due[1], rtol=0, atol=1e-6)
+        assert not all(map(torch.equal, weights, due[1]))  # it is another kernel, though
+
+    def test_where(self):
+        cpu, gpu = torch.device("cpu"), torch.device("cuda:1")
+        assert stand_ins.fuses([gpu, gpu])
+        assert not stand_ins.fuses([gpu, cpu])
+        assert not stand_ins.fuses([])
+
+    def test_other_optimisers(self, monkeypatch):
+        monkeypatch.setattr(stand_ins, "fuses", lambda devices: True)
+        groups = [{"params": nn.Linear(2, 2).parameters()}]
+        assert not with_fused_step(torch.optim.SGD)(groups, lr=1.0).param_groups[0]["fused"]

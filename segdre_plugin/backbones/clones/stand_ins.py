@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch.optim import AdamW
 from torch.utils.data import DataLoader
 
 from segdre_plugin.backbones.batching import LengthBuckets
@@ -115,6 +117,27 @@ def with_new_layer_lr(
         return optimizer(changed, *args, **kwargs)
 
     return build
+
+
+def with_fused_step(optimizer: Callable[..., Any]) -> Callable[..., Any]:
+    """Return an optimiser like the given one; on a GPU, torch's AdamW takes its step in one kernel.
+
+    On a CPU it stays as it is: the fused step has other last bits there, and the same seed gives the same files.
+    """
+
+    def build(*args: Any, **kwargs: Any) -> Any:
+        made = optimizer(*args, **kwargs)
+        if isinstance(made, AdamW) and fuses(p.device for group in made.param_groups for p in group["params"]):
+            for group in made.param_groups:
+                group["fused"], group["foreach"] = True, None
+        return made
+
+    return build
+
+
+def fuses(devices: Iterable[torch.device]) -> bool:
+    """Return whether all parameters are where a fused step is used."""
+    return {device.type for device in devices} == {"cuda"}
 
 
 def no_report(reported: Any = (), draws: bool = True) -> Callable[..., Any]:

@@ -62,6 +62,11 @@ def _agree(before: Any, after: Any, layers: int) -> bool:
     )
 
 
+def fuses(device: torch.device, dropout: float) -> bool:
+    """Return whether torch has a fused kernel for attention with this dropout."""
+    return dropout == 0 or device.type != "cpu"
+
+
 def _attend(
     module: Any,
     query: Tensor,
@@ -83,8 +88,8 @@ def _attend(
         [batch, L, heads, d], and the weights [batch, heads, L, L] or None.
     """
     pooled = module.layer_idx >= module.config.num_hidden_layers - layers
-    fused = not pooled and (dropout == 0 or query.device.type != "cpu")  # with dropout, torch has no fused CPU kernel
-    if fused:
+    fused = fuses(query.device, dropout)
+    if fused and not pooled:
         mixed = F.scaled_dot_product_attention(
             query, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling
         )
@@ -94,7 +99,7 @@ def _attend(
     scores = torch.matmul(query * scale, key.transpose(2, 3))
     if attention_mask is not None:
         scores = scores + attention_mask
-    if dropout and query.device.type == "cpu":
+    if not fused:
         kept, share = draw_kept(scores.shape, dropout)
         if not pooled:
             return attend(scores, value, kept, share).transpose(1, 2).contiguous(), None

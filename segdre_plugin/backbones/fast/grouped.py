@@ -2,19 +2,19 @@
 
 The backbones multiply the head and the tail embedding of every pair block by block, write all products to memory
 (49,152 numbers a pair) and hand them to a linear layer. The same logits and the same gradients come from products that
-are made for a few pairs and one block at a time, used, and forgotten; the backward pass makes them again.
+are made for some pairs and some blocks at a time, used, and forgotten; the backward pass makes them again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK = {"cpu": 1 << 21, "cuda": 1 << 25}  # numbers in a chunk of products: what a CPU's cache holds; few launches
+# most numbers in a chunk of products, and its blocks: what a CPU's cache holds; few launches, as many for any batch
+CHUNK = {"cpu": (1 << 21, 1), "cuda": (1 << 27, 4)}
 
 
 def grouped_linear(left: Tensor, right: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -32,16 +32,16 @@ def grouped_linear(left: Tensor, right: Tensor, weight: Tensor, bias: Tensor | N
         [pairs, classes], in 32 bits at least: under autocast products are made in its type and added up in 32 bits.
     """
     device = left.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-        left, right, weight = left.to(dtype), right.to(dtype), weight.to(dtype)
+    mixed = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)  # not for shapes alone
+    dtype = torch.get_autocast_dtype(device) if mixed else left.dtype
     apply = _few_classes if 2 * len(weight) <= left.shape[2] else _GroupedLinear.apply
-    logits: Tensor = apply(left, right, weight)
+    logits: Tensor = apply(left, right, weight, dtype)
     return logits if bias is None else logits + bias
 
 
-def _few_classes(left: Tensor, right: Tensor, weight: Tensor) -> Tensor:
+def _few_classes(left: Tensor, right: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
     """Contract the left embedding first: less than the products where there are fewer classes than rows of a block."""
+    left, right, weight = left.to(dtype), right.to(dtype), weight.to(dtype)
     pairs, blocks, size = left.shape
     kernel = weight.view(-1, blocks, size, size).permute(1, 2, 0, 3).reshape(blocks, size, -1)  # [k, i, c j]
     half = torch.bmm(left.transpose(0, 1), kernel).view(blocks, pairs, len(weight), size)
@@ -50,42 +50,49 @@ def _few_classes(left: Tensor, right: Tensor, weight: Tensor) -> Tensor:
 
 
 class _GroupedLinear(torch.autograd.Function):
+    """Products are made in ``dtype``; casts are in here, so that logits and gradients leave in 32 bits as added up."""
+
     @staticmethod
-    def forward(ctx: Any, left: Tensor, right: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(left, right, weight)
+    def forward(ctx: Any, left: Tensor, right: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
         pairs, blocks, size = left.shape
-        left, right = left.transpose(0, 1).contiguous(), right.transpose(0, 1).contiguous()  # rows of a block in a row
-        wide = _wide(left)
-        logits = left.new_zeros(pairs, len(weight), dtype=wide)
-        for rows, k, columns in _parts(pairs, blocks, size, left.device.type):
-            products = _products(left[k, rows], right[k, rows])
-            if wide == left.dtype:
-                logits[rows].addmm_(products, weight[:, columns].t())
-            else:
-                logits[rows] += products @ weight[:, columns].t()
+        ctx.types = left.dtype, right.dtype, weight.dtype
+        left, right = _by_block(left, dtype), _by_block(right, dtype)
+        weight = weight.to(dtype)
+        ctx.save_for_backward(left, right, weight)
+        group, parts = _parts(pairs, size, left.device.type)
+        kernels = _kernels(weight, blocks).split(group)
+        logits = left.new_zeros(pairs, len(weight), dtype=_wide(left))
+        for rows in parts:
+            of_rows = logits[rows]
+            for a, b, kernel in zip(left[:, rows].split(group), right[:, rows].split(group), kernels, strict=True):
+                of_rows += torch.bmm(_products(a, b), kernel).sum(0, dtype=logits.dtype)
         return logits
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         left, right, weight = ctx.saved_tensors
-        pairs, blocks, size = left.shape
-        left, right = left.transpose(0, 1).contiguous(), right.transpose(0, 1).contiguous()
+        blocks, pairs, size = left.shape
         grad_left, grad_right = torch.empty_like(left), torch.empty_like(right)
         wide, grad = _wide(left), grad.to(left.dtype)
-        grad_weight = weight.new_zeros(weight.shape[1], len(weight), dtype=wide)  # transposed: the faster product
-        for rows, k, columns in _parts(pairs, blocks, size, left.device.type):
-            a, b, g = left[k, rows], right[k, rows], grad[rows]
-            if ctx.needs_input_grad[2]:
-                if wide == left.dtype:
-                    grad_weight[columns].addmm_(_products(a, b).t(), g)
-                else:
-                    grad_weight[columns] += _products(a, b).t() @ g
-            # the gradient of the products, one chunk of one block at a time
-            of_products = (g @ weight[:, columns]).view(-1, size, size)
-            grad_left[k, rows] = (of_products * b.unsqueeze(1)).sum(2)
-            grad_right[k, rows] = torch.bmm(a.unsqueeze(1), of_products).squeeze(1)
-        return grad_left.transpose(0, 1), grad_right.transpose(0, 1), grad_weight.t().to(weight.dtype)
+        grad_weight = weight.new_zeros(blocks, size**2, len(weight), dtype=wide)  # transposed: the faster product
+        group, parts = _parts(pairs, size, left.device.type)
+        kernels, of_kernels = _kernels(weight, blocks).split(group), grad_weight.split(group)
+        for rows in parts:
+            split = (part[:, rows].split(group) for part in (left, right, grad_left, grad_right))
+            for a, b, of_a, of_b, kernel, of_kernel in zip(*split, kernels, of_kernels, strict=True):
+                g = grad[rows].expand(len(a), -1, -1)
+                if ctx.needs_input_grad[2] and wide == left.dtype:
+                    of_kernel.baddbmm_(_products(a, b).mT, g)
+                elif ctx.needs_input_grad[2]:
+                    of_kernel += torch.bmm(_products(a, b).mT, g)
+                # the gradient of the products; it is overwritten, so that there is one of its size at a time
+                of_products = torch.bmm(g, kernel.mT).view(-1, size, size)
+                of_b.copy_(torch.bmm(a.reshape(-1, 1, size), of_products).view_as(b))
+                of_a.copy_(of_products.mul_(b.reshape(-1, 1, size)).sum(2).view_as(a))
+        one, other, own = ctx.types
+        of_weight = grad_weight.flatten(0, 1).t()
+        return grad_left.transpose(0, 1).to(one), grad_right.transpose(0, 1).to(other), of_weight.to(own), None
 
 
 def _wide(part: Tensor) -> torch.dtype:
@@ -93,14 +100,23 @@ def _wide(part: Tensor) -> torch.dtype:
     return torch.promote_types(part.dtype, torch.float32)
 
 
-def _parts(pairs: int, blocks: int, size: int, device: str) -> Iterator[tuple[slice, int, slice]]:
-    """Cut the work: (rows of pairs, block, the block's columns of the weight)."""
-    step = max(1, CHUNK.get(device, CHUNK["cuda"]) // size**2)
-    for first in range(0, pairs, step):
-        for k in range(blocks):
-            yield slice(first, first + step), k, slice(k * size**2, (k + 1) * size**2)
+def _by_block(part: Tensor, dtype: torch.dtype) -> Tensor:
+    """Lay an embedding [pairs, blocks, size] out as [blocks, pairs, size], rows of a block in a row."""
+    return part.transpose(0, 1).to(dtype, memory_format=torch.contiguous_format).contiguous()
+
+
+def _kernels(weight: Tensor, blocks: int) -> Tensor:
+    """Return the weight of each block's products, [blocks, size * size, classes], without a copy."""
+    return weight.view(len(weight), blocks, -1).permute(1, 2, 0)
+
+
+def _parts(pairs: int, size: int, device: str) -> tuple[int, list[slice]]:
+    """Cut the work: number of blocks at a time, and which pairs."""
+    numbers, group = CHUNK.get(device, CHUNK["cuda"])
+    step = max(1, numbers // (group * size**2))
+    return group, [slice(first, first + step) for first in range(0, pairs, step)]
 
 
 def _products(a: Tensor, b: Tensor) -> Tensor:
-    """All products of two embeddings' blocks, [pairs, size * size]."""
-    return (a.unsqueeze(2) * b.unsqueeze(1)).flatten(1)
+    """All products of two embeddings' blocks, from [blocks, pairs, size] to [blocks, pairs, size * size]."""
+    return (a.unsqueeze(3) * b.unsqueeze(2)).flatten(2)

@@ -62,7 +62,7 @@ class PairRows(_DeferredTensor):
 
     def tensor(self) -> Tensor:
         """Return [pairs, sum of d]."""
-        return torch.cat([table.index_select(0, index) for table, index in self.parts], dim=1)
+        return torch.cat([F.embedding(index, table) for table, index in self.parts], dim=1)
 
     @property
     def shape(self) -> torch.Size:
@@ -84,12 +84,12 @@ class PairRows(_DeferredTensor):
     def linear(self, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Apply a linear layer, weight [out, sum of d] and bias [out]; return a :class:`PairTensor` [pairs, out]."""
         total: Tensor | None = None
-        first = 0
-        for table, index in self.parts:
-            columns = weight[:, first : first + table.shape[1]]
-            rows = F.linear(table, columns, bias if first == 0 else None).index_select(0, index)
+        widths = [table.shape[1] for table, _ in self.parts]
+        for (table, index), columns in zip(self.parts, weight.split(widths, dim=1), strict=True):
+            rows = F.linear(table, columns, bias if total is None else None)
+            # 32 bits, under autocast, too; the gradient of an embedding adds pairs up in a fixed order, on a GPU, too
+            rows = F.embedding(index, rows.to(table.dtype))
             total = rows if total is None else total + rows
-            first += table.shape[1]
         assert total is not None
         return total.as_subclass(PairTensor)
 

@@ -3,7 +3,8 @@
 An entity is the logsumexp of the states at its mentions' start markers, its attention the mean over them; a pair's
 context weighs the tokens that both entities attend to. Upstream goes through mentions and pairs one by one; here the
 mentions of a batch are read together, and the context, which is the same for (head, tail) and (tail, head), is
-computed once for both.
+computed once for both. There is no loop over documents, entities, mentions or pairs on the device, and gradients are
+added up in a fixed order: by products of matrices, and as those of an embedding.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from segdre_plugin.backbones.fast.pairs import PairRows
@@ -45,91 +47,112 @@ class PairPooler:
         """
         layout = lay_out(entity_pos, hts, states.shape[1], self.offset)
         on = layout.to(states.device)
-        entities, focus = pool_entities(states, attention, on)
-        shared = shared_attention(focus, on, self.epsilon)  # [distinct pairs, c]
-        parts = shared.split(layout.distinct_of)
-        contexts = torch.cat([part @ document for part, document in zip(parts, states, strict=True)])
+        device = states.device.type
+        if torch.is_autocast_enabled(device):  # small, and rows of any width, with which 16-bit kernels are slow
+            states, attention = states.float(), attention.float()
+        with torch.autocast(device, enabled=False):
+            entities, focus = pool_entities(states, attention, on)
+            shared = shared_attention(focus, on, self.epsilon)  # [documents, most unordered pairs, c]
+            contexts = F.embedding(on.slot, torch.bmm(shared, states).flatten(0, 1))
         heads, tails = PairRows((entities, on.head)), PairRows((entities, on.tail))
         rows = heads, PairRows((contexts, on.distinct)), tails
         if not self.with_attention:
             return rows
-        return (*rows, shared.index_select(0, on.distinct), layout.pairs_of)
+        of_pairs = F.embedding(on.distinct, F.embedding(on.slot, shared.flatten(0, 1)))
+        return (*rows, of_pairs, layout.pairs_of)
 
 
 @dataclass(frozen=True)
 class Layout:
     """The places of a batch's mentions, entities and pairs; arrays of integers.
 
+    A token is counted through the padded batch, an entity and an unordered pair through the batch.
+
     Attributes:
-        document: of each mention.
-        token: of each mention, its start marker.
-        entity: of each mention, counted through the batch.
-        place: of each entity, document and index, [entities, 2].
-        head: of each pair, the entity counted through the batch.
+        mention: of each entity the tokens of its start markers, filled up with -1, [entities, most mentions]; the first
+            is 0 where there is none.
+        missing: of each entity 1 if it has no mention in the input, else 0.
+        cell: each token of each entity, [documents, most entities, c] flattened.
+        times: how often it starts a mention of the entity there.
+        mentions: how many mentions the entity has in the input.
+        head: of each pair, the entity.
         tail: likewise.
-        distinct: of each pair, the unordered pair that it is, counted through the batch.
-        distinct_pairs: of each unordered pair, document and both entities, [distinct, 3].
-        distinct_of: number of unordered pairs of each document.
+        distinct: of each pair, the unordered pair that it is.
+        slot: of each unordered pair, its place in ``both`` flattened.
+        both: of each document its unordered pairs, filled up with others, [documents, most]: places in
+            [documents, entities, entities] flattened.
         pairs_of: number of pairs of each document.
         most: largest number of entities of a document.
     """
 
-    document: Any
-    token: Any
-    entity: Any
-    place: Any
+    mention: Any
+    missing: Any
+    cell: Any
+    times: Any
+    mentions: Any
     head: Any
     tail: Any
     distinct: Any
-    distinct_pairs: Any
-    distinct_of: list[int]
+    slot: Any
+    both: Any
     pairs_of: list[int]
     most: int
 
     def to(self, device: torch.device) -> Layout:
         """Put the arrays on a device, in one transfer."""
-        names = ("document", "token", "entity", "place", "head", "tail", "distinct", "distinct_pairs")
-        arrays = [np.asarray(getattr(self, name), dtype=np.int64) for name in names]
-        flat = torch.from_numpy(np.concatenate([a.ravel() for a in arrays])).to(device, non_blocking=True)
-        parts = flat.split([a.size for a in arrays])
-        moved = {name: part.view(a.shape) for name, part, a in zip(names, parts, arrays, strict=True)}
-        return Layout(**moved, distinct_of=self.distinct_of, pairs_of=self.pairs_of, most=self.most)
+        arrays = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        flat = torch.from_numpy(np.concatenate([a.ravel() for a in arrays.values()])).to(device, non_blocking=True)
+        parts = flat.split([a.size for a in arrays.values()])
+        moved = {
+            name: part if a.ndim == 1 else part.view(a.shape)
+            for (name, a), part in zip(arrays.items(), parts, strict=True)
+        }
+        return Layout(**moved, pairs_of=self.pairs_of, most=self.most)
 
 
 def lay_out(entity_pos: EntityPositions, hts: Pairs, length: int, offset: int) -> Layout:
     """Number the mentions, entities and pairs of a batch through; mentions beyond ``length`` tokens are left out."""
-    mentions: list[tuple[int, int, int]] = []
-    place: list[tuple[int, int]] = []
-    heads, tails, distinct, unordered = [], [], [], []
-    distinct_of: list[int] = []
+    most = max((len(entities) for entities in entity_pos), default=0)
+    mentions: list[list[int]] = []  # of each entity
+    cells: list[int] = []  # of each mention
+    heads, tails, distinct, both = [], [], [], []
+    seen = 0
     for d, (entities, pairs) in enumerate(zip(entity_pos, hts, strict=True)):
-        first, seen = len(place), sum(distinct_of)
+        first = len(mentions)
         for e, positions in enumerate(entities):
-            mentions += [(d, start + offset, first + e) for start, _ in positions if start + offset < length]
-            place.append((d, e))
+            tokens = [start + offset for start, _ in positions if start + offset < length]
+            mentions.append([d * length + token for token in tokens])
+            cells += [(d * most + e) * length + token for token in tokens]
         # pairs, with entities counted through the batch
         table = np.asarray(pairs, dtype=np.int64).reshape(-1, 2)
         heads.append(first + table[:, 0])
         tails.append(first + table[:, 1])
-        # (head, tail) and (tail, head) are one unordered pair: a number smaller * n + larger names it
-        n = max(1, len(entities))
-        keys, index = np.unique(table.min(axis=1) * n + table.max(axis=1), return_inverse=True)
+        # (head, tail) and (tail, head) are one unordered pair: a number names it
+        keys, index = np.unique(table.min(axis=1) * most + table.max(axis=1), return_inverse=True)
         distinct.append(seen + index.reshape(-1))
-        unordered.append(np.stack([np.full(len(keys), d), keys // n, keys % n], axis=1))
-        distinct_of.append(len(keys))
-    where = np.asarray(mentions, dtype=np.int64).reshape(-1, 3)
+        both.append(d * most**2 + keys)
+        seen += len(keys)
+    n_mentions = np.array([len(tokens) for tokens in mentions], dtype=np.int64)
+    padded = np.full((len(mentions), n_mentions.max(initial=1)), -1, dtype=np.int64)
+    padded[:, 0] = 0
+    for row, tokens in zip(padded, mentions, strict=True):
+        row[: len(tokens)] = tokens
+    cell, times = np.unique(np.asarray(cells, dtype=np.int64), return_counts=True)
+    of_entity = np.bincount(cell // length, times, len(entity_pos) * most).astype(np.int64)
+    n_distinct = np.array([len(keys) for keys in both])
     return Layout(
-        document=where[:, 0],
-        token=where[:, 1],
-        entity=where[:, 2],
-        place=np.asarray(place, dtype=np.int64).reshape(-1, 2),
+        mention=padded,
+        missing=(n_mentions == 0).astype(np.int64),
+        cell=cell,
+        times=times,
+        mentions=of_entity[cell // length],
         head=np.concatenate(heads),
         tail=np.concatenate(tails),
         distinct=np.concatenate(distinct),
-        distinct_pairs=np.concatenate(unordered),
-        distinct_of=distinct_of,
+        slot=np.flatnonzero(np.arange(n_distinct.max()) < n_distinct[:, None]),
+        both=np.stack([np.resize(keys if len(keys) else [0], n_distinct.max()) for keys in both]),
         pairs_of=[len(pairs) for pairs in hts],
-        most=max((len(entities) for entities in entity_pos), default=0),
+        most=most,
     )
 
 
@@ -137,34 +160,25 @@ def pool_entities(states: Tensor, attention: Tensor, on: Layout) -> tuple[Tensor
     """Return the pooled mentions of each entity, of states [documents, c, d] and attention [documents, heads, c, c].
 
     The embeddings are [entities, d], zero where an entity has no mention; the attention is laid out by document,
-    [documents, most entities, heads, c].
+    [documents, heads, most entities, c].
     """
-    n = len(on.place)
-    read = states[on.document, on.token]  # [mentions, d]
-    # the logsumexp of each entity's mentions; the maximum only keeps exp in range, its gradient cancels out
-    index = on.entity.unsqueeze(1).expand_as(read)
-    highest = read.new_full((n, read.shape[1]), -torch.inf).scatter_reduce(0, index, read.detach(), "amax")
-    highest = highest.masked_fill(highest == -torch.inf, 0)
-    total = torch.zeros_like(highest).index_add(0, on.entity, (read - highest.index_select(0, on.entity)).exp())
-    missing = total == 0
-    embeddings = (highest + total.masked_fill(missing, 1).log()).masked_fill(missing, 0)
+    read = F.embedding(on.mention.clamp(min=0), states.flatten(0, 1))  # [entities, most mentions, d]
+    embeddings = read.masked_fill((on.mention < 0).unsqueeze(2), -torch.inf).logsumexp(dim=1)
+    embeddings = embeddings.masked_fill((on.missing > 0).unsqueeze(1), 0)
 
-    documents, heads, _, c = attention.shape
-    slot = on.place[:, 0] * on.most + on.place[:, 1]  # of each entity in the padded table
-    mentions = torch.bincount(on.entity, minlength=n).clamp(min=1).to(attention.dtype)
-    seen = attention[on.document, :, on.token] / mentions.index_select(0, on.entity)[:, None, None]
-    focus = attention.new_zeros(documents * on.most, heads, c).index_add(0, slot.index_select(0, on.entity), seen)
-    return embeddings, focus.view(documents, on.most, heads, c)
+    documents, _, c, _ = attention.shape
+    shares = attention.new_zeros(documents * on.most * c).scatter_(0, on.cell, on.times.to(attention) / on.mentions)
+    return embeddings, shares.view(documents, 1, on.most, c) @ attention
 
 
 def shared_attention(focus: Tensor, on: Layout, epsilon: float) -> Tensor:
-    """Return the weights, [distinct, c], of the tokens to which both entities of an unordered pair attend.
+    """Return the weights of the tokens to which both entities of an unordered pair attend.
 
-    This is localised context pooling, of ``focus`` [documents, entities, heads, c].
+    This is localised context pooling, from ``focus`` [documents, heads, entities, c] to
+    [documents, most unordered pairs, c].
     """
-    documents, entities, heads, c = focus.shape
-    by_token = focus.permute(0, 3, 1, 2).reshape(documents * c, entities, heads)
-    together = torch.bmm(by_token, by_token.transpose(1, 2)).view(documents, c, entities, entities)
-    document, one, other = on.distinct_pairs.unbind(dim=1)
-    shared = together[document, :, one, other] / heads
-    return shared / (shared.sum(dim=1, keepdim=True) + epsilon)
+    documents, heads, entities, c = focus.shape
+    by_token = focus.permute(0, 3, 2, 1).reshape(documents * c, entities, heads)
+    together = torch.bmm(by_token, by_token.mT).view(documents, c, entities**2)
+    shared = F.embedding(on.both, together.mT.reshape(documents * entities**2, c)) / heads
+    return shared / (shared.sum(dim=2, keepdim=True) + epsilon)
