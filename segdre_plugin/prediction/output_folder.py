@@ -87,6 +87,11 @@ class OutputFolder:
                 remove_half_written(self.path(name))
                 own = _of_file(rows, file.name)
                 write(self.path(name), partial(self._fill, name=name, rows=own, skip=skip, report=report))
+            for row in rows:  # it has to end, too
+                found = f"document {row['first']} of {row['file']}"
+                raise SegDREError(
+                    f"Ray delivered more than all documents: {found}", "remove the folder and start again"
+                )
         except BaseException as error:
             if new and not any(self.path(name).exists() for name in files):
                 shutil.rmtree(self.folder)
