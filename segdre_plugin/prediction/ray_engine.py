@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import partial
@@ -129,6 +130,7 @@ def _connected(address: str | None) -> Iterator[Mapping[str, float]]:
     try:
         if own:
             try:
+                _reach(address)
                 ray.init(address, log_to_driver=False, logging_level="WARNING", **local)
             except (OSError, RuntimeError, ValueError) as error:
                 raise SegDREError(
@@ -141,6 +143,13 @@ def _connected(address: str | None) -> Iterator[Mapping[str, float]]:
     finally:
         if own:
             ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Fail at once where no server is: Ray would try it for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _last_line(error: Exception) -> str:

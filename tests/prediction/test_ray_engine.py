@@ -21,6 +21,10 @@ from segdre_plugin.prediction.output_folder import OutputFolder
 from segdre_plugin.prediction.predict import predict
 
 BAD = {"title": "Poisoned \ud800", "sents": [["a"]], "vertexSet": []}
+IN_TIME = {
+    "RAY_worker_niceness": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}  # at 15 workers wait for all else on a busy machine
 ACTOR = b"ray::MapWorker"  # the name of its process
 NO_RAY = 'no Ray Data: pip install "segdre-plugin[ray]"'
 
@@ -29,6 +33,7 @@ NO_RAY = 'no Ray Data: pip install "segdre-plugin[ray]"'
 def ray():
     """A Ray that all tests here share."""
     ray = pytest.importorskip("ray", reason=NO_RAY)
+    os.environ |= IN_TIME
     ray.init(num_cpus=2, object_store_memory=200 << 20, include_dashboard=False, log_to_driver=False)
     yield ray
     ray.shutdown()
@@ -174,7 +179,7 @@ def test_ctrl_c_leaves_no_process_and_no_folder(bundle, shards, tmp_path):  # no
     pytest.importorskip("ray", reason=NO_RAY)
     output, mark = tmp_path / "out", f"SEGDRE_MARK={tmp_path}"
     command = [*SEGDRE, "predict", str(bundle), "--input", str(shards[0]), "--output", str(output), "--engine", "ray"]
-    before = f"import os; os.environ['SEGDRE_MARK'] = {str(tmp_path)!r}"
+    before = f"import os; os.environ |= {IN_TIME | {'SEGDRE_MARK': str(tmp_path)}!r}"
     process = start(command, (tmp_path / "stdout", tmp_path / "stderr"), before=before)
     deadline = time.monotonic() + 120
     while not (output / "_run.json").exists():  # Ray has started, and the actors are about to
@@ -295,6 +300,15 @@ def test_values_that_cannot_be(bundle, shards, tmp_path, capsys, monkeypatch, mo
     assert main([*command, *more]) == 2
     assert words in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_cluster_that_is_not_there(bundle, shards, tmp_path, capsys):  # noqa: F811
+    ray = pytest.importorskip("ray", reason=NO_RAY)
+    command = ["predict", str(bundle), "--input", str(shards[0]), "--output", str(tmp_path / "out"), "--engine", "ray"]
+    ray.shutdown()
+    assert main([*command, "--ray-address", "127.0.0.1:9"]) == 2
+    assert "Ray (127.0.0.1:9): ConnectionRefusedError" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_ray(monkeypatch, capsys):
