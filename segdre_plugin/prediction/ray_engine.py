@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -134,12 +135,12 @@ def _connected(address: str | None) -> Iterator[Mapping[str, float]]:
                 ray.init(address, log_to_driver=False, logging_level="WARNING", **local)
             except (OSError, RuntimeError, ValueError) as error:
                 raise SegDREError(
-                    f"Ray ({address}): {_last_line(error)}", "pass another --ray-address, or none"
+                    f"Ray ({address}): {_reason(error)}", "pass another --ray-address, or none"
                 ) from error
         yield ray.cluster_resources()
     except ray.exceptions.RayError as error:
         hint = "see Ray's logs (/tmp/ray/session_latest/logs), and go on with --resume"
-        raise SegDREError(f"Ray ({address}): {_last_line(error)}", hint) from error
+        raise SegDREError(f"Ray ({address}): {_reason(error)}", hint) from error
     finally:
         if own:
             ray.shutdown()
@@ -152,9 +153,11 @@ def _reach(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
-def _last_line(error: Exception) -> str:
-    """Return the error in a line; before it there may be a traceback."""
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[-1]}"
+def _reason(error: Exception) -> str:
+    """Return an error of Ray in a line: what ends the first traceback in it if there is one."""
+    text = str(error).strip()
+    first = re.search(r"^[\w.]+(Error|Exception): .*", text, re.MULTILINE)
+    return first[0] if first else f"{type(error).__name__}: {text.rpartition(chr(10))[2]}"
 
 
 def _pool(resources: Mapping[str, float], actors: int | None, threads: int, device: str | None) -> tuple[int, int]:
@@ -187,16 +190,15 @@ def _stream(
     """
     import ray.data
 
-    context = ray.data.DataContext.get_current()
+    context = ray.data.DataContext.get_current().copy()
     context.target_max_block_size = 1  # a window is a task: it is what a dead worker loses
     context.execution_options.preserve_order = True
-    paths = ray.data.from_items([str(file.absolute()) for file in files], override_num_blocks=len(files))
-    read = partial(_read, size=size)
-    rows = paths.flat_map(read, compute=ray.data.TaskPoolStrategy(size=READERS), num_cpus=0)
     predictor: Any = Predictor
-    with catch_warnings():
+    with ray.data.DataContext.current(context), catch_warnings():
         simplefilter("ignore")  # max_task_retries has no other place yet, and without it a fatal document has no end
-        answers = rows.map(
+        paths = ray.data.from_items([str(file.absolute()) for file in files], override_num_blocks=len(files))
+        windows_of = partial(_read, size=size)
+        rows = paths.flat_map(windows_of, compute=ray.data.TaskPoolStrategy(size=READERS), num_cpus=0).map(
             predictor,
             fn_constructor_args=arguments,
             compute=ray.data.ActorPoolStrategy(size=actors),
@@ -205,7 +207,7 @@ def _stream(
             max_restarts=-1,
             max_task_retries=RETRIES,
         )
-    yield from answers.iter_rows()
+    yield from rows.iter_rows()
 
 
 def _read(row: Row, size: int) -> Iterator[Row]:
