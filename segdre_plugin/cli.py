@@ -318,11 +318,23 @@ def _predict_arguments(command: ArgumentParser) -> None:
     )
     command.add_argument(
         "--format",
-        choices=("jsonl", "official", "csv", "rdf"),
+        choices=("jsonl", "official", "csv", "rdf", "parquet"),
         default="jsonl",
-        help="an answer a line, DocRED's list of triples, a row a triple, or N-Triples (%(default)s)",
+        help="an answer a line, DocRED's list of triples, a row a triple, N-Triples; ray also Parquet (%(default)s)",
     )
     command.add_argument("--device", help="cpu, cuda, cuda:1, ... (a GPU if there is one)")
+    ray = "with --engine ray: "
+    command.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="ray: a folder of JSON, JSONL and Parquet files into another, by actors of Ray Data (%(default)s)",
+    )
+    command.add_argument(
+        "--actors", type=int, metavar="N", help=f"{ray}how many (one a GPU, or as many as cores allow)"
+    )
+    command.add_argument("--threads", type=int, metavar="N", help=f"{ray}CPU threads of an actor (1)")
+    command.add_argument("--ray-address", metavar="A", help=f"{ray}of a cluster (RAY_ADDRESS, or Ray is started here)")
     what = "inference-stage fusion (eq. 11), where the bundle's run has tuned it (DREEAM: --eval_mode fushion on dev)"
     command.add_argument("--isf", action="store_true", help=what)
 
@@ -335,23 +347,43 @@ def _predict(options: Namespace) -> None:
             "--text and --spacy go together",
             "pass the name or folder of a spaCy pipeline, such as --spacy en_core_web_sm, with --text, and only there",
         )
+    _check_engine(options)
     source = options.text or options.input
     page = None
     if options.html:
         from segdre_plugin.analysis.report.answers import answers_page
 
         page = answers_page(options.html, [*(options.text or [source]), options.output], options.resume)
-    how = {
-        name: getattr(options, name)
-        for name in ("clone", "adapter", "batch_size", "resume", "on_error", "device", "isf")
-    }
-    report = predict(options.bundle, source, options.output, spacy=options.spacy, form=options.format, page=page, **how)
+    names = ("clone", "adapter", "batch_size", "resume", "on_error", "device", "isf")
+    how = {name: getattr(options, name) for name in names} | {"form": options.format}
+    if options.engine == "ray":
+        from segdre_plugin.prediction.ray_engine import predict_folder
+
+        how |= {"actors": options.actors, "threads": options.threads or 1, "address": options.ray_address}
+        report = predict_folder(options.bundle, source, options.output, **how)
+    else:
+        report = predict(options.bundle, source, options.output, spacy=options.spacy, page=page, **how)
     print(
         "written: {output}: {documents} documents, {triples} triples, {rejected} rejected, "
         "{documents_per_second:.2f} documents a second".format(output=options.output, **report)
     )
     if page:
         print(f"written: {options.html}")
+
+
+def _check_engine(options: Namespace) -> None:
+    """Refuse options of the other engine."""
+    other = ("text", "html") if options.engine == "ray" else ("actors", "threads", "ray_address")
+    wrong = [f"--{name.replace('_', '-')}" for name in other if getattr(options, name) is not None]
+    forms = ("jsonl", "parquet") if options.engine == "ray" else ("jsonl", "official", "csv", "rdf")
+    wrong += [f"--format {options.format}"] if options.format not in forms else []
+    if wrong:
+        engine = "local" if options.engine == "ray" else "ray"
+        raise SegDREError(
+            f"--engine {options.engine}: no {', '.join(wrong)}", f"leave that out, or use --engine {engine}"
+        )
+    if options.engine == "ray" and str(options.output) == "-":
+        raise SegDREError("--engine ray writes a folder", "pass --output FOLDER")
 
 
 COMMANDS = {

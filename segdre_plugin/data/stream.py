@@ -76,7 +76,7 @@ def _first(file: IO[bytes]) -> bytes:
 def _lines(file: IO[bytes], path: Path, what: str) -> Iterator[Any]:
     """Yield the values of lines, or the only value of a file that spells it over several."""
     first, second = file.readline(), file.readline()
-    value = _decode(first)
+    value = decode_line(first)
     if isinstance(value, Broken) and second.strip() and not second.startswith(b"{"):
         value, second = decode(first + second + file.read(), path, what), b""
     if isinstance(value, dict) and "title" not in value:
@@ -84,10 +84,11 @@ def _lines(file: IO[bytes], path: Path, what: str) -> Iterator[Any]:
             if isinstance(part, list) and part and isinstance(part[0], dict) and "title" in part[0]:
                 raise SegDREError(f"{what}: {path}: the list is under the key {key!r}", "write it alone into a file")
     yield value
-    yield from map(_decode, filter(bytes.strip, chain([second], file)))
+    yield from map(decode_line, filter(bytes.strip, chain([second], file)))
 
 
-def _decode(line: bytes) -> Any:
+def decode_line(line: bytes) -> Any:
+    """Return the value of a line of JSON, or a :class:`Broken`."""
     try:
         return json.loads(line.decode())
     except UnicodeDecodeError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -55,20 +55,7 @@ class Output:
             SegDREError: if an output exists and is not to be resumed, or was made from something else.
         """
         there = [path for path in (self.path, self.lines, self.rejected, self.state) if path.exists()]
-        if there and not resume:
-            raise SegDREError(f"{there[0]} already exists", "pass --resume or another --output, or remove it")
-        if there and not self.state.exists():
-            raise SegDREError(f"{there[0]} is not an output of segdre predict", "remove it, or pass another --output")
-        if not there:
-            return False
-        state = read_json(self.state, "state of the output")
-        check_form(self.state, state, {"done": bool, "source": dict}, hint="remove it, or pass another --output")
-        raise_all(
-            differences(state["source"], self.source),
-            f"{self.path} was made from something else",
-            "resume with the same input, bundle and options, or pass another --output",
-        )
-        return state["done"] is True and self.path.exists()
+        return is_complete(there, self.state, self.source, resume) and self.path.exists()
 
     def start(self) -> int:
         """Open the files, and return the first document still to be predicted: that at which a killed run stopped."""
@@ -81,13 +68,9 @@ class Output:
     def add(self, index: int, title: Any, result: dict[str, Any] | Rejection) -> None:
         """Write a document's line."""
         assert self.files is not None
-        if isinstance(result, Rejection):
-            file, line = self.files[1], {"index": index, "title": title, "reasons": result.reasons}
-        else:
-            file, line = self.files[0], {"index": index} | result
-        # surrogates in a rejected title are written as JSON spells them
+        file = self.files[isinstance(result, Rejection)]
         with explained(f"cannot write {self.path}"):
-            file.write(json.dumps(line, ensure_ascii=isinstance(result, Rejection)).encode() + b"\n")
+            file.write(output_line(index, title, result).encode())
 
     def flush(self) -> None:
         """Flush the files, so that a killed process does not lose what was written."""
@@ -120,6 +103,42 @@ class Output:
         write_json(self.state, {"done": True, "source": self.source, "report": dict(report)})
         if make:
             self.lines.unlink()
+
+
+def is_complete(there: Sequence[Path], state: Path, source: Mapping[str, Any], resume: bool) -> bool:
+    """Return whether an output is complete; otherwise it can be started.
+
+    Args:
+        there: what exists of it.
+        state: its state, ``done`` and ``source``.
+        source: what it depends on now.
+        resume: whether to go on with what exists.
+
+    Raises:
+        SegDREError: if an output exists and is not to be resumed, or was made from something else.
+    """
+    if there and not resume:
+        raise SegDREError(f"{there[0]} already exists", "pass --resume or another --output, or remove it")
+    if there and not state.exists():
+        raise SegDREError(f"{there[0]} is not an output of segdre predict", "remove it, or pass another --output")
+    if not there:
+        return False
+    found = read_json(state, "state of the output")
+    check_form(state, found, {"done": bool, "source": dict}, hint="remove it, or pass another --output")
+    raise_all(
+        differences(found["source"], source),
+        f"{there[0]} was made from something else",
+        "resume with the same input, bundle and options, or pass another --output",
+    )
+    return found["done"] is True
+
+
+def output_line(index: int, title: Any, result: dict[str, Any] | Rejection, **more: Any) -> str:
+    """Return a document's line; ``more`` goes in behind its number."""
+    place = {"index": index} | more
+    if isinstance(result, Rejection):  # surrogates in its title are written as JSON spells them
+        return json.dumps(place | {"title": title, "reasons": result.reasons}) + "\n"
+    return json.dumps(place | result, ensure_ascii=False) + "\n"
 
 
 def repair(lines: Path, rejected: Path) -> int:

@@ -73,10 +73,7 @@ def predict(
     Raises:
         SegDREError: if something is wrong; what is done by then stays and can be resumed.
     """
-    if on_error not in ON_ERROR:
-        raise SegDREError(f"on_error is {on_error!r}", f"choose from {', '.join(ON_ERROR)}")
-    if batch_size < 1:
-        raise SegDREError(f"--batch-size is {batch_size}", "pass 1 or more")
+    check_settings(on_error, batch_size)
     where = usable_device(device)
     paths = [source] if isinstance(source, Path) else list(source)
     check_output("--output", output, paths)
@@ -97,6 +94,18 @@ def predict(
         target = Output(file, form, made_from, kept=file == output)
         load = partial(SegPipeline.from_pretrained, bundle, clone, where, adapter=adapter, isf=isf)
         return _predict(load, documents, target, batch_size, resume, on_error == "skip", page)
+
+
+def check_settings(on_error: str, batch_size: int) -> None:
+    """Refuse values that cannot be.
+
+    Raises:
+        SegDREError: with the values to choose from.
+    """
+    if on_error not in ON_ERROR:
+        raise SegDREError(f"on_error is {on_error!r}", f"choose from {', '.join(ON_ERROR)}")
+    if batch_size < 1:
+        raise SegDREError(f"--batch-size is {batch_size}", "pass 1 or more")
 
 
 def _predict(
@@ -150,7 +159,7 @@ def _run(
     total = source.total
     shown: dict[str, Any] = {"unit": "doc", "smoothing": 0, "bar_format": BAR if total else OPEN_BAR}
     with progress(label="predict", total=total, initial=first, **shown) as bar:
-        for documents, problem in _windows(source, begin, size):
+        for documents, problem in windows(islice(source.read(), begin, None), size):
             results = pipeline.answer(documents, batch_size, begin, bar.update)
             for i, (document, result) in enumerate(zip(documents, results, strict=True), start=begin):
                 if i < first:
@@ -182,9 +191,8 @@ def _stopped(result: Rejection, target: Output) -> SegDREError:
     )
 
 
-def _windows(source: Source, begin: int, size: int) -> Iterator[tuple[list[Any], SegDREError | None]]:
-    """Yield documents from ``begin`` on, ``size`` at a time, with the error that ends the file if one does."""
-    values = islice(source.read(), begin, None)
+def windows(values: Iterator[Any], size: int) -> Iterator[tuple[list[Any], SegDREError | None]]:
+    """Yield documents, ``size`` at a time, with the error that ends them if one does."""
     while True:
         window: list[Any] = []
         problem = None
