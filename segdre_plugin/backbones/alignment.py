@@ -14,13 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segdre_plugin.backbones.hooks import WrapState
+from segdre_plugin.backbones.precision import mixed_dtype
 
 NUMBERS = 8  # of 16 bits in 16 bytes
 
 
 def missing(width: int, device: torch.device) -> int:
     """Return how many numbers a row lacks; 0 outside autocast."""
-    return -width % NUMBERS if torch.is_autocast_enabled(device.type) else 0
+    return -width % NUMBERS if mixed_dtype(device.type) else 0
 
 
 class AlignedLinear:

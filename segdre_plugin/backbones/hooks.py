@@ -19,6 +19,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from segdre_plugin.backbones.attention import MaskForm, encoder_dtype, visible_tokens
 from segdre_plugin.backbones.backbone import Backbone
+from segdre_plugin.backbones.precision import mixed_dtype
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.injection import Injection
 
@@ -141,7 +142,7 @@ class BranchAppender:
         ids, mask = kwargs["input_ids"], kwargs["attention_mask"]
         _check_windows(injections, ids)
         width = self.state.width = ids.shape[1]
-        host = assemble(injections, width, multiple=8 if torch.is_autocast_enabled(ids.device.type) else 1)
+        host = assemble(injections, width, multiple=8 if mixed_dtype(ids.device.type) else 1)
         covered = host[2][:, :width] >= 0  # on the host: no waiting for the device
         self.state.covered = covered.to(ids.device) if covered.any() else None
         # L x L only from here on

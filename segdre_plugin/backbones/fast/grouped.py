@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from segdre_plugin.backbones.precision import mixed_dtype
+
 # most numbers in a chunk of products, and its blocks: what a CPU's cache holds; few launches, as many for any batch
 CHUNK = {"cpu": (1 << 21, 1), "cuda": (1 << 27, 4)}
 
@@ -31,9 +33,7 @@ def grouped_linear(left: Tensor, right: Tensor, weight: Tensor, bias: Tensor | N
     Returns:
         [pairs, classes], in 32 bits at least: under autocast products are made in its type and added up in 32 bits.
     """
-    device = left.device.type
-    mixed = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)  # not for shapes alone
-    dtype = torch.get_autocast_dtype(device) if mixed else left.dtype
+    dtype = mixed_dtype(left.device.type) or left.dtype
     apply = _few_classes if 2 * len(weight) <= left.shape[2] else _GroupedLinear.apply
     logits: Tensor = apply(left, right, weight, dtype)
     return logits if bias is None else logits + bias

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from segdre_plugin.backbones.fast.pairs import PairRows
 from segdre_plugin.backbones.features import EntityPositions, Pairs
+from segdre_plugin.backbones.precision import mixed_dtype, widened, without_autocast
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,9 @@ class PairPooler:
         """
         layout = lay_out(entity_pos, hts, states.shape[1], self.offset)
         on = layout.to(states.device)
-        device = states.device.type
-        if torch.is_autocast_enabled(device):  # small, and rows of any width, with which 16-bit kernels are slow
-            states, attention = states.float(), attention.float()
-        with torch.autocast(device, enabled=False):
+        if mixed_dtype(states.device.type):  # small, and rows of any width, with which 16-bit kernels are slow
+            states, attention = widened(states), widened(attention)
+        with without_autocast(states.device.type):
             entities, focus = pool_entities(states, attention, on)
             shared = shared_attention(focus, on, self.epsilon)  # [documents, most unordered pairs, c]
             contexts = F.embedding(on.slot, torch.bmm(shared, states).flatten(0, 1))
