@@ -19,6 +19,8 @@ from segdre_plugin.adapters import SCRIPTS
 from segdre_plugin.backbones.clones.recognition import blob_hash
 from segdre_plugin.cli import main
 
+pytestmark = pytest.mark.slow
+
 TEXT = {"title": "T", "text": "Mora lives in Vib.", "entities": [{"mentions": [[0, 4]]}, {"mentions": [[14, 17]]}]}
 
 # What writes a file, as a command line with OUT for it.
@@ -158,11 +160,7 @@ INPUTS = {
     "a link to itself": "loop",
 }
 INPUT_CASES = [(command, path) for command in READERS.values() for path in INPUTS.values()]
-FAULT_CASES = [
-    pytest.param(command, number, marks=[pytest.mark.slow] * (number != NUMBERS[0]))
-    for command in WRITERS.values()
-    for number in NUMBERS
-]
+FAULT_CASES = [(command, number) for command in WRITERS.values() for number in NUMBERS]
 
 
 @pytest.mark.parametrize(("command", "path"), OUTPUT_CASES)
@@ -228,7 +226,6 @@ def test_patch_that_cannot_be_written(place, capsys, monkeypatch, number):
     check(capsys, "patch folder", "train.py")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", NUMBERS)
 @pytest.mark.parametrize("command", SLOW_WRITERS.values())
 def test_reports_and_figures(place, capsys, monkeypatch, command, number):
@@ -238,13 +235,11 @@ def test_reports_and_figures(place, capsys, monkeypatch, command, number):
         check(capsys, command.replace("OUT", "new"), "new")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("path", ["folder", "nowhere/new", "file/new", "n" * 300, "/dev/full"])
 def test_reports_elsewhere(place, capsys, path):
     check(capsys, f"report out --output {path}", path)
 
 
-@pytest.mark.slow
 class TestBundles:
     """``segdre bundle`` and ``segdre predict`` with a finished run of the reference model."""
 
@@ -315,7 +310,6 @@ def check_stopped(folder, capsys):
         assert "metrics.json" not in left
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("size", [0, 20_000, 500_000, 1_000_000])
 def test_a_run_under_a_limit(tmp_path, capsys, size):
     folder = tmp_path / "demo"
@@ -324,7 +318,6 @@ def test_a_run_under_a_limit(tmp_path, capsys, size):
     check_stopped(folder, capsys)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kib", [16, 64, 256, 1024, 2048, 4096, 8192])
 def test_a_run_on_a_full_disk(tmp_path, capsys, kib):
     with small_disk(kib, tmp_path / "disk"):
@@ -332,7 +325,6 @@ def test_a_run_on_a_full_disk(tmp_path, capsys, kib):
         check_stopped(tmp_path / "disk" / "demo", capsys)
 
 
-@pytest.mark.slow
 def test_a_run_goes_on_when_there_is_space(tmp_path, capsys):
     assert main(f"demo {tmp_path / 'whole'} {DEMO}".split()) == 0
     with no_larger_than(1_000_000):

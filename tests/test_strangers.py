@@ -41,6 +41,8 @@ from segdre_plugin.seg.evaluation_run import EvaluationRun
 from segdre_plugin.seg.run_folder import RunFolder
 from segdre_plugin.seg.store import Store
 
+pytestmark = pytest.mark.slow
+
 DOCUMENT = {k: v for k, v in generate(1, 3)[0].items() if k != "labels"}
 STAGES = ("base", "dense", "sparse")
 watched: list[Path] = []  # folders of which it is noted ...
@@ -392,7 +394,6 @@ def test_ignored(place, in_bundle, attempt):
     assert not opened
 
 
-@pytest.mark.slow
 def test_the_attempts_would_work(place):
     """Negative control: bombs explode, the hook sees what is opened, and what is unchanged is read."""
     for read in (Place.predict, Place.predict_trusting, Place.make_bundle, Place.report):
@@ -419,7 +420,6 @@ def _saved(array):
 SHADOWS = ("segdre_plugin", "torch", "numpy", "json", "filelock", "tqdm", "sitecustomize", "usercustomize")
 
 
-@pytest.mark.slow
 def test_modules_in_the_current_folder_are_not_imported(place, monkeypatch, capfd):
     """A study's worker and the commands, in a folder with modules of the names that they import."""
     for name in SHADOWS:

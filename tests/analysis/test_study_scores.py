@@ -16,6 +16,8 @@ from segdre_plugin.metrics import evaluate
 from segdre_plugin.salient import gold_salient
 from segdre_plugin.stages.margins import Margins
 
+pytestmark = pytest.mark.slow
+
 SPLITS = ("dev", "test")
 
 
@@ -91,7 +93,6 @@ def test_the_same_predictions_against_the_pairs_of_the_gold_entity(found, pairs)
     assert differs  # where the predicted entity is wrong
 
 
-@pytest.mark.slow
 def test_a_source_that_is_left_out_has_no_say(found):
     scored = found.scored("dev")
     base, sparse = (cells(scored.tables[stage]) for stage in ("base", "sparse"))

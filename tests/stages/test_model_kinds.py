@@ -20,6 +20,8 @@ from segdre_plugin.stages.decisions import decisions
 from segdre_plugin.stages.scoring import score_counts, score_relations
 from segdre_plugin.zip_head import CountLoss
 
+pytestmark = pytest.mark.slow
+
 HOW = {"batch_size": 3, "device": "cpu", "label": ""}
 
 
@@ -244,7 +246,7 @@ def test_counts_are_learned_beside_the_classifier(cls, spec):
                 flat = sum(len(other["hts"]) for other in chosen[:d]) + k
                 rows.append(reads[0][d, h, t] if spec.all_pairs else reads[0][flat])
                 labels.append(one["labels"][k])
-    due = CountLoss()(head(torch.stack(rows)), torch.tensor(labels))
+    due = CountLoss()(head(torch.stack(rows)), torch.from_numpy(np.stack(labels)))
     torch.testing.assert_close(loss, due)
     loss.backward()
     assert head.output.weight.grad.abs().sum() > 0
