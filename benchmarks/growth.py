@@ -18,7 +18,7 @@ from typing import Any
 
 from steps import training_step
 from timing import Row, growth, interleaved, report
-from workload import FAST, UPSTREAM, Workload, default_places
+from workload import FAST, UPSTREAM, Workload, add_places
 
 from segdre_plugin.errors import SegDREError
 
@@ -59,8 +59,7 @@ def curve(what: str, cases: Sequence[tuple[float, Workload, int]], repeats: int)
 def main() -> None:
     """Measure all three."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, place in default_places().items():
-        parser.add_argument(f"--{name}", type=Path, default=place, help="(%(default)s)")
+    add_places(parser)
     parser.add_argument("--documents", type=int, default=100, help="the first of the train file (%(default)s)")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path, default=Path("growth.json"))

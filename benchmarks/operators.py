@@ -22,7 +22,7 @@ from unittest import mock
 import torch
 from timing import Row, report
 from torch.utils._python_dispatch import TorchDispatchMode
-from workload import BF16, FAST, UPSTREAM, Workload, default_places
+from workload import BF16, FAST, UPSTREAM, Workload, add_places
 
 from segdre_plugin.backbones.fast import encoder, grouped
 from segdre_plugin.errors import SegDREError
@@ -96,8 +96,7 @@ def as_on_cuda() -> Iterator[None]:
 def main() -> None:
     """Count what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, place in default_places().items():
-        parser.add_argument(f"--{name}", type=Path, default=place, help="(%(default)s)")
+    add_places(parser)
     parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=STAGES)
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--json", type=Path, default=Path("operators.json"))

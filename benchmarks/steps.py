@@ -34,7 +34,7 @@ import torch
 from counting import PaperDevice
 from timing import Row, compare, interleaved, report
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
-from workload import BF16, CHECKPOINTED, FAST, PLAIN, SIZES, UPSTREAM, Workload, default_places
+from workload import BF16, CHECKPOINTED, FAST, PLAIN, SIZES, UPSTREAM, Workload, add_places
 
 from segdre_plugin.backbones.clones.stand_ins import with_fused_step
 from segdre_plugin.errors import SegDREError
@@ -178,8 +178,7 @@ def _load(arguments: argparse.Namespace) -> Workload:
 def main() -> None:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, place in default_places().items():
-        parser.add_argument(f"--{name}", type=Path, default=place, help="(%(default)s)")
+    add_places(parser)
     parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=STAGES)
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--documents", type=int, default=24, help="the first of the train file (%(default)s)")

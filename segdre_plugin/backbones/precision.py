@@ -25,6 +25,6 @@ def without_autocast(device: str) -> Iterator[None]:
         yield
 
 
-def widened(part: Tensor) -> Tensor:
-    """Return a tensor in 32 bits at least."""
-    return part.to(torch.promote_types(part.dtype, torch.float32))
+def wide(part: Tensor) -> torch.dtype:
+    """Return the type in which a tensor's numbers are added up: 32 bits at least."""
+    return torch.promote_types(part.dtype, torch.float32)

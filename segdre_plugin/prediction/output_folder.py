@@ -44,6 +44,10 @@ class OutputFolder:
         """Return the file of answers to an input file."""
         return self.folder / f"{name}.{self.form}"
 
+    def _rejected(self, name: str) -> Path:
+        """Return the file of the documents of an input file that were rejected."""
+        return self.folder / f"_{name}.rejected.jsonl"
+
     def missing(self, resume: bool) -> set[str]:
         """Return the names of input files without answers.
 
@@ -85,6 +89,7 @@ class OutputFolder:
             write_json(self.state, {"done": False} | said)
             for name, file in files.items():
                 remove_half_written(self.path(name))
+                self._rejected(name).unlink(missing_ok=True)  # of a killed process; the input may have changed since
                 own = _of_file(rows, file.name)
                 write(self.path(name), partial(self._fill, name=name, rows=own, skip=skip, report=report))
             for row in rows:  # it has to end, too
@@ -119,7 +124,7 @@ class OutputFolder:
 
         WRITERS[self.form](file, lines())
         if any(rejected):
-            write(self.folder / f"_{name}.rejected.jsonl", lambda part: part.write("".join(rejected).encode()))
+            write(self._rejected(name), lambda part: part.write("".join(rejected).encode()))
 
 
 def _of_file(rows: Iterator[Row], name: str) -> Iterator[Row]:

@@ -36,7 +36,7 @@ class Calls:
 
 
 def both(kind, stage, **how):
-    """Give what a step finds without and with checkpointing, and how often layers attended in it."""
+    """Return what a step finds without and with checkpointing, and how often layers attended in it."""
     model = tiny.model(kind, **DROPOUT).double()
     calls = Calls(model)
 

@@ -238,8 +238,11 @@ def test_files_come_whole(tmp_path):
         target.write(iter(rows), files, True)
     assert sorted(path.name for path in target.folder.iterdir()) == ["_a.rejected.jsonl", "_run.json", "a.jsonl"]
     assert target.missing(resume=True) == {"b"}
+    stale = target.folder / "_b.rejected.jsonl"  # of a process that was killed, for a file that has changed since
+    stale.write_text(REJECTED)
     report = target.write(iter([row("b.jsonl", 0), row("b.jsonl", 1, 0)]), {"b": Path("b.jsonl")}, True)
     assert report["documents"] == 1
+    assert not stale.exists()
     assert target.missing(resume=True) == set()
 
 

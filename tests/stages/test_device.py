@@ -46,7 +46,7 @@ def trained(model, some, device):
 
 
 def both(place, run, *how, **more):
-    """Give what ``run(model, features, device)`` finds on the CPU and on another device."""
+    """Return what ``run(model, features, device)`` finds on the CPU and on another device."""
     due = run(*wrapped(*how, **more), torch.device("cpu"))
     model, some = wrapped(*how, **more)
     if place != "pretended":

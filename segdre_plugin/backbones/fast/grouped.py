@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from segdre_plugin.backbones.precision import mixed_dtype
+from segdre_plugin.backbones.precision import mixed_dtype, wide
 
 # most numbers in a chunk of products, and its blocks: what a CPU's cache holds; few launches, as many for any batch
 CHUNK = {"cpu": (1 << 21, 1), "cuda": (1 << 27, 4)}
@@ -45,8 +45,8 @@ def _few_classes(left: Tensor, right: Tensor, weight: Tensor, dtype: torch.dtype
     pairs, blocks, size = left.shape
     kernel = weight.view(-1, blocks, size, size).permute(1, 2, 0, 3).reshape(blocks, size, -1)  # [k, i, c j]
     half = torch.bmm(left.transpose(0, 1), kernel).view(blocks, pairs, len(weight), size)
-    wide = _wide(left)
-    return (half.to(wide) * right.transpose(0, 1).unsqueeze(2).to(wide)).sum(dim=(0, 3))
+    total = wide(left)
+    return (half.to(total) * right.transpose(0, 1).unsqueeze(2).to(total)).sum(dim=(0, 3))
 
 
 class _GroupedLinear(torch.autograd.Function):
@@ -61,7 +61,7 @@ class _GroupedLinear(torch.autograd.Function):
         ctx.save_for_backward(left, right, weight)
         group, parts = _parts(pairs, size, left.device.type)
         kernels = _kernels(weight, blocks).split(group)
-        logits = left.new_zeros(pairs, len(weight), dtype=_wide(left))
+        logits = left.new_zeros(pairs, len(weight), dtype=wide(left))
         for rows in parts:
             of_rows = logits[rows]
             for a, b, kernel in zip(left[:, rows].split(group), right[:, rows].split(group), kernels, strict=True):
@@ -74,15 +74,15 @@ class _GroupedLinear(torch.autograd.Function):
         left, right, weight = ctx.saved_tensors
         blocks, pairs, size = left.shape
         grad_left, grad_right = torch.empty_like(left), torch.empty_like(right)
-        wide, grad = _wide(left), grad.to(left.dtype)
-        grad_weight = weight.new_zeros(blocks, size**2, len(weight), dtype=wide)  # transposed: the faster product
+        total, grad = wide(left), grad.to(left.dtype)
+        grad_weight = weight.new_zeros(blocks, size**2, len(weight), dtype=total)  # transposed: the faster product
         group, parts = _parts(pairs, size, left.device.type)
         kernels, of_kernels = _kernels(weight, blocks).split(group), grad_weight.split(group)
         for rows in parts:
             split = (part[:, rows].split(group) for part in (left, right, grad_left, grad_right))
             for a, b, of_a, of_b, kernel, of_kernel in zip(*split, kernels, of_kernels, strict=True):
                 g = grad[rows].expand(len(a), -1, -1)
-                if ctx.needs_input_grad[2] and wide == left.dtype:
+                if ctx.needs_input_grad[2] and total == left.dtype:
                     of_kernel.baddbmm_(_products(a, b).mT, g)
                 elif ctx.needs_input_grad[2]:
                     of_kernel += torch.bmm(_products(a, b).mT, g)
@@ -93,11 +93,6 @@ class _GroupedLinear(torch.autograd.Function):
         one, other, own = ctx.types
         of_weight = grad_weight.flatten(0, 1).t()
         return grad_left.transpose(0, 1).to(one), grad_right.transpose(0, 1).to(other), of_weight.to(own), None
-
-
-def _wide(part: Tensor) -> torch.dtype:
-    """Return the type in which blocks are added up: 32 bits at least."""
-    return torch.promote_types(part.dtype, torch.float32)
 
 
 def _by_block(part: Tensor, dtype: torch.dtype) -> Tensor:

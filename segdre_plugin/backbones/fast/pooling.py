@@ -3,7 +3,7 @@
 An entity is the logsumexp of the states at its mentions' start markers, its attention the mean over them; a pair's
 context weighs the tokens that both entities attend to. Upstream goes through mentions and pairs one by one; here the
 mentions of a batch are read together, and the context, which is the same for (head, tail) and (tail, head), is
-computed once for both. There is no loop over documents, entities, mentions or pairs on the device, and gradients are
+computed once for both. Nothing on the device loops over documents, entities, mentions or pairs, and gradients are
 added up in a fixed order: by products of matrices, and as those of an embedding.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from segdre_plugin.backbones.fast.pairs import PairRows
 from segdre_plugin.backbones.features import EntityPositions, Pairs
-from segdre_plugin.backbones.precision import mixed_dtype, widened, without_autocast
+from segdre_plugin.backbones.precision import mixed_dtype, wide, without_autocast
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class PairPooler:
         layout = lay_out(entity_pos, hts, states.shape[1], self.offset)
         on = layout.to(states.device)
         if mixed_dtype(states.device.type):  # small, and rows of any width, with which 16-bit kernels are slow
-            states, attention = widened(states), widened(attention)
+            states, attention = states.to(wide(states)), attention.to(wide(attention))
         with without_autocast(states.device.type):
             entities, focus = pool_entities(states, attention, on)
             shared = shared_attention(focus, on, self.epsilon)  # [documents, most unordered pairs, c]
