@@ -77,10 +77,15 @@ def _explain(files: Mapping[str, Path], documents: Sequence[Mapping[str, Any]]) 
     return [problem for path in files.values() for problem in teacher_problems(path, documents)]
 
 
-def _loss(args: Namespace, output: Mapping[str, Any]) -> Any:
-    """Add evidence and attention, where there is a loss of them, with their weights."""
-    weights = {"rel_loss": 1.0, "evi_loss": args.evi_lambda, "attn_loss": args.attn_lambda}
-    return sum(weights[name] * loss for name, loss in output["loss"].items())
+def _loss(args: Namespace, output: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the loss of relations and, where there are such, those of evidence and attention with their weights."""
+    found = output["loss"]
+    terms = {"pairs": found["rel_loss"]}
+    if "evi_loss" in found:
+        terms["positive"] = args.evi_lambda * found["evi_loss"]
+    if "attn_loss" in found:
+        terms["pairs"] = terms["pairs"] + args.attn_lambda * found["attn_loss"]
+    return terms
 
 
 def _feed(inputs: dict[str, Any]) -> dict[str, Any]:

@@ -110,7 +110,8 @@ class Script:
         max_sentences: the argument with the largest number of sentences of a document.
         max_entities: the largest number of entities of a document, or the argument that says it.
         recipe: (arguments) -> how ``train()`` trains, for our own loop; None: it cannot take its place.
-        loss: (arguments, output of the training model's ``forward``) -> the loss that ``train()`` minimises.
+        loss: (arguments, output of the training model's ``forward``) -> the terms of the loss that ``train()``
+            minimises, by the rows of which each is the mean: ``pairs``, or ``positive``, the pairs with a relation.
         feed: (batch as arguments of ``forward``) -> those that ``train()`` passes.
         selects: the dev score by which ``train()`` keeps a checkpoint.
     """
@@ -157,7 +158,7 @@ class Script:
     max_sentences: str | None = None
     max_entities: str | int | None = None
     recipe: Callable[[Namespace], Recipe] | None = None
-    loss: Callable[[Namespace, Any], Tensor] = lambda args, output: output[0]
+    loss: Callable[[Namespace, Any], Mapping[str, Tensor]] = lambda args, output: {"pairs": output[0]}
     feed: Callable[[dict[str, Any]], dict[str, Any]] = lambda inputs: inputs
     selects: str = "F1"
 

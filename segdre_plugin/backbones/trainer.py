@@ -1,8 +1,9 @@
 """One small training loop with the recipe of the backbones' own ``train()``, which can go on where it was killed.
 
 Two learning-rate groups, linear warm-up and decay, clipped gradients, the checkpoint with the best dev score. The
-reference model trains with it, and an upstream model on request (``--seg-trainer own``). With one batch a step it
-computes what the published loops compute, to the last bit on a CPU.
+reference model trains with it, and an upstream model on request (``--seg-trainer own``). In one process, with one
+batch a step, it computes what the published loops compute, to the last bit on a CPU. Several processes
+(:mod:`segdre_plugin.backbones.workers`) share the documents of each batch, and take the same steps.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import random
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -21,10 +23,13 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from segdre_plugin.backbones.workers import ALONE, Workers
 from segdre_plugin.data.files import read_state, write
 from segdre_plugin.errors import SegDREError
 
-STATE = {"model", "optimizer", "schedule", "at_start", "now", "best", "steps", "epoch", "batch"}  # of what is kept
+# of what is kept; the random states at_start (of the epoch) and now are those of each process
+STATE = {"model", "optimizer", "schedule", "scaler", "at_start", "now", "best", "steps", "epoch", "batch"}
+Terms = Sequence[tuple[Tensor, int]]  # of a loss: each is a mean over so many rows
 
 
 @dataclass(frozen=True)
@@ -90,28 +95,60 @@ class Resume:
     every: float
 
 
+class BatchLoss(nn.Module):
+    """The loss of a batch as a module, whose parameters are those of the model that is trained.
+
+    What several processes average is gradients, but the loss of a batch is a mean over its rows, of which each process
+    has another number. So each weighs its own means by its share of the rows.
+    """
+
+    def __init__(self, model: nn.Module, loss: Callable[[Any], Terms], workers: Workers) -> None:
+        super().__init__()
+        self.model, self.loss, self.workers = model, loss, workers
+
+    def forward(self, batch: Held) -> Tensor:
+        """Return the loss, a scalar."""
+        terms = self.loss(batch.content)
+        rows = [float(n) for _, n in terms]
+        size, whole = self.workers.size, self.workers.total(rows)
+        means = [mean for mean, _ in terms]
+        if size > 1:
+            means = [mean * (size * n / max(n_all, 1)) for mean, n, n_all in zip(means, rows, whole, strict=True)]
+        return sum(means[1:], start=means[0])
+
+
+@dataclass(frozen=True)
+class Held:
+    """A batch on its way through a module that would take lists and tuples apart, what they carry would be lost."""
+
+    content: Any
+
+
 def train(
     model: nn.Module,
     loader: Any,
     recipe: Recipe,
     *,
-    loss: Callable[[Any], Tensor],
+    loss: Callable[[Any], Terms],
     evaluate: Callable[[int], float],
     keep: Callable[[], None],
     resume: Resume | None = None,
     adamw: Callable[..., Optimizer] = AdamW,
+    workers: Workers = ALONE,
 ) -> None:
     """Train a model, and keep the best checkpoint.
 
     Args:
         model: on its device.
-        loader: gives batches, shuffled by torch's generator; iterated once an epoch.
+        loader: gives batches, or this process's part of them, shuffled by torch's generator; iterated once an epoch.
         recipe: how.
-        loss: (batch) -> the loss, a scalar.
-        evaluate: (steps so far) -> the score of dev.
-        keep: called whenever dev is better than ever before.
+        loss: (batch) -> the terms of the loss, whose sum is minimised, each with the number of rows of the batch (such
+            as pairs) of which it is the mean.
+        evaluate: (steps so far) -> the score of dev; every process calls it.
+        keep: called in the main process whenever dev is better than ever before.
         resume: where to go on from, if training was cut off, and what to write meanwhile; None: neither.
         adamw: makes the optimiser.
+        workers: the processes that train.
 
     Raises:
         SegDREError: if the documents do not fill one batch, or the unfinished training is not one of this loop.
@@ -127,37 +164,48 @@ def train(
     schedule = LambdaLR(optimizer, lambda step: warmup_linear(step, warmup, total))
     look = batches - 2 if recipe.before_last_step and batches > 1 else batches - 1
 
-    set_seed(recipe.seed)  # again, after the model's weights were drawn
+    engine = workers.steps(recipe.accumulation)
+    step, stepper = engine.prepare(BatchLoss(model, loss, workers), optimizer)
+
+    set_seed(recipe.seed + workers.rank)  # again, after the model's weights were drawn
     best, steps, begun = -1.0, 0, 0
     done = -1  # the last finished batch of the epoch
-    saved = _read(resume)
+    saved = workers.share(_read(resume) if workers.is_main else None)
     if saved:
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         schedule.load_state_dict(saved["schedule"])
+        if engine.scaler and saved["scaler"]:
+            engine.scaler.load_state_dict(saved["scaler"])
         best, steps, begun, done = saved["best"], saved["steps"], saved["epoch"], saved["batch"]
         print(f"segdre: going on in epoch {begun + 1}, after batch {done + 1} of {batches}", flush=True)
     written = time.monotonic()
 
+    def go_back(moment: str) -> None:
+        """Draw on as at a moment of the training that was cut off; it may have had fewer processes."""
+        states = saved[moment] if saved else []
+        if workers.rank < len(states):
+            set_random_states(states[workers.rank], device)
+
     model.zero_grad(set_to_none=True)
     for epoch in range(begun, epochs):
-        if saved:  # the same order of documents again, up to where it was cut off
-            set_random_states(saved["at_start"], device)
+        go_back("at_start")  # the same order of documents again, up to where it was cut off
         at_start = random_states(device)
         for k, batch in enumerate(loader):
             if k <= done:
                 continue
-            if saved:
-                set_random_states(saved["now"], device)
-                saved = None
+            go_back("now")
+            saved = None
             model.train()
-            (loss(batch) / recipe.accumulation).backward()
             stepped = (k + 1) % recipe.accumulation == 0 or k + 1 == batches
+            with nullcontext() if stepped else engine.no_sync(step):
+                engine.backward(step(Held(batch)))
             if stepped:
                 if recipe.max_grad_norm > 0:
-                    nn.utils.clip_grad_norm_(model.parameters(), recipe.max_grad_norm)
-                optimizer.step()
-                schedule.step()
+                    engine.clip_grad_norm_(model.parameters(), recipe.max_grad_norm)
+                stepper.step()
+                if not engine.optimizer_step_was_skipped:  # gradients have overflowed in float16
+                    schedule.step()
                 model.zero_grad(set_to_none=True)
                 steps += 1
             due = recipe.evaluation_steps > 0 and stepped and steps % recipe.evaluation_steps == 0
@@ -165,17 +213,19 @@ def train(
                 score = evaluate(steps)
                 if score > best:
                     best = score
-                    keep()
-            if resume and stepped and time.monotonic() - written >= resume.every:
-                state: dict[str, Any] = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-                state |= {"schedule": schedule.state_dict(), "at_start": at_start, "now": random_states(device)}
-                _write(resume.path, state | {"best": best, "steps": steps, "epoch": epoch, "batch": k})
+                    if workers.is_main:
+                        keep()
+            if resume and stepped and workers.share(time.monotonic() - written >= resume.every):
+                random_now = workers.gather({"at_start": at_start, "now": random_states(device)})
+                if workers.is_main:
+                    parts = {"model": model, "optimizer": optimizer, "schedule": schedule, "scaler": engine.scaler}
+                    state: dict[str, Any] = {name: part and part.state_dict() for name, part in parts.items()}
+                    state |= {moment: [own[moment] for own in random_now] for moment in ("at_start", "now")}
+                    _write(resume.path, state | {"best": best, "steps": steps, "epoch": epoch, "batch": k})
                 written = time.monotonic()
-        if saved:  # it was cut off after the last batch of an epoch
-            set_random_states(saved["now"], device)
-            saved = None
-        done = -1
-    if resume:
+        go_back("now")  # it was cut off after the last batch of an epoch
+        saved, done = None, -1
+    if resume and workers.is_main:
         resume.path.unlink(missing_ok=True)
 
 

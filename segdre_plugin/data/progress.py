@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from typing import Any, TextIO
 
 from tqdm import tqdm
 
 PERIOD = 60  # seconds between two lines of a log
+_shown = True  # whether this process shows anything
 LINE = "{desc}: {n:.0f} of {total_fmt}, {elapsed} so far"
 
 
@@ -22,7 +25,7 @@ def progress(items: Iterable[Any] | None = None, *, label: str, **how: Any) -> A
         how: arguments of ``tqdm``, such as ``total`` and ``leave``.
     """
     stream = sys.stderr
-    how |= {"desc": label, "disable": not label, "dynamic_ncols": True, "file": stream}
+    how |= {"desc": label, "disable": not (label and _shown), "dynamic_ncols": True, "file": stream}
     if not stream.isatty():
         how |= {"file": _Lines(stream), "bar_format": LINE}
     return tqdm(items, **how)
@@ -34,11 +37,30 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+@contextmanager
+def silence() -> Iterator[None]:
+    """Print and show nothing inside the context: another process does the same, and shows it."""
+    global _shown
+    _shown = False
+    try:
+        with redirect_stdout(_Nothing()):
+            yield
+    finally:
+        _shown = True
+
+
 def duration(seconds: float) -> str:
     """Return a span of time in the unit that suits it: seconds, minutes or hours."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+class _Nothing(StringIO):
+    """A stream that keeps nothing."""
+
+    def write(self, text: str) -> int:
+        return len(text)
 
 
 class _Lines:

@@ -11,19 +11,22 @@ import importlib.util
 import locale
 import sys
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from segdre_plugin.backbones.backbone import Backbone
 from segdre_plugin.backbones.clones.compat import adapt_names, on_host, supply_modules
 from segdre_plugin.backbones.clones.recognition import choose_adapter, refuse_another
+from segdre_plugin.backbones.launched import choose_gpu, joined
 from segdre_plugin.backbones.memory import MACHINE_HINT, enough_memory
 from segdre_plugin.backbones.registry import get_adapter
 from segdre_plugin.backbones.script import Script
+from segdre_plugin.backbones.workers import ALONE, Workers
 from segdre_plugin.data.files import read_json
+from segdre_plugin.data.progress import silence
 from segdre_plugin.errors import ENDINGS, SegDREError, console, raise_all, report
-from segdre_plugin.seg.options import build_parser, parse
+from segdre_plugin.seg.options import Options, build_parser, parse
 from segdre_plugin.stages.wrap import place_outputs
 
 OTHER_DATA = {"read_cdr": "CDR", "read_gda": "GDA"}  # readers that ATLOP's train_bio.py has in place of DocRED's
@@ -40,6 +43,8 @@ def prepare(adapter: str = "atlop") -> None:
 
 
 def _prepare(script: Script) -> None:
+    if "--seg" in sys.argv:
+        choose_gpu()
     missing = [name for name in script.required if importlib.util.find_spec(name) is None]
     if missing:
         named = [name for name in missing if name not in script.commands]
@@ -85,11 +90,6 @@ def entry(names: MutableMapping[str, Any], adapter: str | Backbone, script: Scri
     its script; None takes the script of the adapter's name. A script that is recognised as another backbone's than the
     one that its patch names ends with a message.
     """
-    from segdre_plugin.seg.check_run import CheckRun
-    from segdre_plugin.seg.evaluation_run import EvaluationRun
-    from segdre_plugin.seg.script_run import peek
-    from segdre_plugin.seg.training_run import TrainingRun
-
     with messages():
         backbone, spec = _descriptions(names, adapter, script)
         install(names, spec)
@@ -104,11 +104,8 @@ def entry(names: MutableMapping[str, Any], adapter: str | Backbone, script: Scri
             options, rest = parse(sys.argv[1:])
             sys.argv[1:] = rest
             if options.seg:
-                args, _ = peek(names, upstream, spec)
-                trains = spec.trains is None or getattr(args, spec.trains)
-                run = (CheckRun if options.check else TrainingRun) if trains else EvaluationRun
                 with enough_memory(lambda: spec.file, MACHINE_HINT):
-                    run(names, upstream, backbone, spec, options).run()
+                    _run(names, upstream, backbone, spec, options)
                 return
             model = names[spec.names.model]
             names[spec.names.model] = lambda *args, **kwargs: place_outputs(model(*args, **kwargs), backbone)
@@ -165,6 +162,51 @@ def _descriptions(
     return known.backbone if isinstance(adapter, str) else adapter, script or known.require_script()
 
 
+def _run(
+    names: MutableMapping[str, Any],
+    upstream: Callable[[], Any],
+    backbone: Backbone,
+    script: Script,
+    options: Options,
+    training: Callable[..., Any] | None = None,
+) -> None:
+    """Train, check or evaluate with ``--seg``; several processes that were started together train together.
+
+    Raises:
+        SegDREError: if what they are to do is the work of one.
+    """
+    from segdre_plugin.seg.check_run import CheckRun
+    from segdre_plugin.seg.evaluation_run import EvaluationRun
+    from segdre_plugin.seg.script_run import peek
+    from segdre_plugin.seg.training_run import TrainingRun
+
+    run: Callable[..., Any] = training or TrainingRun
+    if options.check:
+        run = CheckRun
+    if script.trains and not getattr(peek(names, upstream, script)[0], script.trains):
+        run = EvaluationRun
+    with joined() as workers:
+        if workers is not ALONE:
+            _check_launch(workers, options, run in (CheckRun, EvaluationRun))
+        with nullcontext() if workers.is_main else silence():
+            run(names, upstream, backbone, script, options, workers).run()
+
+
+def _check_launch(workers: Workers, options: Options, reads: bool) -> None:
+    """Refuse to do in several processes, or with Accelerate's settings, what is not done so.
+
+    Raises:
+        SegDREError: if nothing is trained (``reads``), or not by our own loop.
+    """
+    several = f"started as {workers.size} processes"
+    if workers.size > 1 and (reads or options.parallel):
+        what = "--seg-parallel starts processes of its own" if options.parallel else "only training is shared"
+        raise SegDREError(f"{several}, and {what}", "start the same command without the launcher")
+    if options.trainer != "own" and (workers.size > 1 or workers.mixed_precision != "no" or workers.accumulation):
+        how = several if workers.size > 1 else "started with Accelerate's settings"
+        raise SegDREError(f"{how}, and the script's own train() knows nothing of that", "add --seg-trainer own")
+
+
 def run_script(path: Path, arguments: list[str], adapter: str | None = None) -> None:
     """Run a train script that is not patched; ``arguments`` are its command line, options of ours included."""
     load_script(path, arguments, adapter)()
@@ -205,14 +247,11 @@ def run_reference(arguments: Sequence[str], training: Callable[..., Any] | None 
     from segdre_plugin.backbones.clones.stand_ins import swapped
     from segdre_plugin.backbones.reference import train
     from segdre_plugin.backbones.reference.spec import BACKBONE, SCRIPT
-    from segdre_plugin.seg.check_run import CheckRun
-    from segdre_plugin.seg.training_run import TrainingRun
 
     options, rest = parse(arguments)
     with swapped(vars(sys), {"argv": [SCRIPT.file, *rest]}):
         if options.seg:
-            run = CheckRun if options.check else training or TrainingRun
-            run(vars(train), train.main, BACKBONE, SCRIPT, options).run()
+            _run(vars(train), train.main, BACKBONE, SCRIPT, options, training)
         else:
             train.main()
 

@@ -22,15 +22,17 @@ FORM = {
     "command": str,
     "date": str,
     "seconds": (int, float),
+    "processes": int,
     "machine": {"system": str, "processor": str, "cores": int, "threads": int, "gpu": (str, type(None))},
     "versions": dict.fromkeys(("segdre_plugin", "torch", "transformers", "numpy", "python"), str),
 }
 
 
 class Origin:
-    """The origin of a stage whose making begins now, in this process."""
+    """The origin of a stage whose making begins now, in this process and perhaps others."""
 
-    def __init__(self) -> None:
+    def __init__(self, processes: int = 1) -> None:
+        self.processes = processes
         self._date, self._start = datetime.now(timezone.utc), time.perf_counter()
 
     def describe(self) -> dict[str, Any]:
@@ -39,6 +41,7 @@ class Origin:
             "command": command(),
             "date": self._date.isoformat(timespec="seconds"),
             "seconds": round(time.perf_counter() - self._start, 1),
+            "processes": self.processes,
             "machine": machine(),
             "versions": versions(),
         }

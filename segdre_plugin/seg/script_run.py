@@ -16,6 +16,7 @@ from segdre_plugin.backbones.clones.stand_ins import ArgparseProxy, ParsedArgume
 from segdre_plugin.backbones.losses import UPSTREAM
 from segdre_plugin.backbones.script import Script
 from segdre_plugin.backbones.windows import sliding
+from segdre_plugin.backbones.workers import ALONE, Workers
 from segdre_plugin.data import splits as data
 from segdre_plugin.data.splits import Split
 from segdre_plugin.errors import SegDREError
@@ -31,7 +32,10 @@ from segdre_plugin.stages.wrap import unwrap_model, wrap_collate, wrap_model
 
 
 class ScriptRun:
-    """A run of a train script under our control: its globals, its ``main`` and the specs of its model and of itself."""
+    """A run of a train script under our control: its globals, its ``main`` and the specs of its model and of itself.
+
+    ``workers`` are the processes that share the run, of which this is one.
+    """
 
     splits: dict[str, Split]
     rel2id_file: Path
@@ -47,10 +51,11 @@ class ScriptRun:
         backbone: Backbone,
         script: Script,
         options: Options,
+        workers: Workers = ALONE,
     ) -> None:
         self.names, self.main = names, main
         self.backbone, self.script, self.options = sliding(backbone, options.windows), script, options
-        self.config = options.config
+        self.config, self.workers = options.config, workers
         self.store = Store(options.directory)
         self.places = PLACES | script.places
         self.args, self.given = peek(names, main, script)

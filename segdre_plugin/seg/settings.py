@@ -41,6 +41,7 @@ class RunSettings:
         rel_info: SHA-256 of the relation names, which become the text of branches.
         load_path: SHA-256 of the weights that ``--load_path`` gives the base; None without.
         options: our options.
+        mixed_precision: that of Accelerate's settings; "no" without.
     """
 
     adapter: str
@@ -51,6 +52,7 @@ class RunSettings:
     rel_info: str
     load_path: str | None
     options: Options
+    mixed_precision: str = "no"
 
     def of(self, stage: str) -> dict[str, Any]:
         """Return the settings of a stage, those of the stages before it as digests."""
@@ -65,6 +67,8 @@ class RunSettings:
         }
         if not NEEDS[stage]:
             own["load_path"] = self.load_path
+        if self.mixed_precision != "no":
+            own["mixed_precision"] = self.mixed_precision
         return {
             "stage": stage,
             "adapter": self.adapter,

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from segdre_plugin.backbones.clones.stand_ins import no_report
+from segdre_plugin.backbones.features import Feature, chosen_pairs
 from segdre_plugin.backbones.hooks import wrap_state
 from segdre_plugin.backbones.memory import TRAINING_HINT, describe_batch, enough_memory
-from segdre_plugin.backbones.trainer import Resume, train
+from segdre_plugin.backbones.trainer import Resume, Terms, train
 from segdre_plugin.backbones.watch import watch_finite
 from segdre_plugin.data.files import write_json
 from segdre_plugin.data.splits import Split
@@ -98,18 +100,18 @@ class StageTraining:
         # where the stage starts from
         if stage.finds_salient:  # the base but for its head (section 3.3)
             assert self.base is not None
-            load_shared(model, self.base, str(wrap_state(model).head), key)
+            self._load(load_shared, model, self.base, str(wrap_state(model).head), key)
         elif stage.starts_from_base:
             assert self.base is not None
-            load_all(model, self.base, key)
+            self._load(load_all, model, self.base, key)
         elif self.given:
-            load_all(model, self.given, key)
+            self._load(load_all, model, self.given, key)
 
         # training, unless the given weights are the stage's result
         checkpoint = run.script.checkpoint_in(self.folder)
         args.save_path = run.script.save_path.format(folder=self.folder)
         if self.given and not run.script.load_path_starts:
-            save_checkpoint(model, checkpoint, key)
+            self._save(model, checkpoint)
         else:
             features = self._prepare(splits["train"], model).features
             if len(features) < args.train_batch_size:
@@ -118,6 +120,8 @@ class StageTraining:
                     f"batch of {args.train_batch_size}",
                     "pass a smaller --train_batch_size, or more documents",
                 )
+            if run.workers.size > 1:
+                self._refuse_later_looks()
             self._later = self._looks_later(checkpoint)
             if not self._trained.is_file():
                 with (
@@ -129,7 +133,7 @@ class StageTraining:
                     else:
                         self.upstream_train(args, model, features, splits["dev"].features, *rest, **more)
                 if not checkpoint.exists() and not (self._later and self._later.paths):
-                    save_checkpoint(model, checkpoint, key)  # some scripts never evaluate an epoch of a single step
+                    self._save(model, checkpoint)  # some scripts never evaluate an epoch of a single step
                 if self._later:
                     self._later.put_aside()
                 for name in run.script.leftovers:
@@ -139,13 +143,30 @@ class StageTraining:
             self._choose(args, model)
 
         # what the best checkpoint finds in dev and test
-        load_all(model, checkpoint, key)
+        self._load(load_all, model, checkpoint, key)
+        read = {split.name: self._read(args, model, split) for split in splits.values() if split.name != "train"}
+        if run.workers.is_main:
+            self._write(args, model, read)
+        self.finished = True
+
+    def _load(self, load: Callable[..., None], model: Any, *how: Any) -> None:
+        """Load weights in the main process, and give them to the others."""
+        if self.run.workers.is_main:
+            load(model, *how)
+        self.run.workers.synchronise(model)
+
+    def _save(self, model: Any, checkpoint: Path) -> None:
+        """Write a checkpoint in the main process."""
+        if self.run.workers.is_main:
+            save_checkpoint(model, checkpoint, self.run.script.checkpoint_key)
+
+    def _write(self, args: Namespace, model: Any, read: Mapping[str, ChainResult]) -> None:
+        """Write the stage's files but its checkpoint; ``read`` is what it finds in dev and test."""
+        run, stage, splits = self.run, self.stage, self.run.splits
         scores = {}
-        for split in splits.values():
-            if split.name != "train":
-                found = self._read(args, model, split)
-                save_result(self.folder, stage, split.name, found)
-                scores[split.name] = self._judge(split, found)
+        for name, found in read.items():
+            save_result(self.folder, stage, name, found)
+            scores[name] = self._judge(splits[name], found)
         if self.base is None:
             keep_model(
                 self.folder, model, run.reader.tokenizer, run.backbone, run.reader.arguments, run.script.kept(args)
@@ -155,7 +176,6 @@ class StageTraining:
             injected = {name: {"left_out": part.left_out, "triples": part.injected} for name, part in made.items()}
             write_json(self.folder / INJECTED, injected)
         write_json(self.folder / METRICS, scores)
-        self.finished = True
 
     @property
     def _trained(self) -> Path:
@@ -168,6 +188,17 @@ class StageTraining:
         fresh = not self.resume.path.is_file() and not self._trained.is_file()
         later = folder.is_dir() or (fresh and self.lacks() and not self._judged_by_gold)
         return LaterLooks(folder, checkpoint) if later else None
+
+    def _refuse_later_looks(self) -> None:
+        """Refuse to go on in several processes where ``--seg-parallel`` was cut off, which judges dev later.
+
+        Raises:
+            SegDREError: if it was.
+        """
+        if self._trained.is_file() or (self.folder / "looks").is_dir():
+            raise SegDREError(
+                f"{self.folder}: begun with --seg-parallel", "go on with --seg-parallel, or remove that folder"
+            )
 
     def _choose(self, args: Namespace, model: Any) -> None:
         """Wait for the stages before, and choose the best checkpoint where dev could not be judged until now."""
@@ -234,11 +265,12 @@ class StageTraining:
             features, batch_size=args.train_batch_size, shuffle=True, drop_last=True, collate_fn=self.collate_fn
         )
 
-        def loss(batch: Any) -> Any:
-            return script.loss(args, model(**script.feed(run.backbone.arguments(batch, args.device))))
+        def loss(batch: Any) -> Terms:
+            terms = script.loss(args, model(**script.feed(run.backbone.arguments(batch, args.device))))
+            return [(mean, n_rows(rows, self.collate_fn.features)) for rows, mean in terms.items()]
 
         def look(steps: int) -> float:
-            return self._say(self._look(args, model, steps))
+            return run.workers.share(self._say(self._look(args, model, steps)))
 
         def keep() -> None:
             save_checkpoint(model, script.checkpoint_in(self.folder), script.checkpoint_key)
@@ -248,7 +280,8 @@ class StageTraining:
                 no_report(draws=not self.stage.has_own_pairs)()  # the script would predict test now
 
         adamw = run.names["AdamW"]  # the script's: that of older transformers has another epsilon than torch's
-        train(model, loader, recipe, loss=loss, evaluate=look, keep=keep, resume=self.resume, adamw=adamw)
+        how: dict[str, Any] = {"resume": self.resume, "adamw": adamw, "workers": run.workers}
+        train(model, loader, recipe, loss=loss, evaluate=look, keep=keep, **how)
 
     def _inputs(self, name: str) -> ChainResult:
         """Return what is known of a split, under a name; wait for the stages before where they have to say it."""
@@ -276,7 +309,17 @@ class StageTraining:
             batch_size=args.test_batch_size,
             device=args.device,
             label=f"{self.stage.name}: {split.name}",
+            workers=self.run.workers,
         )
 
     def _judge(self, split: Split, found: ChainResult) -> dict[str, float]:
         return judge(self.stage, split, found, self.run.splits["train"].documents)
+
+
+def n_rows(rows: str, features: Sequence[Feature]) -> int:
+    """Return the number of rows of a batch's loss: ``pairs`` of the stage, or those with a relation (``positive``)."""
+    chosen = [chosen_pairs(feature) for feature in features]
+    if rows == "pairs":
+        return int(sum(part.sum() for part in chosen))
+    labels = [np.asarray(feature["labels"])[:, 1:].any(axis=1) for feature in features]
+    return int(sum((part & own).sum() for part, own in zip(chosen, labels, strict=True)))

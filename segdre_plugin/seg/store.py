@@ -90,8 +90,10 @@ class Store:
             copy_files(source.folder(stage), folder, _link)
 
     @contextmanager
-    def building(self, stage: str, settings: Mapping[str, Any]) -> Iterator[Path]:
+    def building(self, stage: str, settings: Mapping[str, Any], processes: int = 1) -> Iterator[Path]:
         """Yield a folder to write a stage into: it appears whole when the context ends, and not at all if it fails.
+
+        ``processes`` is how many train the stage.
 
         An unfinished one stays, out of the way, if it holds a file by which the same settings go on: :meth:`resume`.
 
@@ -100,7 +102,7 @@ class Store:
         """
         if self.folder(stage).exists():
             raise SegDREError(f"{self.folder(stage)} exists, but is not a finished stage", "remove or rename it")
-        origin, partial = Origin(), self.root / f".{stage}{PARTIAL}"
+        origin, partial = Origin(processes), self.root / f".{stage}{PARTIAL}"
         goes_on = UNFINISHED.format(digest(settings)) + "*"
         if any(partial.glob(goes_on)):
             remove_litter(partial)  # half of such a file
@@ -126,10 +128,12 @@ class Store:
         return folder / f"{UNFINISHED.format(digest(settings))}.pt"
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return a line for each name whose value was another one before."""
+def differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], words: tuple[str, str] = ("there", "now")
+) -> list[str]:
+    """Return a line for each name whose value was another one before; ``words`` say where each is found."""
     return [
-        f"{name}: {before.get(name, 'not set')!r} there, {now.get(name, 'not set')!r} now"
+        f"{name}: {before.get(name, 'not set')!r} {words[0]}, {now.get(name, 'not set')!r} {words[1]}"
         for name in sorted(before.keys() | now.keys())
         if before.get(name) != now.get(name)
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -51,6 +52,7 @@ class TrainingRun(ScriptRun):
         files = {name: getattr(self.args, f"{name}_file") for name in ("train", "dev", "test")}
         self.load(files, self.options.skip_unusable)
         self.hashes = fingerprints(self.splits, self.rel2id_file) | self._inputs()
+        self._share()
         train = self.splits["train"]
         if len(train.documents) < self.args.train_batch_size:
             raise SegDREError(
@@ -69,6 +71,28 @@ class TrainingRun(ScriptRun):
             self.given_weights()
         elif self.args.save_path:
             check_output("--save_path", self.script.checkpoint_at(self.args.save_path, self.args), parents=True)
+
+    def _share(self) -> None:
+        """Check that each of several processes has a part of a batch, and take Accelerate's settings.
+
+        Raises:
+            SegDREError: if one has none, or the settings contradict the script's arguments.
+        """
+        n, size = self.workers.size, self.args.train_batch_size
+        if n > size:
+            raise SegDREError(
+                f"{n} processes share batches of --train_batch_size {size}: {n - size} of them have no document",
+                f"start {size} or fewer, or pass a larger --train_batch_size",
+            )
+        accumulation = self.workers.accumulation
+        if accumulation:
+            own = getattr(self.args, "gradient_accumulation_steps", 1)
+            if own not in (1, accumulation):
+                raise SegDREError(
+                    f"--gradient_accumulation_steps {own}, and {accumulation} in Accelerate's settings",
+                    "set one of them",
+                )
+            self.args.gradient_accumulation_steps = accumulation
 
     @property
     def _whole_epochs(self) -> bool:
@@ -109,10 +133,13 @@ class TrainingRun(ScriptRun):
             rel_info=fingerprint(self.rel_info),
             load_path=fingerprint(self.given_weights()) if self.args.load_path else None,
             options=self.options,
+            mixed_precision=self.workers.mixed_precision,
         )
 
     def run(self) -> None:
         """Run the stages that were asked for and are not done, then fuse; in a stage's own process, only that one.
+
+        Of several processes that train together the main one does all this, and the others train with it.
 
         Raises:
             KeyboardInterrupt: at Ctrl-C, with how to go on.
@@ -121,11 +148,38 @@ class TrainingRun(ScriptRun):
         if stage:
             self._train(stage, self.settings.of(stage))
             return
+        self._agree()
+        if not self.workers.is_main:
+            while stage := self.workers.share(None):
+                self._train(stage, self.settings.of(stage))
+            return
         try:
             self._run()
+            self.workers.share(None)
         except KeyboardInterrupt:
             left = next((stage for stage in STAGES if not self.store.is_done(stage)), "fuse")
             raise KeyboardInterrupt(f"the same command goes on from stage {left}") from None
+
+    def _agree(self) -> None:
+        """Check in the main process that all have the same settings: each trains with its own.
+
+        Raises:
+            SegDREError: with all that differ.
+        """
+        if self.workers.size == 1:
+            return
+        settings = {stage: self.settings.of(stage) for stage in self.options.config.models}
+        own = flat({"test_batch_size": self.args.test_batch_size} | settings["sparse"])
+        found = self.workers.gather(own)
+        problems = [
+            line
+            for k, other in enumerate(found)
+            for line in differences(own, other, ("in the main process", f"in process {k}"))
+        ]
+        if self.workers.is_main:
+            raise_all(
+                problems, "the processes have different settings", "start all with the same command, data and clone"
+            )
 
     def _run(self) -> None:
         if self.options.trainer == "own" and self.script.recipe is None:
@@ -221,7 +275,7 @@ class TrainingRun(ScriptRun):
 
     def _lacks(self, name: str) -> bool:
         """Return whether a stage before one is not finished yet, which is so only in a process of its own."""
-        return not all(map(self.store.is_done, NEEDS[name]))
+        return self.workers.size == 1 and not all(map(self.store.is_done, NEEDS[name]))
 
     def sources(self) -> dict[str, Any]:
         """Return the paths and hashes of the run's data, for commands that look at the run later."""
@@ -257,6 +311,8 @@ class TrainingRun(ScriptRun):
         own = self.script.names
         # what is swapped: arguments of the script, and names in its globals
         overrides: dict[str, Any] = {"save_path": self.script.no_save_path, "load_path": ""}
+        if self.workers.accumulation:
+            overrides["gradient_accumulation_steps"] = self.workers.accumulation
         if self.options.epochs(name):
             overrides["num_train_epochs"] = type(self.args.num_train_epochs)(self.options.epochs(name))
         if "identify_warmup" in settings["options"]:
@@ -268,7 +324,9 @@ class TrainingRun(ScriptRun):
             "restore them; stages of different encoders are not mixed",
         )
         print(f"segdre: stage {name}", flush=True)
-        with self.store.building(name, settings) as folder:
+        if self.workers.is_main:
+            self.workers.share(name)
+        with self._building(name, settings) as folder:
             collate_fn = self.collate()
             loader = self.loader(name)
             rate = self.settings.new_layer_lr(name)
@@ -307,6 +365,12 @@ class TrainingRun(ScriptRun):
                     "leave out the options by which the script only evaluates",
                 )
 
+    def _building(self, name: str, settings: dict[str, Any]) -> AbstractContextManager[Path]:
+        """Return the folder to write a stage into; only the main process writes."""
+        if self.workers.is_main:
+            return self.store.building(name, settings, self.workers.size)
+        return nullcontext(self.store.folder(name))
+
     def _save_base(self, name: str) -> None:
         """Copy the base's checkpoint to ``--save_path``, also where the run that trained it did not come to that."""
         source, target = self.checkpoint(name), self.script.checkpoint_at(self.args.save_path, self.args)
@@ -320,7 +384,7 @@ class TrainingRun(ScriptRun):
 
     def loader(self, stage: str) -> Any:
         """Return the class of a stage's data loaders."""
-        return progress_loader(f"{stage}: train", self.options.buckets)
+        return progress_loader(f"{stage}: train", self.options.buckets, self.workers)
 
     def training(self, stage: str, *parts: Any, **more: Any) -> StageTraining:
         """Return what trains a stage, of these parts."""
@@ -343,7 +407,8 @@ class TrainingRun(ScriptRun):
     def prepare(self, name: str) -> tuple[Stage, dict[str, ChainResult]]:
         """Make a stage, and gather what those before it found; the script has made the tokenizer."""
         verbaliser = Verbaliser(self.reader.tokenizer, self.relation_names, self.options.config)
-        return replace(self._stage(name), verbaliser=verbaliser), self.known(name)
+        known = self.known(name) if self.workers.is_main else {}
+        return replace(self._stage(name), verbaliser=verbaliser), self.workers.share(known)
 
     def _stage(self, name: str) -> Stage:
         """Return a stage, which has no words for branches before the script has made the tokenizer."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from segdre_plugin.backbones.batching import batches
 from segdre_plugin.backbones.features import Feature, chosen_pairs
 from segdre_plugin.backbones.hooks import wrap_state
 from segdre_plugin.backbones.memory import READING_HINT, describe_batch, enough_memory
+from segdre_plugin.backbones.workers import ALONE, Workers
 from segdre_plugin.data.progress import progress as shown
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.stages.decisions import check_predictions
@@ -34,6 +36,7 @@ def outputs(
     device: Any,
     label: str,
     progress: Callable[[int], Any] | None = None,
+    workers: Workers = ALONE,
 ) -> Iterator[tuple[list[Feature], list[int], Tensor, Any]]:
     """Predict features in batches of like length, with a progress bar.
 
@@ -45,6 +48,7 @@ def outputs(
         device: where the model is.
         label: of the progress bar; empty for none.
         progress: called after each batch with its number of documents.
+        workers: the processes that share the batches; each gets its part of them.
 
     Yields:
         The features of a batch, the index of each in ``features`` (one with very many pairs comes in parts, in order),
@@ -60,7 +64,7 @@ def outputs(
     most = max(1, PAIR_MEMORY // (4 * width))
     weight = next(model.parameters())
     loader: DataLoader[Any] = DataLoader(
-        list(batches(features, backbone, batch_size, most)),  # type: ignore[arg-type]
+        workers.part(list(batches(features, backbone, batch_size, most))),  # type: ignore[arg-type]
         batch_size=None,
         collate_fn=lambda batch: (*batch, collate_fn(batch[0])),
     )
@@ -97,7 +101,12 @@ def _check_finite(logits: Tensor, batch: Sequence[Feature], stage: str) -> None:
 
 
 def score_relations(
-    model: nn.Module, features: Sequence[Feature], documents: Sequence[int], collate_fn: Any, **how: Any
+    model: nn.Module,
+    features: Sequence[Feature],
+    documents: Sequence[int],
+    collate_fn: Any,
+    workers: Workers = ALONE,
+    **how: Any,
 ) -> Margins:
     """Return the margins of the top ``model.num_labels`` classes of each pair, with its evidence if there is any.
 
@@ -106,6 +115,7 @@ def score_relations(
         features: the stage's features; those with an ``entity_map`` number only some of their document's entities.
         documents: for each feature, the index of its document.
         collate_fn: a wrapped collate function.
+        workers: the processes that share the work; each returns the margins of all documents.
         how: batch_size, device, label and progress of :func:`outputs`.
 
     Raises:
@@ -113,7 +123,7 @@ def score_relations(
     """
     backbone = wrap_state(model).backbone
     parts: list[Margins] = []
-    for batch, places, logits, output in outputs(model, features, collate_fn, **how):
+    for batch, places, logits, output in outputs(model, features, collate_fn, workers=workers, **how):
         if not parts:
             check_predictions(output, logits, model, backbone)
         chosen = np.concatenate([chosen_pairs(feature) for feature in batch])
@@ -125,7 +135,7 @@ def score_relations(
         if _has(output, backbone.evidence):
             evidence = output[backbone.evidence].bool().cpu().numpy()[chosen]
         parts.append(Margins(owner[rows], pairs[rows, 0], pairs[rows, 1], relations, margins, evidence[rows]))
-    scored = concatenate(parts)
+    scored = concatenate(workers.merge(parts))
     return scored.take(np.argsort(scored.document, kind="stable"))
 
 
@@ -142,16 +152,21 @@ def _document_pairs(feature: Feature) -> np.ndarray:
     return np.asarray([entities[i] for i in range(len(entities))], dtype=np.int64)[pairs]
 
 
-def score_counts(model: nn.Module, features: Sequence[Feature], collate_fn: Any, **how: Any) -> list[np.ndarray]:
+def score_counts(
+    model: nn.Module, features: Sequence[Feature], collate_fn: Any, workers: Workers = ALONE, **how: Any
+) -> list[np.ndarray]:
     """Return each feature's expected counts (eq. 7) of the stage's pairs, float [pairs].
 
-    ``how``: more arguments of :func:`outputs`.
+    ``workers`` and ``how`` are those of :func:`score_relations`.
     """
-    counts: list[list[np.ndarray]] = [[] for _ in features]
+    found: list[list[tuple[int, np.ndarray]]] = []  # batch by batch
     loss = wrap_state(model).count_loss
-    for batch, places, logits, _ in outputs(model, features, collate_fn, **how):
+    for batch, places, logits, _ in outputs(model, features, collate_fn, workers=workers, **how):
         expected = loss.get_label(logits).float().cpu().numpy()
         ends = np.cumsum([len(feature["hts"]) for feature in batch])[:-1]
-        for i, feature, part in zip(places, batch, np.split(expected, ends), strict=True):
-            counts[i].append(part[chosen_pairs(feature)])
+        parts = zip(places, batch, np.split(expected, ends), strict=True)
+        found.append([(i, part[chosen_pairs(feature)]) for i, feature, part in parts])
+    counts: list[list[np.ndarray]] = [[] for _ in features]
+    for i, part in chain.from_iterable(workers.merge(found)):
+        counts[i].append(part)
     return [np.concatenate(parts) for parts in counts]

@@ -132,7 +132,7 @@ class Stage:
             split: documents and the backbone's features.
             known: what the stages before it found.
             prepared: what :meth:`prepare` made of it before; None makes it now.
-            how: collate_fn (wrapped), batch_size, device, label and progress of
+            how: collate_fn (wrapped), batch_size, device, label, progress and workers of
                 :func:`segdre_plugin.stages.scoring.outputs`.
         """
         if not self.has_model:

@@ -8,9 +8,11 @@ import multiprocessing
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from dataclasses import dataclass
 from multiprocessing import forkserver
@@ -127,3 +129,51 @@ def _run(environ, arguments, cwd, paths, before, outputs):
         sys.path.insert(0, str(Path(arguments[0]).absolute().parent))
         sys.argv = arguments
         runpy.run_path(arguments[0], run_name="__main__")
+
+
+@dataclass
+class Together:
+    """Processes of one training, as a launcher starts them, but without one: none is ended when another one fails."""
+
+    processes: list[object]
+    printed: list[tuple[Path, Path]]
+
+    @classmethod
+    def start(cls, commands, folder, *, cwd=None, paths=(), before="", **environ):
+        """Start a process for each command; outputs go into a new folder. ``environ``: what the launcher passes on."""
+        folder.mkdir()
+        common = {"WORLD_SIZE": len(commands), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()} | environ
+        made = cls([], [])
+        for rank, arguments in enumerate(commands):
+            own = {name: str(value) for name, value in (common | {"RANK": rank, "LOCAL_RANK": rank}).items()}
+            outputs = (folder / f"{rank}.out", folder / f"{rank}.err")
+            program = f"import os; os.environ.update({own!r})\n{before}"
+            made.processes.append(start(arguments, outputs, cwd=cwd, paths=paths, before=program))
+            made.printed.append(outputs)
+        return made
+
+    def join(self, timeout=500):
+        """Wait for all; return their exit statuses."""
+        deadline = time.monotonic() + timeout
+        for process in self.processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+        alive = [process for process in self.processes if process.is_alive()]
+        for process in alive:
+            process.kill()
+        assert not alive, self.errors()
+        return [process.exitcode for process in self.processes]
+
+    def errors(self):
+        """What each printed on standard error."""
+        return [error.read_text() for _, error in self.printed]
+
+    def outputs(self):
+        """What each printed on standard output."""
+        return [output.read_text() for output, _ in self.printed]
+
+
+def free_port():
+    """A port on which nothing listens."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]

@@ -83,8 +83,8 @@ class Place:
         """The command of the backbone's README with ``--seg``."""
         return self.arguments(*SEG, *more, **how)
 
-    def python(self, *arguments):
-        return python(arguments, cwd=self.folder)
+    def python(self, *arguments, before=""):
+        return python(arguments, cwd=self.folder, before=before)
 
     def run(self, *more, **how):
         """Run with ``--seg``; it has to end well."""

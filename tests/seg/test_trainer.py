@@ -1,5 +1,7 @@
 """``--seg-trainer own``: upstream's recipe, and stages that go on where they were cut off."""
 
+import json
+import shutil
 from contextlib import suppress
 
 import pytest
@@ -37,6 +39,49 @@ def test_every_stage_is_the_very_one_of_upstreams_loop(request, name):
     assert not list(ours.rglob("unfinished-*"))
     base, dense = (ours / stage / place.upstream.checkpoint for stage in ("base", "dense"))
     assert not same_weights(base, dense)  # negative control
+
+
+# before a run: the value of every loss whose gradients are computed, and the epsilon, rates and norm of every step
+RECORD = """
+import json, torch
+def noting(what, note):
+    def noted(*given, **more):
+        with open("recorded.jsonl", "a") as file:
+            print(json.dumps(note(*given)), file=file)
+        return what(*given, **more)
+    return noted
+torch.Tensor.backward = noting(torch.Tensor.backward, lambda loss, *_: loss.item().hex())
+torch.nn.utils.clip_grad_norm_ = noting(torch.nn.utils.clip_grad_norm_, lambda parameters, norm: norm)
+torch.optim.AdamW.step = noting(
+    torch.optim.AdamW.step, lambda optimizer: [(group["lr"], group["eps"]) for group in optimizer.param_groups]
+)
+"""
+
+
+@pytest.mark.upstream
+@pytest.mark.parametrize("name", ["atlop", "dreeam"])
+def test_step_by_step_it_has_the_losses_and_rates_of_upstreams_own_script(request, name):
+    place = request.getfixturevalue(f"{name}_place")
+
+    def recorded(*arguments):
+        ended = place.python(place.upstream.script, *arguments, before=RECORD)
+        assert ended.returncode == 0, ended.stderr[-3000:]
+        path = place.folder / "recorded.jsonl"
+        lines = path.read_text().splitlines()
+        path.unlink()
+        return [json.loads(line) for line in lines]
+
+    own = ("--seg-stage", "base", "--seg-trainer", "own", "--no-seg-fast")  # or its last bits are other ones
+    data = place.folder / "data"
+    shutil.copy(data / "train_annotated.json", data / "train_distant.json")  # which upstream's Ign-F1 wants, too
+    theirs = recorded(*place.arguments("--save_path", "step-by-step"))
+    ours = recorded(*place.seg("--seg-dir", "step-by-step-own", *own))
+    assert len(theirs) == 3 * 4  # loss, norm and rates of two steps in each of two epochs
+    assert ours == theirs
+    assert len({line for line in theirs if isinstance(line, str)}) == 4
+    other = recorded(*place.seg("--seg-dir", "step-by-step-seed", "--seed", "7", *own))
+    assert len(other) == len(ours)
+    assert other != ours  # negative control
 
 
 @pytest.mark.slow

@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 from torch.optim import AdamW
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from segdre_plugin.backbones.batching import LengthBuckets
+from segdre_plugin.backbones.workers import ALONE, SharedBatches, Workers
 from segdre_plugin.data.progress import progress
 from segdre_plugin.errors import SegDREError, did_you_mean
 
@@ -72,16 +73,21 @@ class ArgparseProxy:
         return getattr(argparse, name)
 
 
-def progress_loader(label: str, buckets: bool = False) -> type[DataLoader[Any]]:
+def progress_loader(label: str, buckets: bool = False, workers: Workers = ALONE) -> type[DataLoader[Any]]:
     """Return a class of data loaders that show a progress bar, with ``label``, whenever they are iterated.
 
-    With ``buckets``, features of like length come into a batch where the script asks for shuffled ones.
+    With ``buckets``, features of like length come into a batch where the script asks for shuffled ones. Each of several
+    ``workers`` gets its part of such a batch.
     """
 
     class Loader(DataLoader[Any]):
         def __init__(self, dataset: Any, batch_size: int = 1, shuffle: bool = False, **how: Any) -> None:
-            if buckets and shuffle and how.pop("drop_last", False):
-                sampler = LengthBuckets([len(feature["input_ids"]) for feature in dataset], batch_size)
+            if (buckets or workers.size > 1) and shuffle and how.pop("drop_last", False):
+                sampler: Any = BatchSampler(RandomSampler(dataset), batch_size, drop_last=True)
+                if buckets:
+                    sampler = LengthBuckets([len(feature["input_ids"]) for feature in dataset], batch_size)
+                if workers.size > 1:
+                    sampler = SharedBatches(sampler, workers)
                 super().__init__(dataset, batch_sampler=sampler, **how)
             else:
                 super().__init__(dataset, batch_size=batch_size, shuffle=shuffle, **how)

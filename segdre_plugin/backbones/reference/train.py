@@ -46,10 +46,10 @@ def train(args: argparse.Namespace, model: Any, train_features: Any, dev_feature
         train_features, batch_size=args.train_batch_size, shuffle=True, drop_last=True, collate_fn=collate_fn
     )
 
-    def loss(batch: Any) -> torch.Tensor:
+    def loss(batch: Any) -> list[tuple[torch.Tensor, int]]:
         ids, mask, labels, entity_pos, hts = batch
-        found: torch.Tensor = model(ids.to(args.device), mask.to(args.device), labels, entity_pos, hts)[0]
-        return found
+        output = model(ids.to(args.device), mask.to(args.device), labels, entity_pos, hts)
+        return [(output[0], sum(map(len, hts)))]
 
     def look(_: int) -> float:
         score, scores = evaluate(args, model, dev_features, tag="dev")
@@ -99,6 +99,7 @@ def main() -> None:
     add("--num_class", type=int, default=97)
     add("--num_labels", type=int, default=4)
     add("--train_batch_size", type=int, default=2)
+    add("--gradient_accumulation_steps", type=int, default=1)
     add("--test_batch_size", type=int, default=16)
     add("--num_train_epochs", type=float, default=5)
     add("--learning_rate", type=float, default=1e-3)
