@@ -110,15 +110,14 @@ def read_imports(sources: Mapping[str, Path] = SOURCES) -> list[Import]:
 
 
 def _of_file(name: str, path: Path, known: Mapping[str, Path]) -> Iterator[Import]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    functions = [
-        node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-    ]
-    inside = {id(node) for function in functions for node in ast.walk(function)}
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    for node in ast.walk(tree):
+    left: list[tuple[ast.AST, bool]] = [(ast.parse(path.read_text(encoding="utf-8")), False)]
+    while left:
+        node, inside = left.pop()
         for target in _targets(node, package, known):
-            yield Import(name, target, node.lineno, id(node) in inside)
+            yield Import(name, target, node.lineno, inside)
+        inside = inside or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        left += [(child, inside) for child in reversed(list(ast.iter_child_nodes(node)))]
 
 
 def _targets(node: ast.AST, package: str, known: Mapping[str, Path]) -> Iterator[str]:

@@ -22,7 +22,7 @@ import pytest
 if TYPE_CHECKING:
     from seg_runs import Place
 
-EXAMPLES = {"all": 60, "quick": 15}  # of each test by hypothesis
+EXAMPLES = {"all": 60, "quick": 10}  # of each test by hypothesis
 MOST_WORKERS = 8  # each imports torch and transformers; there are not many more files that take long
 # fixture that trains -> the group of the tests that use it: it is made once a process, and these tests are slow
 SHARED = {"atlop_place": "atlop", "dreeam_place": "dreeam", "run_folder": "run", "bundle": "run"}

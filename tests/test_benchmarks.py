@@ -153,6 +153,7 @@ class TestPaperDevice:
                 assert paper.live - 4 == 3 * 4000  # weights and two states; four bytes count the steps
         assert 5 * 4000 <= paper.peak < 6 * 4000  # with the gradient, and one temporary in the update
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("stage", "kind"), [("base", "bert"), ("base", "roberta"), ("sparse", "bert")])
     def test_operations_are_those_of_the_step_with_numbers(self, script, stage, kind):
         model = wrap_model(tiny.model(kind), stage=stage, fast=False)

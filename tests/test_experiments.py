@@ -243,6 +243,7 @@ class TestPaper:
             script("paper").estimate(paper, 1, at_once=1)
 
 
+@pytest.mark.slow
 def test_the_page_says_what_the_raw_results_say(script):
     tables = script("tables")
     page = tables.PAGE.read_text(encoding="utf-8")

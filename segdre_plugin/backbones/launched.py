@@ -145,6 +145,11 @@ def joined() -> Iterator[Workers]:
             'pip install "segdre-plugin[scale]"',
         )
     if size() == 1:
+        if "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
+            raise SegDREError(
+                "accelerate launch was asked for several processes, and starts only one on CPUs, or leaves them to MPI",
+                "torchrun --nproc_per_node N, with the same script and arguments",
+            )
         yield Launched(0, 1)
         return
     _meet()

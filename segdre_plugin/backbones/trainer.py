@@ -119,7 +119,7 @@ class BatchLoss(nn.Module):
 
 @dataclass(frozen=True)
 class Held:
-    """A batch on its way through a module that would take lists and tuples apart, what they carry would be lost."""
+    """A batch on its way through DDP, which takes lists apart: what one of a class of its own carries would be lost."""
 
     content: Any
 
@@ -158,6 +158,7 @@ def train(
             f"{len(loader.dataset)} documents make no batch", "pass a smaller --train_batch_size, or more documents"
         )
     epochs, batches, device = int(recipe.epochs), len(loader), next(model.parameters()).device
+    # the recipe
     optimizer = adamw(_groups(model, recipe), lr=recipe.learning_rate, eps=recipe.epsilon, weight_decay=0.0)
     total = int(-(-batches // recipe.accumulation) * recipe.epochs)
     warmup = int(total * recipe.warmup_ratio)
@@ -168,6 +169,7 @@ def train(
     step, stepper = engine.prepare(BatchLoss(model, loss, workers), optimizer)
 
     set_seed(recipe.seed + workers.rank)  # again, after the model's weights were drawn
+    # where it begins, or was cut off
     best, steps, begun = -1.0, 0, 0
     done = -1  # the last finished batch of the epoch
     saved = workers.share(_read(resume) if workers.is_main else None)
@@ -196,6 +198,7 @@ def train(
                 continue
             go_back("now")
             saved = None
+            # a batch, and a step if it ends with it
             model.train()
             stepped = (k + 1) % recipe.accumulation == 0 or k + 1 == batches
             with nullcontext() if stepped else engine.no_sync(step):
@@ -208,6 +211,7 @@ def train(
                     schedule.step()
                 model.zero_grad(set_to_none=True)
                 steps += 1
+            # a look at dev
             due = recipe.evaluation_steps > 0 and stepped and steps % recipe.evaluation_steps == 0
             if k == look or due:
                 score = evaluate(steps)
@@ -215,6 +219,7 @@ def train(
                     best = score
                     if workers.is_main:
                         keep()
+            # what goes on where it is cut off
             if resume and stepped and workers.share(time.monotonic() - written >= resume.every):
                 random_now = workers.gather({"at_start": at_start, "now": random_states(device)})
                 if workers.is_main:

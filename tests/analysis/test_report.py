@@ -268,6 +268,11 @@ def test_how_the_run_was_made(out, tmp_path):
     assert said["learning rates"] == "learning_rate 5e-05"
     assert stages.rows[1] == ("identify", ["10", "0.001", "75 s", "2026-11-01 12:00"])
     copy = shutil.copytree(out, tmp_path / "out")
+    origin = json.loads((copy / "dense" / "provenance.json").read_text())
+    (copy / "dense" / "provenance.json").write_text(json.dumps(origin | {"processes": 4}))
+    assert dict(made_section(RunFolder(copy))[0].rows)["machine"] == [
+        f"{said['machine']}; 4 processes, the main one on: {said['machine']}"
+    ]
     (copy / "base" / "provenance.json").unlink()
     assert made_section(RunFolder(copy))[1].rows[0] == ("base", ["30", "the script's", "not recorded", "not recorded"])
 

@@ -47,12 +47,14 @@ class TestModel:
             torch.testing.assert_close(grad, due_grads[name], rtol=1e-8, atol=1e-10, msg=name)
         assert any(not torch.equal(grads[name], due_grads[name]) for name in grads)  # it is another way, though
 
+    @pytest.mark.slow
     def test_in_float32_to_1e_5(self, kind, stage):
         found = tiny.plain_and_fast(tiny.model(kind), stage, lambda model: run(model, batch(kind, stage)))
         torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-5, atol=1e-5)
         for name, grad in found[1][1].items():
             torch.testing.assert_close(grad, found[0][1][name], rtol=1e-4, atol=1e-5, msg=name)
 
+    @pytest.mark.slow
     def test_bf16_is_near_and_can_be_undone(self, kind, stage):
         model = tiny.model(kind)
         torch.manual_seed(1)

@@ -134,6 +134,7 @@ FIRSTS = (0, 17, 34, 51, 69)
 SLID = {"in all windows": [2, 20, 40, 60, 90], "in the middle one": [45], "cut by the end of a window": [28]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SLID)
 @pytest.mark.parametrize("kind", tiny.KINDS)
 @torch.no_grad()
@@ -267,6 +268,7 @@ def test_assemble():
     assert assemble([one], 99)[0].shape == (1, 99)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("kind", tiny.KINDS)
 def test_branches_in_the_padding_change_nothing(kind, fast):

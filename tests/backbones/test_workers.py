@@ -182,6 +182,14 @@ def test_without_a_launcher_a_process_is_alone(monkeypatch):
         assert workers is ALONE
 
 
+def test_a_launcher_that_starts_one_process_for_several(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    with pytest.raises(SegDREError, match=r"only one on CPUs.*\n.*torchrun"), joined():
+        pass
+
+
 def test_without_accelerate(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(launched, "find_spec", lambda name: None)

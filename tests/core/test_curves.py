@@ -58,6 +58,7 @@ def test_curve_by_hand():
     assert curve([3, 1, 2, 1.1], [True, False, True, True], 4).area != pytest.approx(found.area)
 
 
+@pytest.mark.slow
 def test_area_is_average_precision():
     scorer = pytest.importorskip("sklearn.metrics").average_precision_score
     rng = np.random.default_rng(0)

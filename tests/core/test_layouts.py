@@ -66,6 +66,7 @@ def test_without_the_visible_matrix_they_differ(kind):
     assert (ours(encoder, kind, ids, anchors, []) - due).abs().max() > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", tiny.KINDS)
 @torch.no_grad()
 def test_more_tokens_than_positions(kind):

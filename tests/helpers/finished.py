@@ -19,6 +19,7 @@ MADE = {
     "command": "python train.py --seg --seg-dir out",
     "date": "2026-11-01T12:00:00+00:00",
     "seconds": 75.0,
+    "processes": 1,
     "machine": {"system": "Linux 6.1", "processor": "a processor", "cores": 2, "threads": 1, "gpu": None},
     "versions": {"segdre_plugin": "0", "torch": "2", "transformers": "5", "numpy": "2", "python": "3.12"},
 }

@@ -163,6 +163,7 @@ class TestBeforeAnythingIsTrained:
                 run.run()
         assert not (tmp_path / "out").exists()
 
+    @pytest.mark.slow
     def test_an_encoder_that_does_not_fit(self, monkeypatch, data, tmp_path):
         from seg_objects import tokenizer
 

@@ -156,19 +156,19 @@ def result(run):
 @pytest.mark.slow
 class TestNumbers:
     def test_two_processes_end_as_one(self, one, two):
-        assert distance(one, two[0]) < 1e-5
+        assert distance(one, two[0]) < 1e-4
         assert result(one)[0] == result(two[0])[0]
         assert result(one)[0], "nothing was predicted"
 
     def test_three_processes_share_four_documents(self, place, launcher):
         launcher.run("four", n=1, train_batch_size=4)
         launcher.run("four-by-three", n=3, train_batch_size=4)
-        assert distance(place / "four", place / "four-by-three") < 1e-5
+        assert distance(place / "four", place / "four-by-three") < 1e-4
 
     def test_batches_add_up_to_a_step(self, place, launcher):
         launcher.run("added", n=1, gradient_accumulation_steps=2)
         launcher.run("added-by-two", gradient_accumulation_steps=2)
-        assert distance(place / "added", place / "added-by-two") < 1e-5
+        assert distance(place / "added", place / "added-by-two") < 1e-4
 
     def test_control_means_of_means_end_elsewhere(self, place, one, launcher):
         launcher.run("means", "--seg-stage", "base", before=MEAN_OF_MEANS)

@@ -26,7 +26,7 @@ def made_section(run: RunFolder) -> tuple[Table, Table]:
         ("seed", [str(run.seed)]),
         ("encoder", [_encoder(arguments)]),
         ("learning rates", [", ".join(f"{name} {_number(value)}" for name, value in rates.items()) or UNKNOWN]),
-        ("machine", _distinct(_machine(origin["machine"]) for origin in known)),
+        ("machine", _distinct(_machine(origin["machine"], origin["processes"]) for origin in known)),
         ("versions", _distinct(", ".join(" ".join(part) for part in origin["versions"].items()) for origin in known)),
     ]
     stages = [
@@ -70,7 +70,9 @@ def _number(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)  # whatever a stranger's file has
 
 
-def _machine(machine: dict[str, Any]) -> str:
+def _machine(machine: dict[str, Any], processes: int) -> str:
     gpu = machine["gpu"] or "no GPU"
+    if processes > 1:
+        return f"{processes} processes, the main one on: {_machine(machine, 1)}"
     cores = f"{machine['cores']} cores, {machine['threads']} thread{'s' if machine['threads'] != 1 else ''}"
     return f"{machine['processor']}, {cores}, {gpu}, {machine['system']}"
