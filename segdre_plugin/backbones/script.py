@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
     from segdre_plugin.backbones.trainer import Recipe
 
-from segdre_plugin.errors import raise_all
+from segdre_plugin.errors import SegDREError, raise_all
 
+ROWS = ("pairs", "positive")  # of which a term of a loss may be the mean: those of a batch, those with a relation
 REL2ID = "meta/rel2id.json"  # where the published scripts read it, relative to the working directory
 # Options that the scripts of all descendants of ATLOP declare, and attributes that all of their models have.
 OPTIONS = frozenset(
@@ -111,7 +112,7 @@ class Script:
         max_entities: the largest number of entities of a document, or the argument that says it.
         recipe: (arguments) -> how ``train()`` trains, for our own loop; None: it cannot take its place.
         loss: (arguments, output of the training model's ``forward``) -> the terms of the loss that ``train()``
-            minimises, by the rows of which each is the mean: ``pairs``, or ``positive``, the pairs with a relation.
+            minimises, by the rows of which each is the mean, of ``ROWS``; called by :meth:`terms`.
         feed: (batch as arguments of ``forward``) -> those that ``train()`` passes.
         selects: the dev score by which ``train()`` keeps a checkpoint.
     """
@@ -161,6 +162,22 @@ class Script:
     loss: Callable[[Namespace, Any], Mapping[str, Tensor]] = lambda args, output: {"pairs": output[0]}
     feed: Callable[[dict[str, Any]], dict[str, Any]] = lambda inputs: inputs
     selects: str = "F1"
+
+    def terms(self, args: Namespace, output: Any) -> Mapping[str, Tensor]:
+        """Return what ``loss`` finds in an output.
+
+        Raises:
+            SegDREError: if it is not as described.
+        """
+        found: Any = self.loss(args, output)
+        hint = f'say in Script.loss where the loss is, as {{"pairs": loss}}; rows: {", ".join(ROWS)}'
+        if not isinstance(found, Mapping) or not found or not found.keys() <= set(ROWS):
+            names = ", ".join(map(str, found)) if isinstance(found, Mapping) else repr(found)
+            raise SegDREError(f"expected terms of a loss by rows, got {names or 'none':.80}", hint)
+        wrong = [term for term in found.values() if getattr(term, "numel", int)() != 1]
+        if wrong:
+            raise SegDREError(f"expected a loss, got {type(wrong[0]).__name__}", hint)
+        return found
 
     @property
     def imported(self) -> str:

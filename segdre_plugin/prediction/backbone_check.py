@@ -216,10 +216,9 @@ class BackboneCheck(CheckRun):
         model.train()
         model.zero_grad()
         batch = self.backbone.arguments(collate(features[:BATCH]), self.started.device)
-        loss = self.script.loss(self.started, model(**self.script.feed(batch)))
-        if not (isinstance(loss, torch.Tensor) and loss.numel() == 1):
-            raise SegDREError(f"expected a loss, got {type(loss).__name__}", "say in Script.loss where it is")
-        loss.sum().backward()
+        terms = self.script.terms(self.started, model(**self.script.feed(batch)))
+        loss = torch.stack([term.reshape(()) for term in terms.values()]).sum()
+        loss.backward()
         head = getattr(model, wrap_state(model).head or self.backbone.classifier)
         for part, module in (("encoder", getattr(model, self.backbone.encoder)), ("classifier", head)):
             gradients = [p.grad for p in module.parameters() if p.grad is not None]

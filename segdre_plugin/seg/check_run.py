@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from segdre_plugin.backbones.workers import ALONE, Workers
 from segdre_plugin.data.progress import duration
 from segdre_plugin.data.splits import Split
 from segdre_plugin.seg.options import Options
@@ -124,13 +125,15 @@ class CheckRun(TrainingRun):
 
     batches, documents = 3, 6
 
-    def __init__(self, names: Any, main: Any, backbone: Any, script: Any, options: Options) -> None:
+    def __init__(
+        self, names: Any, main: Any, backbone: Any, script: Any, options: Options, workers: Workers = ALONE
+    ) -> None:
         self.asked = options
         self.clocks = {stage: Clock() for stage in STAGES}
         self.sizes: dict[str, int] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="segdre-check-")
         quick = replace(options, directory=Path(self._folder.name), stage="all", parallel=False, bundle=None, reuse=())
-        super().__init__(names, main, backbone, script, quick)
+        super().__init__(names, main, backbone, script, quick, workers)
         self.args.save_path = ""
 
     def load(self, files: Mapping[str, str], skip_unusable: bool) -> None:

@@ -266,7 +266,7 @@ class StageTraining:
         )
 
         def loss(batch: Any) -> Terms:
-            terms = script.loss(args, model(**script.feed(run.backbone.arguments(batch, args.device))))
+            terms = script.terms(args, model(**script.feed(run.backbone.arguments(batch, args.device))))
             return [(mean, n_rows(rows, self.collate_fn.features)) for rows, mean in terms.items()]
 
         def look(steps: int) -> float:
