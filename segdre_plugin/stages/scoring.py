@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from segdre_plugin.backbones.batching import batches
 from segdre_plugin.backbones.features import Feature, chosen_pairs
-from segdre_plugin.backbones.hooks import wrap_state
+from segdre_plugin.backbones.hooks import WrapState, wrap_state
 from segdre_plugin.backbones.memory import READING_HINT, describe_batch, enough_memory
 from segdre_plugin.data.progress import progress as shown
 from segdre_plugin.errors import SegDREError
@@ -111,20 +111,54 @@ def score_relations(
     Raises:
         SegDREError: if the model itself predicts something else in the first batch than the margins say.
     """
-    backbone = wrap_state(model).backbone
     parts: list[Margins] = []
     for batch, places, logits, output in outputs(model, features, collate_fn, **how):
         if not parts:
-            check_predictions(output, logits, model, backbone)
-        chosen = np.concatenate([chosen_pairs(feature) for feature in batch])
-        pairs = np.concatenate([_document_pairs(feature) for feature in batch])[chosen]
-        owner = np.repeat([documents[i] for i in places], [len(feature["hts"]) for feature in batch])[chosen]
-        logits = logits if chosen.all() else logits[torch.from_numpy(chosen).to(logits.device)]
-        rows, relations, margins = top_margins(logits, backbone.most_labels(model), backbone.threshold)
-        evidence = np.zeros((len(pairs), 0), dtype=bool)
-        if _has(output, backbone.evidence):
-            evidence = output[backbone.evidence].bool().cpu().numpy()[chosen]
-        parts.append(Margins(owner[rows], pairs[rows, 0], pairs[rows, 1], relations, margins, evidence[rows]))
+            check_predictions(output, logits, model, wrap_state(model).backbone)
+        parts.append(_margins(model, batch, [documents[i] for i in places], logits, output))
+    return _by_document(parts)
+
+
+def score_heads(
+    model: nn.Module, features: Sequence[Feature], documents: Sequence[int], collate_fn: Any, **how: Any
+) -> tuple[Margins, list[np.ndarray] | None, Margins]:
+    """Return what the heads of a base that shares its encoder find in one pass; arguments and errors as above.
+
+    Returns:
+        The margins of the base; each feature's expected counts (eq. 7), float [pairs], or None without a count head;
+        the margins of the dense head, of all pairs.
+    """
+    state, base, dense = wrap_state(model), list[Margins](), list[Margins]()
+    counts: list[list[np.ndarray]] = [[] for _ in features]
+    for batch, places, logits, output in outputs(model, features, collate_fn, **how):
+        if not base:
+            check_predictions(output, logits, model, state.backbone)
+        for stage, found in state.found.items():
+            _check_finite(found, batch, stage)
+        owners = [documents[i] for i in places]
+        base.append(_margins(model, batch, owners, logits, output))
+        dense.append(_margins(model, batch, owners, state.found["dense"], output))
+        if "identify" in state.found:
+            _add_counts(counts, state, batch, places, state.found["identify"])
+    counted = [np.concatenate(parts) for parts in counts] if "identify" in state.shared else None
+    return _by_document(base), counted, _by_document(dense)
+
+
+def _margins(model: nn.Module, batch: Sequence[Feature], owners: Sequence[int], logits: Tensor, output: Any) -> Margins:
+    """Return the margins of a batch by its logits; ``owners`` are the documents of its features."""
+    backbone = wrap_state(model).backbone
+    chosen = np.concatenate([chosen_pairs(feature) for feature in batch])
+    pairs = np.concatenate([_document_pairs(feature) for feature in batch])[chosen]
+    owner = np.repeat(owners, [len(feature["hts"]) for feature in batch])[chosen]
+    logits = logits if chosen.all() else logits[torch.from_numpy(chosen).to(logits.device)]
+    rows, relations, margins = top_margins(logits, backbone.most_labels(model), backbone.threshold)
+    evidence = np.zeros((len(pairs), 0), dtype=bool)
+    if _has(output, backbone.evidence):
+        evidence = output[backbone.evidence].bool().cpu().numpy()[chosen]
+    return Margins(owner[rows], pairs[rows, 0], pairs[rows, 1], relations, margins, evidence[rows])
+
+
+def _by_document(parts: Sequence[Margins]) -> Margins:
     scored = concatenate(parts)
     return scored.take(np.argsort(scored.document, kind="stable"))
 
@@ -148,10 +182,16 @@ def score_counts(model: nn.Module, features: Sequence[Feature], collate_fn: Any,
     ``how``: more arguments of :func:`outputs`.
     """
     counts: list[list[np.ndarray]] = [[] for _ in features]
-    loss = wrap_state(model).count_loss
     for batch, places, logits, _ in outputs(model, features, collate_fn, **how):
-        expected = loss.get_label(logits).float().cpu().numpy()
-        ends = np.cumsum([len(feature["hts"]) for feature in batch])[:-1]
-        for i, feature, part in zip(places, batch, np.split(expected, ends), strict=True):
-            counts[i].append(part[chosen_pairs(feature)])
+        _add_counts(counts, wrap_state(model), batch, places, logits)
     return [np.concatenate(parts) for parts in counts]
+
+
+def _add_counts(
+    counts: list[list[np.ndarray]], state: WrapState, batch: Sequence[Feature], places: Sequence[int], logits: Tensor
+) -> None:
+    """Add the expected counts of a batch, by the count head's logits, to those of its features, at ``places``."""
+    expected = state.count_loss.get_label(logits).float().cpu().numpy()
+    ends = np.cumsum([len(feature["hts"]) for feature in batch])[:-1]
+    for i, feature, part in zip(places, batch, np.split(expected, ends), strict=True):
+        counts[i].append(part[chosen_pairs(feature)])
