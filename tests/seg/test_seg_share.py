@@ -79,6 +79,8 @@ class TestReference:
         chosen = [[answer["salient"]["entity"]] for answer in answers]
         assert chosen == read(folder / "identify" / "salient.json")["dev"]
         assert read_by == ["base", "sparse"]
+        alone = documents[0] | {"vertexSet": documents[0]["vertexSet"][:1], "labels": []}
+        assert pipeline([alone, documents[1]])[0]["triples"] == pipeline(alone)["triples"] == []
 
     def test_again_nothing_is_done(self, folder, capsys):
         before = contents(folder)
