@@ -25,6 +25,7 @@ Pairs = Sequence[Sequence[Sequence[int]]]  # [document][pair] -> head, tail
 
 FEATURE = "segdre"  # the field that holds a feature's injections, one for each window
 STAGE_PAIRS = "segdre_pairs"  # the field that says which pairs are the stage's, where a model needs all of them
+DENSE_PAIRS = "segdre_dense"  # the field that says which pairs the dense head learns, where base and dense share theirs
 START_TOKENS = 1  # [CLS] or <s>: entity positions do not count it
 LAST_TOKENS = 1  # [SEP] or </s>: a document ends in one, also where the backbone ends a window with two
 

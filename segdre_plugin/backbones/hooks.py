@@ -51,6 +51,8 @@ class WrapState:
         head: attribute of the model with the count head; None where there is none.
         count_loss: the count head's loss.
         pairs: which pairs of the current batch are the stage's, bool [pairs]; None where all are.
+        shared: stage -> attribute of the model with its head, where identify and dense share the base's encoder.
+        found: stage -> what that head put out for the pairs of the last batch that was read, [pairs, outputs].
         mask_form: builds the encoder's pairwise mask; None where nothing is injected.
         injections: those of the current batch, one for each window; None outside ``forward``.
         width: tokens of a window in the current call, before branches were appended; 0 outside such a call.
@@ -63,6 +65,8 @@ class WrapState:
     head: str | None = None
     count_loss: Any = None
     pairs: Tensor | None = None
+    shared: dict[str, str] = field(default_factory=dict)
+    found: dict[str, Tensor] = field(default_factory=dict)
     mask_form: MaskForm | None = None
     injections: list[Injection] | None = None
     width: int = 0
@@ -94,13 +98,14 @@ class BatchReceiver:
     def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Take it from ``forward``'s arguments."""
         positions = self.signature.bind(*args, **kwargs).arguments.get("entity_pos")
+        carried = positions if isinstance(positions, InjectedPositions) else InjectedPositions()
         for name, what in self.needed.items():
-            if not isinstance(positions, InjectedPositions) or getattr(positions, name) is None:
+            if getattr(carried, name) is None:
                 raise SegDREError(
                     f"stage {self.state.stage} got a batch without {what}",
                     "prepare features with prepare_features and collate them with wrap_collate(collate_fn)",
                 )
-            setattr(self.state, name, getattr(positions, name))
+        self.state.injections, self.state.pairs = carried.injections, carried.pairs
 
 
 class BatchReset:

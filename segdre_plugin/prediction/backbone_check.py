@@ -184,7 +184,7 @@ class BackboneCheck(CheckRun):
         split, config = self.splits["train"], self.options.config
         stage = Stage(name, config, self.rel2id, Verbaliser(self.reader.tokenizer, self.relation_names, config))
         if not stage.has_model:
-            return f"strategy {config.salient} trains nothing"
+            return stage.without_model
         before = {key: weight.clone() for key, weight in self.model.state_dict().items()}
         buffers = {key for key, _ in self.model.named_buffers()}  # running means change in training
         model = wrap_model(self.model, stage=name, adapter=self.backbone, config=config, **self.options.speed)

@@ -233,7 +233,8 @@ class CheckRun(TrainingRun):
 
     def _waits(self, stage: str) -> bool:
         """Return whether all looks at dev are kept until the stages before have finished."""
-        return self.asked.parallel and self.asked.select == "predicted" and self._stage(stage).has_own_pairs
+        made = self._stage(stage)
+        return self.asked.parallel and self.asked.select == "predicted" and made.has_own_pairs and made.has_model
 
     def _checkpoint(self, stage: str) -> int:
         """Return the bytes of a stage's checkpoint."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +44,17 @@ def load_all(model: nn.Module, path: Path, key: str | None = None) -> None:
     model.load_state_dict(_fitting(path, key, model.state_dict()))
 
 
-def load_shared(model: nn.Module, path: Path, head: str, key: str | None = None) -> None:
-    """Load the base's checkpoint into identify's model, all but its count ``head`` (section 3.3).
+def load_shared(model: nn.Module, path: Path, heads: Sequence[str], key: str | None = None) -> None:
+    """Load the base's checkpoint into another model, all but ``heads``, which both, or one of them, may have.
+
+    For identify that is its count head (section 3.3).
 
     Raises:
         SegDREError: if it is missing, broken, or of another model.
     """
-    shared = {name: weight for name, weight in model.state_dict().items() if not name.startswith(f"{head}.")}
-    weights = _fitting(path, key, shared, lambda name: name.startswith(f"{head}."))
+    own = tuple(f"{head}." for head in heads)
+    shared = {name: weight for name, weight in model.state_dict().items() if not name.startswith(own)}
+    weights = _fitting(path, key, shared, lambda name: name.startswith(own))
     model.load_state_dict(weights, strict=False)
 
 

@@ -202,6 +202,11 @@ def _check_launch(workers: Workers, options: Options, reads: bool) -> None:
     if workers.size > 1 and (reads or options.parallel):
         what = "--seg-parallel starts processes of its own" if options.parallel else "only training is shared"
         raise SegDREError(f"{several}, and {what}", "start the same command without the launcher")
+    if workers.size > 1 and options.config.share_encoder:
+        raise SegDREError(
+            f"{several}, and --seg-share-encoder adds up means over all pairs and over dense ones, whose shares differ",
+            "start the same command without the launcher, or leave it out",
+        )
     if options.trainer != "own" and (workers.size > 1 or workers.mixed_precision != "no" or workers.accumulation):
         how = several if workers.size > 1 else "started with Accelerate's settings"
         raise SegDREError(f"{how}, and the script's own train() knows nothing of that", "add --seg-trainer own")

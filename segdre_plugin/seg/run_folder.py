@@ -12,6 +12,8 @@
 ``STAGE/metrics.json``             the scores of the stage alone
 ``STAGE/provenance.json``          how the stage was made; no result depends on it
 ``STAGE/margins_SPLIT.npz``        margins (base, dense, sparse)
+``base/dense/margins_SPLIT.npz``   margins of the dense head for all pairs, where the base shares its encoder;
+                                   ``base/counts_SPLIT.npz`` are those of its count head, then
 ``identify/counts_SPLIT.npz``      expected relation counts, where the strategy has a count head
 ``identify/salient.json``          salient entities
 ``sparse/injected.json``           injected triples
@@ -175,9 +177,9 @@ class RunFolder:
 
     @cached_property
     def config(self) -> SegConfig:
-        """The settings of the method: stage identify has those of its head, stage sparse all others."""
+        """The settings of the method: base and identify have those of their heads, stage sparse all others."""
         options: dict[str, Any] = {}
-        for stage in ("identify", "sparse"):
+        for stage in ("base", "identify", "sparse"):
             own = self.settings(stage)["options"]
             kinds = {name: form for name, form in CONFIG_FORM.items() if name in own}
             check_form(self.settings_file(stage), own, kinds, "options")
@@ -185,7 +187,7 @@ class RunFolder:
         try:
             return SegConfig(**options)
         except SegDREError as error:
-            raise error.at(f"{self.settings_file('sparse')}, or that of identify") from None
+            raise error.at(f"{self.settings_file('sparse')}, or those of base and identify") from None
 
     @cached_property
     def seed(self) -> int:
@@ -299,15 +301,17 @@ class RunFolder:
             raise SegDREError(f"{path}: holds class {last}, expected 0 to {n_classes - 1}", AGAIN)
         return table
 
-    def counts(self, split: str, documents: Sequence[Document] | None = None) -> dict[str, np.ndarray]:
-        """Return the relation counts that stage identify expects in a split.
+    def counts(
+        self, split: str, documents: Sequence[Document] | None = None, stage: str = "identify"
+    ) -> dict[str, np.ndarray]:
+        """Return the relation counts that identify, or the count head of a ``stage`` with one, expects in a split.
 
         Those are ``document`` [pairs], ``pair`` [pairs, 2] and ``count`` [pairs].
 
         Raises:
             SegDREError: if the file is missing or broken, or has other documents than ``documents``, the split's.
         """
-        path = counts_file(self.stage("identify"), split)
+        path = counts_file(self.stage(stage), split)
         arrays = read_arrays(path)
         check_arrays(path, arrays, {"document": "i", "pair": "ii", "count": "f"})
         last = arrays["document"].max(initial=-1)

@@ -57,13 +57,14 @@ class RunSettings:
     def of(self, stage: str) -> dict[str, Any]:
         """Return the settings of a stage, those of the stages before it as digests."""
         trains = stage in self.options.config.models
+        shares = self.options.config.share_encoder and not NEEDS[stage]
         known = settings_of(self.options) | settings_of(self.options.config)
         values = vars(self.options) | vars(self.options.config) | {"new_layer_lr": self.new_layer_lr(stage)}
         values["rel_info"] = self.rel_info
         own = {
             name: values[name]
             for name, setting in known.items()
-            if stage in setting.stages and (trains or not setting.training)
+            if (stage in setting.stages or (shares and setting.shared)) and (trains or not setting.training)
         }
         if not NEEDS[stage]:
             own["load_path"] = self.load_path

@@ -27,6 +27,7 @@ from segdre_plugin.seg.script_run import ScriptRun
 from segdre_plugin.stages.artifacts import INJECTED, METRICS, save_result
 from segdre_plugin.stages.prepare import StageFeatures
 from segdre_plugin.stages.scored import judge
+from segdre_plugin.stages.shared_encoder import head_names
 from segdre_plugin.stages.stage import ChainResult, Stage, training_inputs
 from segdre_plugin.stages.wrap import wrap_model
 
@@ -98,14 +99,15 @@ class StageTraining:
         wrap_model(model, stage=stage.name, adapter=run.backbone, config=options.config, **options.speed)
 
         # where the stage starts from
+        heads = [*head_names(run.backbone).values()] if options.config.share_encoder else []
         if stage.finds_salient:  # the base but for its head (section 3.3)
             assert self.base is not None
-            self._load(load_shared, model, self.base, str(wrap_state(model).head), key)
+            self._load(load_shared, model, self.base, [str(wrap_state(model).head)], key)
         elif stage.starts_from_base:
             assert self.base is not None
-            self._load(load_all, model, self.base, key)
+            self._load(load_shared, model, self.base, heads, key)
         elif self.given:
-            self._load(load_all, model, self.given, key)
+            self._load(load_shared, model, self.given, heads, key)
 
         # training, unless the given weights are the stage's result
         checkpoint = run.script.checkpoint_in(self.folder)

@@ -36,10 +36,11 @@ from segdre_plugin.seg.script_run import ScriptRun
 from segdre_plugin.seg.settings import RunSettings, encoder_files
 from segdre_plugin.seg.stage_training import StageTraining
 from segdre_plugin.seg.store import Store, differences, flat
-from segdre_plugin.stages.artifacts import METRICS, save_result
+from segdre_plugin.stages.artifacts import METRICS, UNCHOSEN, save_result
 from segdre_plugin.stages.branches import Verbaliser
 from segdre_plugin.stages.config import NEEDS, STAGES, TRAINED
 from segdre_plugin.stages.scored import judge
+from segdre_plugin.stages.shared_encoder import check_shared
 from segdre_plugin.stages.stage import ChainResult, Stage, training_inputs
 from segdre_plugin.stages.strategies import check_labels
 
@@ -67,6 +68,8 @@ class TrainingRun(ScriptRun):
             f"{self.script.file} trains whole epochs",
             "pass whole numbers",
         )
+        if self.config.share_encoder:
+            self._check_shared()
         if self.args.load_path:
             self.given_weights()
         elif self.args.save_path:
@@ -93,6 +96,24 @@ class TrainingRun(ScriptRun):
                     "set one of them",
                 )
             self.args.gradient_accumulation_steps = accumulation
+
+    def _check_shared(self) -> None:
+        """Refuse what does not go with one encoder for three stages.
+
+        Raises:
+            SegDREError: if the backbone cannot share one, or its script would meet a base with heads that it lacks.
+        """
+        check_shared(self.backbone)
+        name = flag("share_encoder")
+        if self.args.load_path and not self.script.load_path_starts:
+            raise SegDREError(
+                f"{name}: --load_path is a base without the heads of identify and dense", "leave one of the two out"
+            )
+        if self.args.save_path:
+            raise SegDREError(
+                f"{name}: --save_path would get a base with heads that {self.script.file} does not have",
+                "leave --save_path out",
+            )
 
     @property
     def _whole_epochs(self) -> bool:
@@ -247,7 +268,8 @@ class TrainingRun(ScriptRun):
         left = [stage for stage in STAGES if not self._has(stage, others)]
         if "base" not in left:
             self._save_base("base")
-        later = [stage for stage in left if self._stage(stage).has_own_pairs and self._lacks(stage)]
+        trained = [self._stage(stage) for stage in left if stage in self.options.config.models]
+        later = [stage.name for stage in trained if stage.has_own_pairs and self._lacks(stage.name)]
         if later and self.options.select != "gold":
             kept = f"{' and '.join(later)} keep a checkpoint of every look at dev until they can be judged"
             print(f"segdre: {kept} ({flag('select')} gold: one)", flush=True)
@@ -269,7 +291,7 @@ class TrainingRun(ScriptRun):
     def _begins_after(self, name: str) -> tuple[str, ...]:
         """Return the stages before one without which its training cannot begin; the others say how dev is judged."""
         stage = self._stage(name)
-        if stage.has_own_pairs:
+        if stage.has_own_pairs and stage.has_model:
             return ("base",) if stage.starts_from_base else ()
         return NEEDS[name]
 
@@ -391,10 +413,9 @@ class TrainingRun(ScriptRun):
         return StageTraining(*parts, **more)
 
     def _choose(self, name: str, settings: dict[str, Any]) -> None:
-        """Make a stage that trains nothing: its strategy chooses the salient entities (section 6.1)."""
-        config = self.options.config
-        print(f"segdre: stage {name}: strategy {config.salient} trains nothing", flush=True)
+        """Make a stage that trains nothing: its strategy chooses (section 6.1), or its head has read with the base."""
         stage = self._stage(name)
+        print(f"segdre: stage {name}: {stage.without_model}", flush=True)
         with self.store.building(name, settings) as folder:
             scores, known = {}, self.known(name)
             for split in self.splits.values():
@@ -419,14 +440,18 @@ class TrainingRun(ScriptRun):
         folder, tables = RunFolder(self.store.root), [stage for stage in NEEDS[name] if stage in TRAINED]
         chosen = "identify" in NEEDS[name]
         config, seed = self.options.config, self.args.seed
-        found = {"train": training_inputs(self.splits["train"], config, seed) if chosen else ChainResult()}
+        learns = chosen or self._stage(name).shares_encoder
+        found = {"train": training_inputs(self.splits["train"], config, seed) if learns else ChainResult()}
         if self._lacks(name):
             return found
         for split, documents in ((key, part.documents) for key, part in self.splits.items() if key != "train"):
+            read = partial(folder.margins, split=split, documents=documents, n_classes=len(self.rel2id))
             found[split] = ChainResult(
-                {stage: folder.margins(stage, split, documents, len(self.rel2id)) for stage in tables},
-                folder.salient(split, documents) if chosen else None,
+                {stage: read(stage) for stage in tables}, folder.salient(split, documents) if chosen else None
             )
+            if config.share_encoder and name in ("identify", "dense"):
+                counts = folder.counts(split, documents, "base") if config.strategy.head else None
+                found[split] = replace(found[split], counts=counts, unchosen=read(f"base/{UNCHOSEN}"))
         return found
 
     def checkpoint(self, stage: str) -> Path:

@@ -16,6 +16,7 @@ SETTINGS = "settings.json"  # all on which the stage depends; written last
 METRICS = "metrics.json"  # split -> scores
 SALIENT = "salient.json"  # split -> salient entities of each document (identify)
 PROVENANCE = "provenance.json"  # how the stage was made; no result depends on it
+UNCHOSEN = "dense"  # folder in the base's: margins of the dense head for all pairs, where the base shares its encoder
 INJECTED = "injected.json"  # split -> triples injected into each document, and how many were left out (sparse)
 
 AGAIN = "run its command again: finished stages are skipped"  # what completes an unfinished run
@@ -84,12 +85,15 @@ def check_form(path: Path, value: Any, form: Any, where: str = "", hint: str = "
 
 
 def save_result(folder: Path, stage: Stage, split: str, found: ChainResult) -> None:
-    """Write what a stage found in a split: its margins, or salient entities and counts."""
+    """Write what a stage found in a split: margins, or salient entities and counts, those of the base's other heads."""
+    if found.counts is not None and (stage.finds_salient or stage.shares_encoder):
+        write_arrays(counts_file(folder, split), dict(found.counts))
     if not stage.finds_salient:
         found.tables[stage.name].save(margins_file(folder, split))
+        if stage.shares_encoder and found.unchosen is not None:
+            (folder / UNCHOSEN).mkdir(exist_ok=True)
+            found.unchosen.save(margins_file(folder / UNCHOSEN, split))
         return
-    if found.counts is not None:
-        write_arrays(counts_file(folder, split), dict(found.counts))
     path = folder / SALIENT
     before = read_json(path, "salient entities") if path.exists() else {}
     write_json(path, before | {split: found.salient})

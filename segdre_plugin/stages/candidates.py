@@ -100,7 +100,7 @@ def dense_flags(cells: Margins, salient: Sequence[Salient], n_entities: int) -> 
 
 def count_entities(split: Split) -> int:
     """Return a number that exceeds the index of any entity of a split."""
-    return 1 + max(len(document["vertexSet"]) for document in split.documents)
+    return 1 + max((len(document["vertexSet"]) for document in split.documents), default=0)
 
 
 def gold_flags(

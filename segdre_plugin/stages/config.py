@@ -39,6 +39,7 @@ class Setting:
         group: what it is about, of ``GROUPS``.
         stages: those whose result depends on it.
         training: whether it only matters where a stage trains a model.
+        shared: whether the base depends on it, too, where it shares its encoder with identify and dense.
         metavar: what stands for its value in the help.
         choices: its legal values, asked for when they are needed; None: any. Those of a setting with a ``metavar``
             are names that users can register, and are looked up where they are used.
@@ -50,6 +51,7 @@ class Setting:
     group: str
     stages: tuple[str, ...] = ()
     training: bool = False
+    shared: bool = False
     metavar: str | None = None
     choices: Callable[[], Iterable[str]] | None = None
     legal: Callable[[Any], bool] | None = None
@@ -117,8 +119,10 @@ class SegConfig:
 
     The count head is that of section 3.3, ``alpha`` that of eq. 9. Branches above ``branch_budget`` are left out and
     counted. In the paper, ``link`` is off, training documents have ``gold`` salient entities, not those that the
-    ``same`` strategy chooses as in dev and test, and dense and sparse start from the pretrained ``encoder`` with new
-    layers above it. Strategies: :mod:`segdre_plugin.stages.strategies`; losses: :mod:`segdre_plugin.backbones.losses`.
+    ``same`` strategy chooses as in dev and test, dense and sparse start from the pretrained ``encoder`` with new
+    layers above it, and each stage has an encoder of its own (``share_encoder``:
+    :mod:`segdre_plugin.stages.shared_encoder`). Strategies: :mod:`segdre_plugin.stages.strategies`; losses:
+    :mod:`segdre_plugin.backbones.losses`.
     """
 
     hidden: int = setting(
@@ -128,6 +132,7 @@ class SegConfig:
         metavar="N",
         stages=("identify",),
         training=True,
+        shared=True,
         legal=lambda value: value >= 1,
         hint="pass a positive width; the paper has 768",
     )
@@ -171,6 +176,7 @@ class SegConfig:
         "strategy that chooses the salient entity",
         group="paper",
         stages=("identify",),
+        shared=True,
         metavar="NAME",
         choices=strategy_names,
     )
@@ -179,6 +185,7 @@ class SegConfig:
         "most salient entities of a document",
         group="beyond",
         stages=("identify",),
+        shared=True,
         metavar="K",
         legal=lambda value: value >= 1,
         hint="pass 1 (as in the paper) or more",
@@ -188,6 +195,7 @@ class SegConfig:
         "salient entities of training documents: gold, or by the same strategy",
         group="beyond",
         stages=("dense", "sparse"),
+        shared=True,
         choices=lambda: ("gold", "same"),
     )
     loss: str = setting(
@@ -204,6 +212,12 @@ class SegConfig:
         group="beyond",
         stages=("dense", "sparse"),
         choices=lambda: ("encoder", "base"),
+    )
+    share_encoder: bool = setting(
+        False,
+        "train one encoder with three heads for base, identify and dense, in the base's epochs",
+        group="beyond",
+        stages=("base",),
     )
 
     pairs: tuple[str, ...] = setting(
@@ -238,7 +252,13 @@ class SegConfig:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Return the stages that have a model: all, or all but identify where the strategy trains no head."""
+        """Return the stages that have a model of their own.
+
+        Those are base and sparse where the base shares its encoder, else all, or all but identify where the strategy
+        trains no head.
+        """
+        if self.share_encoder:
+            return ("base", "sparse")
         return tuple(stage for stage in STAGES if stage in TRAINED or self.strategy.head)
 
     @classmethod

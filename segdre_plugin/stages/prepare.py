@@ -10,7 +10,14 @@ import numpy as np
 from torch import nn
 
 from segdre_plugin.backbones.attention import position_range
-from segdre_plugin.backbones.features import Feature, add_branches, choose_pairs, pack_labels, visible_entities
+from segdre_plugin.backbones.features import (
+    DENSE_PAIRS,
+    Feature,
+    add_branches,
+    choose_pairs,
+    pack_labels,
+    visible_entities,
+)
 from segdre_plugin.backbones.hooks import wrap_state
 from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.injection import BoolArray
@@ -58,7 +65,8 @@ def prepare_features(
         features: the backbone's features, one a document.
         documents: the DocRED documents.
         model: the wrapped model; its stage decides.
-        salient: the salient entity of each document, or its salient entities (stages dense and sparse).
+        salient: the salient entity of each document, or its salient entities (stages dense and sparse, and the training
+            of a base that shares its encoder with dense).
         triples: the dense triples to inject into each document, best-scored first (stage sparse).
         verbaliser: turns them into branches (stage sparse).
         pairs: types HEAD:TAIL of the candidate pairs; none: all pairs are candidates.
@@ -100,6 +108,8 @@ def prepare_features(
         if not keep.any():
             continue
         made = pack_labels(choose_pairs(feature, keep, backbone), backbone)
+        if state.shared and salient is not None:
+            made = made | {DENSE_PAIRS: dense_mask(made["hts"], chain)}
         if stage == "sparse":
             assert triples is not None
             assert verbaliser is not None

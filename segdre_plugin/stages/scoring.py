@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from segdre_plugin.backbones.batching import batches
 from segdre_plugin.backbones.features import Feature, chosen_pairs
-from segdre_plugin.backbones.hooks import wrap_state
+from segdre_plugin.backbones.hooks import WrapState, wrap_state
 from segdre_plugin.backbones.memory import READING_HINT, describe_batch, enough_memory
 from segdre_plugin.backbones.workers import ALONE, Workers
 from segdre_plugin.data.progress import progress as shown
@@ -23,6 +23,7 @@ from segdre_plugin.stages.decisions import check_predictions
 from segdre_plugin.stages.margins import Margins, concatenate, top_margins
 from segdre_plugin.stages.readout import readout
 
+Counts = list[tuple[int, np.ndarray]]  # of a batch
 PAIR_MEMORY = 512 << 20  # bytes that the bilinear features of a batch's pairs would take
 
 
@@ -121,21 +122,60 @@ def score_relations(
     Raises:
         SegDREError: if the model itself predicts something else in the first batch than the margins say.
     """
-    backbone = wrap_state(model).backbone
     parts: list[Margins] = []
     for batch, places, logits, output in outputs(model, features, collate_fn, workers=workers, **how):
         if not parts:
-            check_predictions(output, logits, model, backbone)
-        chosen = np.concatenate([chosen_pairs(feature) for feature in batch])
-        pairs = np.concatenate([_document_pairs(feature) for feature in batch])[chosen]
-        owner = np.repeat([documents[i] for i in places], [len(feature["hts"]) for feature in batch])[chosen]
-        logits = logits if chosen.all() else logits[torch.from_numpy(chosen).to(logits.device)]
-        rows, relations, margins = top_margins(logits, backbone.most_labels(model), backbone.threshold)
-        evidence = np.zeros((len(pairs), 0), dtype=bool)
-        if _has(output, backbone.evidence):
-            evidence = output[backbone.evidence].bool().cpu().numpy()[chosen]
-        parts.append(Margins(owner[rows], pairs[rows, 0], pairs[rows, 1], relations, margins, evidence[rows]))
-    scored = concatenate(workers.merge(parts))
+            check_predictions(output, logits, model, wrap_state(model).backbone)
+        parts.append(_margins(model, batch, [documents[i] for i in places], logits, output))
+    return _by_document(workers.merge(parts))
+
+
+def score_heads(
+    model: nn.Module,
+    features: Sequence[Feature],
+    documents: Sequence[int],
+    collate_fn: Any,
+    workers: Workers = ALONE,
+    **how: Any,
+) -> tuple[Margins, list[np.ndarray] | None, Margins]:
+    """Return what the heads of a base that shares its encoder find in one pass; arguments and errors as above.
+
+    Returns:
+        The margins of the base; each feature's expected counts (eq. 7), float [pairs], or None without a count head;
+        the margins of the dense head, of all pairs.
+    """
+    state, base, dense = wrap_state(model), list[Margins](), list[Margins]()
+    counts: list[Counts] = []
+    for batch, places, logits, output in outputs(model, features, collate_fn, workers=workers, **how):
+        if not base:
+            check_predictions(output, logits, model, state.backbone)
+        for stage, found in state.found.items():
+            _check_finite(found, batch, stage)
+        owners = [documents[i] for i in places]
+        base.append(_margins(model, batch, owners, logits, output))
+        dense.append(_margins(model, batch, owners, state.found["dense"], output))
+        if "identify" in state.found:
+            counts.append(_counts(state, batch, places, state.found["identify"]))
+    counted = _by_feature(workers.merge(counts), len(features)) if "identify" in state.shared else None
+    return _by_document(workers.merge(base)), counted, _by_document(workers.merge(dense))
+
+
+def _margins(model: nn.Module, batch: Sequence[Feature], owners: Sequence[int], logits: Tensor, output: Any) -> Margins:
+    """Return the margins of a batch by its logits; ``owners`` are the documents of its features."""
+    backbone = wrap_state(model).backbone
+    chosen = np.concatenate([chosen_pairs(feature) for feature in batch])
+    pairs = np.concatenate([_document_pairs(feature) for feature in batch])[chosen]
+    owner = np.repeat(owners, [len(feature["hts"]) for feature in batch])[chosen]
+    logits = logits if chosen.all() else logits[torch.from_numpy(chosen).to(logits.device)]
+    rows, relations, margins = top_margins(logits, backbone.most_labels(model), backbone.threshold)
+    evidence = np.zeros((len(pairs), 0), dtype=bool)
+    if _has(output, backbone.evidence):
+        evidence = output[backbone.evidence].bool().cpu().numpy()[chosen]
+    return Margins(owner[rows], pairs[rows, 0], pairs[rows, 1], relations, margins, evidence[rows])
+
+
+def _by_document(parts: Sequence[Margins]) -> Margins:
+    scored = concatenate(parts)
     return scored.take(np.argsort(scored.document, kind="stable"))
 
 
@@ -159,14 +199,23 @@ def score_counts(
 
     ``workers`` and ``how`` are those of :func:`score_relations`.
     """
-    found: list[list[tuple[int, np.ndarray]]] = []  # batch by batch
-    loss = wrap_state(model).count_loss
+    found: list[Counts] = []
     for batch, places, logits, _ in outputs(model, features, collate_fn, workers=workers, **how):
-        expected = loss.get_label(logits).float().cpu().numpy()
-        ends = np.cumsum([len(feature["hts"]) for feature in batch])[:-1]
-        parts = zip(places, batch, np.split(expected, ends), strict=True)
-        found.append([(i, part[chosen_pairs(feature)]) for i, feature, part in parts])
-    counts: list[list[np.ndarray]] = [[] for _ in features]
-    for i, part in chain.from_iterable(workers.merge(found)):
+        found.append(_counts(wrap_state(model), batch, places, logits))
+    return _by_feature(workers.merge(found), len(features))
+
+
+def _counts(state: WrapState, batch: Sequence[Feature], places: Sequence[int], logits: Tensor) -> Counts:
+    """Return the place of each feature of a batch and its expected counts, by the count head's logits."""
+    expected = state.count_loss.get_label(logits).float().cpu().numpy()
+    ends = np.cumsum([len(feature["hts"]) for feature in batch])[:-1]
+    parts = zip(places, batch, np.split(expected, ends), strict=True)
+    return [(i, part[chosen_pairs(feature)]) for i, feature, part in parts]
+
+
+def _by_feature(found: Sequence[Counts], n: int) -> list[np.ndarray]:
+    """Return the counts of each of ``n`` features, whose parts come in order."""
+    counts: list[list[np.ndarray]] = [[] for _ in range(n)]
+    for i, part in chain.from_iterable(found):
         counts[i].append(part)
     return [np.concatenate(parts) for parts in counts]

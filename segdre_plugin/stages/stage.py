@@ -17,11 +17,12 @@ from segdre_plugin.backbones.features import chosen_pairs
 from segdre_plugin.data.splits import Split
 from segdre_plugin.salient import Chain, gold_chain
 from segdre_plugin.stages.branches import Verbaliser, gold_dense_triples
+from segdre_plugin.stages.candidates import count_entities, dense_flags
 from segdre_plugin.stages.config import STAGES, SegConfig
 from segdre_plugin.stages.margins import Margins
 from segdre_plugin.stages.pair_types import candidate_gold
 from segdre_plugin.stages.prepare import StageFeatures, prepare_features
-from segdre_plugin.stages.scoring import score_counts, score_relations
+from segdre_plugin.stages.scoring import score_counts, score_heads, score_relations
 from segdre_plugin.stages.strategies import choose_salient
 from segdre_plugin.vocabulary import Triple
 
@@ -36,6 +37,8 @@ class ChainResult:
         tables: stage -> margins of its pairs (base, dense, sparse).
         salient: the salient entities of each document, none where it has no pair; None before stage identify.
         counts: document, pair and expected count (eq. 7) of every pair, as arrays; None if no head counts.
+        unchosen: margins of the dense head for all pairs, before the salient entities are known; None where dense has
+            a model of its own.
         triples: the dense triples to inject into each document, best-scored first; None: those that the dense model
             predicts.
         injected: the triples that were injected into each document (after stage sparse).
@@ -45,6 +48,7 @@ class ChainResult:
     tables: Mapping[str, Margins] = field(default_factory=dict)
     salient: Sequence[Chain] | None = None
     counts: Mapping[str, np.ndarray] | None = None
+    unchosen: Margins | None = None
     triples: Sequence[Sequence[Triple]] | None = None
     injected: Sequence[Sequence[Triple]] = ()
     left_out: int = 0
@@ -96,13 +100,25 @@ class Stage:
         return self.name in self.config.models
 
     @property
+    def shares_encoder(self) -> bool:
+        """Return whether the stage's model has the heads of identify and dense, too."""
+        return self.config.share_encoder and self.name == "base"
+
+    @property
+    def without_model(self) -> str:
+        """Return what a stage without a model does in place of training one."""
+        if self.config.share_encoder and (self.config.strategy.head or not self.finds_salient):
+            return "its head was trained with the base, and has read what the base has"
+        return f"strategy {self.config.salient} trains nothing"
+
+    @property
     def has_own_pairs(self) -> bool:
         """Return whether the salient entities say which pairs the stage has (section 3.5)."""
         return self.name in ("dense", "sparse")
 
     @property
     def starts_from_base(self) -> bool:
-        """Return whether all weights of the trained base initialise the stage's model."""
+        """Return whether all weights of the trained base but those of other stages' heads initialise its model."""
         return self.config.start == "base" and self.has_own_pairs
 
     def prepare(self, split: Split, model: Any, known: ChainResult) -> StageFeatures:
@@ -125,7 +141,7 @@ class Stage:
     def read(
         self, model: Any, split: Split, known: ChainResult, prepared: StageFeatures | None = None, **how: Any
     ) -> ChainResult:
-        """Return what was known of a split and what the stage finds, with its model or, without one, by its strategy.
+        """Return what was known of a split and what the stage finds, with its model or, without one, in what is known.
 
         Args:
             model: the model, wrapped for this stage; not used where the stage has none.
@@ -136,11 +152,17 @@ class Stage:
                 :func:`segdre_plugin.stages.scoring.outputs`.
         """
         if not self.has_model:
-            return replace(known, salient=self._choose(split, base=known.tables.get("base")))
+            if self.finds_salient:
+                return replace(known, salient=self._choose(split, base=known.tables.get("base"), counts=known.counts))
+            return replace(known, tables={**known.tables, self.name: _of_salient(known, split)})
         prepared = prepared or self.prepare(split, model, known)
         if self.finds_salient:
-            counts = _count(model, prepared, **how)
+            counts = _counted(prepared, score_counts(model, prepared.features, **how))
             return replace(known, salient=self._choose(split, counts=counts), counts=counts)
+        if self.shares_encoder:
+            margins, each, unchosen = score_heads(model, prepared.features, prepared.documents, **how)
+            found = replace(known, tables={**known.tables, self.name: margins}, unchosen=unchosen)
+            return found if each is None else replace(found, counts=_counted(prepared, each))
         margins = score_relations(model, prepared.features, prepared.documents, **how)
         found = replace(known, tables={**known.tables, self.name: margins})
         if not self.injects:
@@ -211,9 +233,15 @@ def predicted_triples(margins: Margins, n_documents: int, rel2id: Mapping[str, i
     return found
 
 
-def _count(model: Any, prepared: StageFeatures, collate_fn: Any, **how: Any) -> dict[str, np.ndarray]:
+def _of_salient(known: ChainResult, split: Split) -> Margins:
+    """Return the margins of the dense head for the pairs that involve a salient entity (section 3.4)."""
+    assert known.unchosen is not None
+    assert known.salient is not None
+    return known.unchosen.take(dense_flags(known.unchosen, known.salient, count_entities(split)))
+
+
+def _counted(prepared: StageFeatures, counts: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     """Return document, pair and expected count of every pair: int [pairs], int [pairs, 2], float [pairs]."""
-    counts = score_counts(model, prepared.features, collate_fn, **how)
     pairs = [np.asarray(f["hts"], dtype=np.int32)[chosen_pairs(f)] for f in prepared.features]
     return {
         "document": np.repeat(np.asarray(prepared.documents, dtype=np.int32), [len(part) for part in pairs]),

@@ -25,7 +25,7 @@ from segdre_plugin.backbones.attention import check_encoder, force_eager, positi
 from segdre_plugin.backbones.backbone import Backbone
 from segdre_plugin.backbones.checkpointing import checkpoint_layers
 from segdre_plugin.backbones.fast import speed_up
-from segdre_plugin.backbones.features import FEATURE, STAGE_PAIRS
+from segdre_plugin.backbones.features import DENSE_PAIRS, FEATURE, STAGE_PAIRS
 from segdre_plugin.backbones.guards import guard, use_bf16
 from segdre_plugin.backbones.hooks import (
     STATE,
@@ -45,6 +45,7 @@ from segdre_plugin.errors import SegDREError
 from segdre_plugin.stages.config import STAGES, SegConfig
 from segdre_plugin.stages.count_head import place_beside, replace_classifier
 from segdre_plugin.stages.decisions import check_rule
+from segdre_plugin.stages.shared_encoder import add_heads
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -61,8 +62,9 @@ def wrap_model(
 ) -> M:
     """Return a backbone's model, made the model of one stage in place.
 
-    In the stages base, dense and sparse the state_dict keeps the backbone's keys. In stage sparse the model takes
-    batches from :func:`wrap_collate`.
+    In the stages base, dense and sparse the state_dict keeps the backbone's keys; a base that shares its encoder has
+    those of two heads besides. In stage sparse, and to train such a base, the model takes batches from
+    :func:`wrap_collate`.
 
     Args:
         model: the backbone's model.
@@ -86,6 +88,8 @@ def wrap_model(
         )
     backbone = find_backbone(model, adapter)
     settings = config or SegConfig()
+    if settings.share_encoder and stage not in settings.models:
+        raise SegDREError(f"share_encoder: stage {stage} has no model of its own", "wrap the model for stage base")
     encoder: nn.Module = getattr(model, backbone.encoder)
     known: Any = model.config
     wrapped = WrapState(stage, backbone)
@@ -97,6 +101,8 @@ def wrap_model(
             _add_head(model, settings, wrapped)
         else:
             _swap_loss(model, settings, wrapped)
+        if stage == "base" and settings.share_encoder:
+            add_heads(model, settings, wrapped)
         if stage == "sparse":
             wrapped.mask_form = form
         _hook_batch(model, encoder, wrapped)  # after the head, which needs a batch's pairs when forward has ended
@@ -176,6 +182,7 @@ class Collate:
         _check_layout(batch, self.backbone)
         injections = self._of_each(features, FEATURE, "injection")
         pairs = self._of_each(features, STAGE_PAIRS, "choice of pairs")
+        pairs = pairs or self._of_each(features, DENSE_PAIRS, "choice of dense pairs")
         if not injections and not pairs:
             return batch
         at = self.backbone.batch.index("entity_pos")
@@ -261,7 +268,7 @@ def _hook_batch(model: nn.Module, encoder: nn.Module, wrapped: WrapState) -> Non
     """Hand what a batch carries on from ``forward``: injections to the encoder, the stage's pairs to the loss."""
     injects, chooses = wrapped.stage == "sparse", wrapped.backbone.all_pairs and wrapped.stage != "base"
     needed = ({"injections": "injections"} if injects else {}) | ({"pairs": "its pairs"} if chooses else {})
-    if not needed:
+    if not needed and not wrapped.shared:
         return
     undo = wrapped.undo  # one by one: a step that fails leaves those before it to be undone
     take = BatchReceiver(wrapped, inspect.signature(model.forward), needed)

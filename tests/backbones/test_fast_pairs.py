@@ -139,6 +139,17 @@ class TestPairs:
         torch.testing.assert_close(nn.functional.linear(flat, weight=layer.weight, bias=layer.bias), due)
         torch.testing.assert_close(nn.functional.linear(flat, layer.weight), due - layer.bias)
 
+    def test_chosen_pairs_are_not_computed(self):
+        left, right, weight, bias = embeddings(5, 2, 4, 3)
+        chosen = torch.tensor([True, False, True, True, False])
+        found = Products(left, right).flatten(1)[chosen]
+        assert isinstance(found, Products)
+        due = Products(left, right).flatten(1).tensor()[chosen]
+        assert found.shape == due.shape
+        assert torch.equal(found.tensor(), due)
+        torch.testing.assert_close(nn.functional.linear(found, weight, bias), nn.functional.linear(due, weight, bias))
+        assert torch.equal(Products(left, right)[2], Products(left, right).tensor()[2])
+
     def test_products_that_meet_something_else_are_computed(self):
         left, right = (torch.randn(6, 2, 3).as_subclass(PairTensor) for _ in range(2))
         products = left.unsqueeze(3) * right.unsqueeze(2)

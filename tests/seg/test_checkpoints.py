@@ -37,7 +37,7 @@ def test_all_weights_are_loaded(checkpoint):
 def test_the_count_head_alone_stays_new(checkpoint):
     model = wrap_model(tiny.model(seed=2), stage="identify", config=SegConfig(hidden=8))
     head = {name: weight.clone() for name, weight in model.bilinear.state_dict().items()}
-    load_shared(model, checkpoint, "bilinear")
+    load_shared(model, checkpoint, ["bilinear"])
     assert not {name for name in differing(model, checkpoint) if not name.startswith("bilinear.")}
     assert all(torch.equal(weight, head[name]) for name, weight in model.bilinear.state_dict().items())
 
@@ -56,7 +56,7 @@ def test_names_of_other_days_are_read(checkpoint, case):
     load_all(model, checkpoint.with_name("other.pt"))
     assert not differing(model, checkpoint)
     head = wrap_model(tiny.model(seed=2), stage="identify", config=SegConfig(hidden=8))
-    load_shared(head, checkpoint.with_name("other.pt"), "bilinear")
+    load_shared(head, checkpoint.with_name("other.pt"), ["bilinear"])
     assert not {name for name in differing(head, checkpoint) if not name.startswith("bilinear.")}
 
 
@@ -86,7 +86,7 @@ def test_what_differs_is_listed(checkpoint, case):
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
 
-@pytest.mark.parametrize("load", [load_all, lambda model, path: load_shared(model, path, "bilinear")])
+@pytest.mark.parametrize("load", [load_all, lambda model, path: load_shared(model, path, ["bilinear"])])
 @pytest.mark.parametrize("case", ["missing", "broken", "another model"])
 def test_what_does_not_fit_is_named(tmp_path, load, case):
     path = tmp_path / "other.pt"
@@ -143,7 +143,7 @@ def test_a_state_dict_under_a_key(checkpoint, tmp_path):
     load_all(again, tmp_path / "again.pt", "checkpoint")
     assert not differing(again, checkpoint)
     head = wrap_model(tiny.model(seed=2), stage="identify", config=SegConfig(hidden=8))
-    load_shared(head, keyed, "bilinear", "checkpoint")
+    load_shared(head, keyed, ["bilinear"], "checkpoint")
     assert not {name for name in differing(head, checkpoint) if not name.startswith("bilinear.")}
     with pytest.raises(SegDREError, match="expected a state dict under 'checkpoint', got"):
         load_all(again, checkpoint, "checkpoint")

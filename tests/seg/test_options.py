@@ -61,6 +61,7 @@ OPTIONS = {
     "--seg-alpha": ("0.5", "alpha", 0.5),
     "--seg-branch-budget": ("64", "branch_budget", 64),
     "--seg-link": (None, "link", True),
+    "--seg-share-encoder": (None, "share_encoder", True),
     "--seg-template-from": ("({relation} {tail})", "template_from", "({relation} {tail})"),
     "--seg-template-to": ("{head}: {relation}", "template_to", "{head}: {relation}"),
     "--seg-salient": ("max-mention", "salient", "max-mention"),

@@ -26,6 +26,7 @@ OTHER = {
     "train_salient": "same",
     "loss": "hinge-abl",
     "start": "base",
+    "share_encoder": True,
     "identify_epochs": 3.0,
     "identify_warmup": 0.1,
     "dense_epochs": 4.0,
@@ -103,6 +104,16 @@ def test_checkpointing_may_be_added_to_a_run_that_has_begun():
 def test_stage_that_trains_nothing_does_not_depend_on_training():
     options = Options(seg=True, config=SegConfig(salient="random"))
     assert not {"hidden", "identify_epochs", "identify_warmup"} & make(options).of("identify")["options"].keys()
+
+
+def test_a_base_that_shares_its_encoder_depends_on_what_its_heads_learn():
+    shared = SegConfig(share_encoder=True, salient="max-mention")
+    for other in ({"hidden": 16}, {"salient": "random"}, {"salient_k": 2}, {"train_salient": "same"}):
+        for config, depends in ((shared, True), (replace(shared, share_encoder=False), False)):
+            before, after = (make(Options(seg=True, config=c)).of("base") for c in (config, replace(config, **other)))
+            assert (before != after) == depends
+    epochs = [make(Options(seg=True, config=shared, dense_epochs=n, identify_epochs=n)) for n in (1.0, 2.0)]
+    assert all(epochs[0].of(stage) == epochs[1].of(stage) for stage in STAGES)
 
 
 @pytest.mark.parametrize(("start", "expected"), [("encoder", [1e-3] * 4), ("base", [1e-3, 1e-3, None, None])])

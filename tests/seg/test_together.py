@@ -313,6 +313,7 @@ class TestRefused:
             (("--seg-trainer", "script"), r"started as 2 processes, and the script's own train\(\) knows nothing"),
             (("--seg-parallel",), "--seg-parallel starts processes of its own"),
             (("--seg-check",), "only training is shared"),
+            (("--seg-share-encoder",), "--seg-share-encoder adds up means over all pairs and over dense ones"),
         ],
     )
     def test_the_work_of_one(self, launcher, more, words):

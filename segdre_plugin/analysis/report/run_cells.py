@@ -108,7 +108,7 @@ def expected_counts(run: RunFolder, name: str) -> list[FloatArray] | None:
     Raises:
         SegDREError: if the file is missing or broken.
     """
-    if "identify" not in run.config.models:
+    if run.config.strategy.head is None:
         return None
     documents = run.documents[name]
     arrays = run.counts(name, documents)

@@ -23,7 +23,7 @@ from segdre_plugin.salient import Chain
 from segdre_plugin.seg.training_run import TrainingRun
 from segdre_plugin.stages.artifacts import INJECTED, save_result
 from segdre_plugin.stages.branches import Triple, Verbaliser
-from segdre_plugin.stages.stage import ChainResult, build_chain, run_chain
+from segdre_plugin.stages.stage import build_chain, run_chain
 
 READINGS = "readings"  # a run's folder of readings, one subfolder each
 REQUEST = "request.json"  # what a reading answers; written last
@@ -94,9 +94,10 @@ class RereadRun(TrainingRun):
                 chain = build_chain(config, self.rel2id, words, self.args.seed)
                 reads_dense = request.reads_dense or request.triples is None
                 stages = [chain[stage] for stage in (("dense", "sparse") if reads_dense else ("sparse",))]
-                injected = {}
+                injected, before = {}, self.known("dense")
                 for split, salient in request.salient.items():
-                    known = ChainResult(salient=salient, triples=request.triples[split] if request.triples else None)
+                    triples = request.triples[split] if request.triples else None
+                    known = replace(before[split], salient=salient, triples=triples)
                     found = run_chain(stages, model_for, self.splits[split], known, label=name, **how)
                     for stage in stages:
                         (folder / stage.name).mkdir(exist_ok=True)

@@ -128,6 +128,14 @@ class Products(_DeferredTensor):
         """Of the tensor."""
         return len(self.shape)
 
+    def __getitem__(self, index: Any) -> Any:
+        """Choose pairs by a mask, or anything else of the tensor."""
+        if not (isinstance(index, Tensor) and index.dtype == torch.bool and index.ndim == 1):
+            return super().__getitem__(index)
+        chosen = Products(self.left[index], self.right[index])
+        chosen.shape = torch.Size((len(chosen.left), *self.shape[1:]))
+        return chosen
+
     def view(self, *shape: Any) -> Any:
         """Lay the products of a pair out in one row, or return a tensor of any other shape."""
         pairs, blocks, size = self.left.shape
