@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.rendezvous import rendezvous
 
 from segdre_plugin.backbones.end_together import EndTogether
 from segdre_plugin.backbones.workers import ALONE, Workers
@@ -134,7 +133,7 @@ def joined() -> Iterator[Workers]:
         This process, alone where no launcher has started it.
 
     Raises:
-        SegDREError: if Accelerate is missing, or a process does not come.
+        SegDREError: if Accelerate is missing, its settings cannot be used, or a process does not come.
     """
     if not launched():
         yield ALONE
@@ -177,8 +176,10 @@ def _meet() -> None:
     """Connect all processes.
 
     Raises:
-        SegDREError: with those that have not come in time.
+        SegDREError: if one does not come in time, or they compute on unlike devices.
     """
+    from torch.distributed.rendezvous import rendezvous  # some builds of torch have none
+
     gpu = torch.cuda.is_available()
     device = f"a GPU {getattr(torch.cuda.get_device_properties(0), 'uuid', '')}" if gpu else "a CPU"
     try:
@@ -189,7 +190,7 @@ def _meet() -> None:
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise SegDREError(
-            f"process {os.environ.get('RANK')} of {size()}: not all have come within {JOINING.seconds // 60} minutes: "
+            f"process {os.environ.get('RANK')} of {size()} did not meet the others in {JOINING.seconds} seconds: "
             f"{reason:.200}",
             "see what the others printed; check MASTER_ADDR and MASTER_PORT",
         ) from None

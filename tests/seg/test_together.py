@@ -319,6 +319,14 @@ class TestRefused:
     def test_the_work_of_one(self, launcher, more, words):
         self.refused(launcher, [command("x", *more)] * 2, words)
 
+    def test_a_process_that_does_not_come(self, place, launcher):
+        impatient = "from datetime import timedelta\nfrom segdre_plugin.backbones import launched\n"
+        impatient += "launched.JOINING = timedelta(seconds=2)"
+        made = launcher.start([command("x")], before=impatient, WORLD_SIZE=2)
+        assert made.join(60) == [2]
+        assert "segdre: error: process 0 of 2 did not meet the others in 2 seconds: " in made.errors()[0]
+        assert not (place / "x").exists()
+
     def test_data_that_only_one_has(self, launcher):
         self.refused(launcher, [command("x"), command("x", data_dir="nowhere")], "process 1 of 2: .*nowhere")
 
