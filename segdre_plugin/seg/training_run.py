@@ -189,8 +189,10 @@ class TrainingRun(ScriptRun):
         """
         if self.workers.size == 1:
             return
-        settings = {stage: self.settings.of(stage) for stage in self.options.config.models}
-        own = flat({"test_batch_size": self.args.test_batch_size} | settings["sparse"])
+        own: dict[str, Any] = {"arguments.test_batch_size": self.args.test_batch_size}
+        for stage in self.options.config.models:
+            settings = self.settings.of(stage)
+            own |= flat({name: settings[name] for name in settings.keys() - {"stage", "before"}})
         found = self.workers.gather(own)
         problems = [
             line

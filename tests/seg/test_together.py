@@ -285,13 +285,14 @@ class TestRefused:
         assert not any("segdre: error" in text for text in others)
 
     def test_settings_that_differ(self, place, launcher):
-        commands = [command("x"), command("x", "--seed", "3", learning_rate=2e-3)]
-        words = (
-            r"the processes have different settings:\n  - arguments.learning_rate: 0.001 in the main process, 0.002 "
-        )
-        self.refused(
-            launcher, commands, words + r"in process 1\n  - arguments.seed: 0 in the main process, 3 in process 1"
-        )
+        commands = [command("x"), command("x", "--seed", "3", learning_rate=2e-3, **{"seg-hidden": 8})]
+        lines = [
+            "the processes have different settings:",
+            "arguments.learning_rate: 0.001 in the main process, 0.002 in process 1",
+            "arguments.seed: 0 in the main process, 3 in process 1",
+            "options.hidden: 16 in the main process, 8 in process 1",
+        ]
+        self.refused(launcher, commands, r"\n  - ".join(lines))
         assert not (place / "x").exists()
 
     def test_data_that_differ(self, place, launcher):
@@ -300,7 +301,7 @@ class TestRefused:
 
     def test_reading_in_batches_of_other_sizes(self, launcher):
         commands = [command("x"), command("x", test_batch_size=7)]
-        self.refused(launcher, commands, "- test_batch_size: 16 in the main process, 7 in process 1")
+        self.refused(launcher, commands, "- arguments.test_batch_size: 16 in the main process, 7 in process 1")
 
     def test_a_process_without_documents(self, place, launcher):
         words = "3 processes share batches of --train_batch_size 2: 1 of them have no document"
