@@ -132,10 +132,10 @@ def two(place, tmp_path_factory):
     return place / "two", made
 
 
-def distance(one, other, checkpoint="checkpoint.pt"):
+def distance(one, other, checkpoint="checkpoint.pt", stages=STAGES):
     """The largest difference between weights, margins and counts of two runs, which have the same cells."""
     found = []
-    for stage in STAGES:
+    for stage in stages:
         weights = [torch.load(run / stage / checkpoint, weights_only=True) for run in (one, other)]
         found += [float((weights[0][name] - weights[1][name]).abs().max()) for name in weights[0]]
         for split in ("dev", "test"):
@@ -169,6 +169,12 @@ class TestNumbers:
         launcher.run("added", n=1, gradient_accumulation_steps=2)
         launcher.run("added-by-two", gradient_accumulation_steps=2)
         assert distance(place / "added", place / "added-by-two") < 1e-4
+
+    def test_with_layers_computed_again_and_batches_of_like_length(self, place, launcher):
+        more = ("--seg-stage", "base", "--seg-buckets")
+        launcher.run("buckets", *more, n=1)
+        launcher.run("buckets-by-two", *more, "--seg-checkpointing")
+        assert distance(place / "buckets", place / "buckets-by-two", stages=("base",)) < 1e-4
 
     def test_control_means_of_means_end_elsewhere(self, place, one, launcher):
         launcher.run("means", "--seg-stage", "base", before=MEAN_OF_MEANS)
