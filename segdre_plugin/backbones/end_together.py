@@ -63,8 +63,9 @@ class EndTogether:
         """Send a message to all; a process that is gone or leaving may never take it."""
         content = text.encode()[:LENGTH]
         message = torch.tensor(list(content.ljust(LENGTH, b"\0")), dtype=torch.uint8)
-        with suppress(RuntimeError):
-            for sent in [dist.isend(message, other, group=self.group) for other in self.others]:
+        for other in self.others:
+            with suppress(RuntimeError):
+                sent = dist.isend(message, other, group=self.group)
                 if sent:
                     sent.wait(timedelta(seconds=PATIENCE))
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import textwrap
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -223,9 +224,7 @@ class TestEnds:
         """Kill one process while ``waits`` is busy with something else; return statuses, messages and the seconds."""
         for name in ("here0", "here1"):
             (place / name).unlink(missing_ok=True)
-        before = f"import os\nif os.environ['RANK'] == '{waits}':\n" + "".join(
-            f"    {line}\n" for line in WAITS.strip().splitlines()
-        )
+        before = f"import os\nif os.environ['RANK'] == '{waits}':\n" + textwrap.indent(WAITS, "    ")
         made = launcher.start([command(out)] * 2, before=before)
         until(lambda: (place / f"here{waits}").exists())
         begun = time.monotonic()
@@ -243,6 +242,17 @@ class TestEnds:
         assert list((place / out).glob(".*.partial/unfinished-*.pt"))
         launcher.run(out)
         assert contents(place / out) == contents(two[0])
+
+    def test_of_three_the_third_ends_without_a_word(self, place, launcher):
+        (place / "here0").unlink(missing_ok=True)
+        before = "import os\nif os.environ['RANK'] == '0':\n" + textwrap.indent(WAITS, "    ")
+        made = launcher.start([command("three")] * 3, before=before + IMPATIENT)
+        until((place / "here0").exists)
+        os.kill(made.processes[1].pid, signal.SIGKILL)
+        assert made.join(60) == [2, -signal.SIGKILL, 2]
+        main, _, third = made.errors()
+        assert "segdre: error: process 1 of 3 has died" in main
+        assert "segdre: error" not in third
 
     def test_the_main_process_dies(self, place, launcher):
         statuses, errors, seconds = self.stop(place, launcher, "headless", 0, 1)
