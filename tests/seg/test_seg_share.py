@@ -138,10 +138,10 @@ class TestRefuses:
 def test_atlop_side_by_side_gives_the_same_files(atlop_place):
     printed = atlop_place.run(SHARE, "--seg-dir", "shared")
     assert printed.count("its head was trained with the base") == 2
-    together = atlop_place.run(SHARE, "--seg-parallel", "--seg-dir", "together")
+    together = atlop_place.run(SHARE, "--seg-parallel", "--seg-dir", "shared-together")
     assert "stage dense starts" not in together
     logs = {"base.log", "sparse.log"}
-    found = contents(atlop_place.folder / "together")
+    found = contents(atlop_place.folder / "shared-together")
     assert {name: content for name, content in found.items() if name not in logs} == contents(
         atlop_place.folder / "shared"
     )
