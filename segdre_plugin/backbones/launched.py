@@ -58,7 +58,7 @@ class Launched(Workers):
         return sums.tolist()
 
     def synchronise(self, model: nn.Module) -> None:
-        """Give a model in every process the weights that it has in the main one."""
+        """Copy the weights of a model from the main process to all others."""
         if self.size > 1:
             for weights in model.state_dict().values():
                 dist.broadcast(weights, src=0)
@@ -104,6 +104,12 @@ def size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def visible_gpus() -> list[str]:
+    """Return the GPUs of this process, as CUDA_VISIBLE_DEVICES names them; none where it computes on the CPU."""
+    given, n = os.environ.get(GPUS), torch.cuda.device_count()
+    return given.split(",")[:n] if given else [str(i) for i in range(n)]
+
+
 def choose_gpu() -> None:
     """Leave one GPU to a process of several, its own: scripts take the first one. It has to come before CUDA starts.
 
@@ -113,8 +119,7 @@ def choose_gpu() -> None:
     if size() == 1:
         return
     os.environ["ACCELERATE_BYPASS_DEVICE_MAP"] = "true"  # its GPU has number 0 here, whatever the rank
-    given, rank = os.environ.get(GPUS), int(os.environ.get("LOCAL_RANK", "0"))
-    visible = [str(i) for i in range(torch.cuda.device_count())] if given is None else given.split(",")
+    rank, visible = int(os.environ.get("LOCAL_RANK", "0")), visible_gpus()
     if len(visible) < 2:  # none, or the launcher has left one to each
         return
     if rank >= len(visible):

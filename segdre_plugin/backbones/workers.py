@@ -78,7 +78,7 @@ class Workers:
         return list(numbers)
 
     def synchronise(self, model: nn.Module) -> None:
-        """Give a model in every process the weights that it has in the main one."""
+        """Copy the weights of a model from the main process to all others."""
 
     def steps(self, accumulation: int) -> Any:
         """Return what takes the steps of a training: an ``Accelerator``, or the part of it that one process needs."""

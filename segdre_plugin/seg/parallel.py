@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import torch
-
+from segdre_plugin.backbones.launched import GPUS, visible_gpus
 from segdre_plugin.data.progress import duration, say
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.seg.processes import end_with_parent, last_words, start
@@ -24,7 +23,6 @@ from segdre_plugin.seg.store import Store
 
 PERIOD = 0.2  # seconds between two looks at the processes
 STAGE = "SEGDRE_STAGE"  # in the environment of a stage's process: which one
-GPUS = "CUDA_VISIBLE_DEVICES"
 SAID, ERROR = "segdre: ", "segdre: error: "  # how the lines of a log begin that are shown, and those that are not
 
 
@@ -48,12 +46,6 @@ def check_command_line(flag: str) -> None:
             f"{flag}: each stage gets the command line of this process, which has no {flag}",
             "start the run by a command, or leave it out",
         )
-
-
-def visible_gpus() -> list[str]:
-    """Return the GPUs of this process, as CUDA_VISIBLE_DEVICES names them; none where it computes on the CPU."""
-    given, n = os.environ.get(GPUS), torch.cuda.device_count()
-    return given.split(",")[:n] if given else [str(i) for i in range(n)]
 
 
 @dataclass

@@ -31,6 +31,7 @@ from segdre_plugin.seg.bundle import check_target, offer
 from segdre_plugin.seg.fuse import fuse
 from segdre_plugin.seg.options import flag
 from segdre_plugin.seg.parallel import Children, check_command_line, own_stage
+from segdre_plugin.seg.provenance import versions
 from segdre_plugin.seg.run_folder import RunFolder
 from segdre_plugin.seg.script_run import ScriptRun
 from segdre_plugin.seg.settings import RunSettings, encoder_files
@@ -53,7 +54,7 @@ class TrainingRun(ScriptRun):
         files = {name: getattr(self.args, f"{name}_file") for name in ("train", "dev", "test")}
         self.load(files, self.options.skip_unusable)
         self.hashes = fingerprints(self.splits, self.rel2id_file) | self._inputs()
-        self._share()
+        self._check_processes()
         train = self.splits["train"]
         if len(train.documents) < self.args.train_batch_size:
             raise SegDREError(
@@ -75,7 +76,7 @@ class TrainingRun(ScriptRun):
         elif self.args.save_path:
             check_output("--save_path", self.script.checkpoint_at(self.args.save_path, self.args), parents=True)
 
-    def _share(self) -> None:
+    def _check_processes(self) -> None:
         """Check that each of several processes has a part of a batch, and take Accelerate's settings.
 
         Raises:
@@ -190,6 +191,7 @@ class TrainingRun(ScriptRun):
         if self.workers.size == 1:
             return
         own: dict[str, Any] = {"arguments.test_batch_size": self.args.test_batch_size}
+        own |= flat({"versions": versions()})
         for stage in self.options.config.models:
             settings = self.settings.of(stage)
             own |= flat({name: settings[name] for name in settings.keys() - {"stage", "before"}})

@@ -49,7 +49,7 @@ def check_shared(backbone: Backbone) -> None:
 
 
 def add_heads(model: nn.Module, config: SegConfig, state: WrapState) -> None:
-    """Give a base that is being wrapped the heads of identify, if its strategy has one, and dense.
+    """Add the heads of identify, if its strategy has one, and of dense to a base that is being wrapped.
 
     Raises:
         SegDREError: if its backbone cannot have them.

@@ -315,6 +315,12 @@ class TestRefused:
         write_corpus(place / "others", train=10, dev=5, test=3, seed=6)
         self.refused(launcher, [command("x"), command("x", data_dir="others")], "- data.train: ")
 
+    def test_libraries_of_other_versions(self, launcher):
+        other = "import os, transformers\nif os.environ['RANK'] == '1':\n    transformers.__version__ = '4.0'\n"
+        made = launcher.start([command("x")] * 2, before=other + IMPATIENT)
+        assert made.join(60) == [2, 2]
+        assert re.search(r"- versions.transformers: '.*' in the main process, '4.0' in process 1", made.errors()[0])
+
     def test_reading_in_batches_of_other_sizes(self, launcher):
         commands = [command("x"), command("x", test_batch_size=7)]
         self.refused(launcher, commands, "- arguments.test_batch_size: 16 in the main process, 7 in process 1")
