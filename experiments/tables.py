@@ -5,7 +5,8 @@ python experiments/tables.py --check    # tells whether it would change
 
 In the page a table stands between ``<!-- table BACKBONE RECIPE STUDY [PART] -->`` and ``<!-- end -->``; PART is
 ``main`` (if none is given), ``comparisons`` or ``shifts``; STUDY is ``isf`` for inference-stage fusion,
-``information`` and ``answers`` for the scripts of these names. Everything else on the page is written by hand.
+``information`` and ``answers`` for the scripts of these names. ``<!-- table adapters -->`` is each_adapter.py's,
+``<!-- table gate -->`` gate.py's. Everything else on the page is written by hand.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import answers
+import each_adapter
+import gate
 import information
 from longer import LONGER
 from plan import RAW
@@ -35,6 +38,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "results.md"
 BLOCK = re.compile(r"(<!-- table ([\w -]+) -->\n)((?:(?!<!-- ).)*)(<!-- end -->)", re.S)
 SPLITS = ("dev", "test")
 PROBED = {"longer": LONGER, "sparse": SPARSE}
+ALONE: dict[str, Callable[..., Table]] = {"adapters": each_adapter.table, "gate": gate.table}
 OTHERS: dict[str, Callable[..., Table]] = {"answers": answers.table, "information": information.table}
 
 
@@ -91,6 +95,8 @@ def with_seeds(made: Table, seeds: Sequence[object]) -> str:
 
 def table(place: str) -> str:
     """Make the table that a place of the page asks for."""
+    if place in ALONE:
+        return ALONE[place](json.loads((RAW / f"{place}.json").read_text(encoding="utf-8"))).markdown()
     backbone, recipe, study, *part = place.split()
     if study == "isf":
         return isf_table(backbone, recipe)

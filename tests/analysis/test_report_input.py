@@ -91,5 +91,10 @@ def test_data_that_moved_or_changed(out, tmp_path):
 def test_unknown_title_and_bad_output(out, tmp_path):
     with pytest.raises(SegDREError, match="unheard of"):
         write_report(out, titles=["unheard of"])
-    with pytest.raises(SegDREError, match="cannot write"):
+    with pytest.raises(SegDREError, match="no folder"):
         write_report(out, tmp_path / "no" / "folder.html")
+    for own in (out / "metrics.json", out / "dense" / "margins_dev.npz", out.parent / "data" / "dev.json"):
+        before = own.read_bytes()
+        with pytest.raises(SegDREError, match="one of the files that are read"):
+            write_report(out, own)
+        assert own.read_bytes() == before

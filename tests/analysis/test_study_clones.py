@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 
 import pytest
 import seg_runs
-from processes import SEGDRE
+from processes import FORKED_STUDY, SEGDRE
 
 from segdre_plugin.analysis.study.finished_run import FinishedRun
 from segdre_plugin.analysis.study.rows import Reading
@@ -80,7 +80,8 @@ def launch_study(place, name, *arguments):
     if not clean.exists():
         shutil.copytree(place.original, clean, ignore=shutil.ignore_patterns(".git"))
     script = f"clean-study/{place.upstream.script}"
-    return place.python(*SEGDRE, "study", name, "study", "--seeds", "7", "--", script, *arguments)
+    study = [*SEGDRE, "study", name, "study", "--seeds", "7", "--", script, *arguments]
+    return place.python(*study, before=FORKED_STUDY)
 
 
 def test_a_study_on_a_clone_that_is_not_patched(atlop_place):

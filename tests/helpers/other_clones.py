@@ -75,7 +75,12 @@ OTHERS = {
         "AA",
         ("--do_train", "--use_graph", "--lr_transformer", "3e-3", "--lr_added", "3e-3", "--test_file", "test.json"),
     ),
-    "pemscl": Other("PEMSCL", ("--learning_rate", "3e-3", "--num_train_epochs", "25"), folders=("../logs",)),
+    "pemscl": Other(
+        "PEMSCL",
+        ("--learning_rate", "1e-2", "--num_train_epochs", "12", "--train_batch_size", "2"),
+        folders=("../logs",),
+        sizes=(4, 4, 4),
+    ),
     # of these documents, the few of train have all relations; --save_path has a default
     "ssr_pu": Other(
         "SSR-PU",
@@ -91,12 +96,13 @@ OTHERS = {
             *("--la", "10", "--e", "3", "--aug", "pos_aug", "--use_mixup", "1", "--adam_epsilon", "1"),
             *("--save_path", ""),
         ),
+        sizes=(4, 3, 3),
         seed=2,
     ),
-    "kd_docre": Other(
+    "kd_docre": Other(  # every document, however short, takes seconds
         "KD-DocRE",
         ("--learning_rate", "1e-3", "--classifier_lr", "1e-3", "--train_batch_size", "2", "--num_train_epochs", "1"),
-        sizes=(4, 2, 2),
+        sizes=(2, 2, 1),
         prepare=_describe_relations,
     ),
 }

@@ -66,6 +66,14 @@ def start(arguments, outputs, *, cwd=None, paths=(), before=""):
     return process
 
 
+# a program before ``segdre study``: the processes that train start at once, too
+FORKED_STUDY = """
+import processes
+from segdre_plugin.analysis.study import runs
+runs.start = processes.Forked.start
+"""
+
+
 @dataclass
 class Forked:
     """A process as ``segdre_plugin.seg.processes.start`` makes one, but forked from this one, which imported all."""
@@ -97,6 +105,13 @@ class Forked:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(status)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        os.close(self.pipe)
+        self.wait()
 
     def poll(self, how=os.WNOHANG):
         if self.status is None:

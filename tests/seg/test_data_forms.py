@@ -29,21 +29,23 @@ def test_forms_and_locales(request, backbone):
         (data / f"{name}_mark.json").write_text(text, encoding="utf-8-sig")
         lines = "\n".join(json.dumps(document, ensure_ascii=False) for document in documents)
         (data / f"{name}.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
-    runs = {"plain": (("plain_{}.json",) * 3, {}), "other": (FORMS[backbone], ASCII)}
-    for out, (forms, locale) in runs.items():
+
+    def stage(out, forms):
         files = {"train_file": "train_annotated", "dev_file": "dev", "test_file": "test"}
         chosen = zip(files.items(), forms, strict=True)
-        more = [part for (flag, name), form in chosen for part in (f"--{flag}", form.format(name))]
-        command = place.seg("--seg-dir", out, "--seg-stage", "base", *more)
-        ended = subprocess.run(
-            [sys.executable, place.upstream.script, *command],
-            cwd=place.folder,
-            env=environment() | locale,
-            capture_output=True,
-            check=False,
-        )
-        assert ended.returncode == 0, ended.stderr.decode()[-2000:]
-    plain, other = (contents(place.folder / out / "base") for out in runs)
+        named = [part for (flag, name), form in chosen for part in (f"--{flag}", form.format(name))]
+        return ["--seg-dir", out, "--seg-stage", "base", *named]
+
+    place.run(*stage("plain", ("plain_{}.json",) * 3))
+    ended = subprocess.run(  # Python reads its locale as it starts
+        [sys.executable, place.upstream.script, *place.seg(*stage("other", FORMS[backbone]))],
+        cwd=place.folder,
+        env=environment() | ASCII,
+        capture_output=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr.decode()[-2000:]
+    plain, other = (contents(place.folder / out / "base") for out in ("plain", "other"))
     data = [json.loads(run.pop("settings.json"))["data"] for run in (plain, other)]
     assert all(data[0][split] != data[1][split] for split in ("train", "dev", "test"))  # of the user's files
     assert other == plain

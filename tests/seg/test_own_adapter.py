@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import seg_runs
-from processes import SEGDRE
+from processes import FORKED_STUDY, SEGDRE
 
 from segdre_plugin import SegDREError, SegPipeline
 from segdre_plugin.cli import main
@@ -33,9 +33,9 @@ def place(atlop, tmp_path_factory):
     return place
 
 
-def segdre(place, command, *arguments):
+def segdre(place, command, *arguments, before=""):
     command = [*command.split(), "--", *arguments] if arguments else command.split()
-    return place.python(*SEGDRE, *command)
+    return place.python(*SEGDRE, *command, before=before)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,8 @@ def test_a_bundle_without_its_adapter(place, bundle, tmp_path):
 
 def test_a_study_of_it(place, bundle):
     arguments = [part for part in place.seg("--seg-reuse", "out") if part != "--seg"]
-    result = segdre(place, "study seeds study --seeds 66 --adapter my.py", "other.py", *arguments)
+    command = "study seeds study --seeds 66 --adapter my.py"
+    result = segdre(place, command, "other.py", *arguments, before=FORKED_STUDY)
     assert result.returncode == 0, result.stderr[-3000:]
     assert "--adapter my.py" in (place.folder / "study" / "seeds.md").read_text()
 

@@ -17,8 +17,10 @@ from segdre_plugin.analysis.report.documents import view_document
 from segdre_plugin.analysis.report.made import made_section
 from segdre_plugin.analysis.report.run_cells import JudgedCandidates, dev_grid, expected_counts, load_candidates
 from segdre_plugin.analysis.report.verdict import verdicts
-from segdre_plugin.data.files import write
+from segdre_plugin.data.files import check_output, write
 from segdre_plugin.seg.run_folder import RunFolder
+
+PAGE = "report.html"
 
 
 def write_report(
@@ -37,13 +39,14 @@ def write_report(
 
     Raises:
         SegDREError: if the run is not finished, files are missing or changed, a title is unknown, or the file cannot be
-            written.
+            written or is one of the run or its data.
     """
     template = load_template("template.html.j2")
     run = RunFolder(folder, data_dir)
     run.require_finished()
+    path = output or folder / PAGE
+    check_output("--output", path, [*run.files.values(), *(own for own in folder.rglob("*") if own.name != PAGE)])
     text = template.render(**build(run, titles), style=resource("style.css"))
-    path = output or folder / "report.html"
     write(path, lambda file: file.write(text.encode("utf-8", errors="xmlcharrefreplace")))
     return path
 

@@ -1,0 +1,262 @@
+"""A gate in place of three thresholds: does a regression that weighs base and stage margins by pair fuse better?
+
+python experiments/gate.py OUT/*/out        # finished runs (--seg-dir); nothing is trained
+
+The gate is a logistic regression of "this candidate is gold" on the margins of base and stage and whether the pair is
+dense (each margin with a weight of its own for dense and for sparse pairs). The strength of its L2 penalty and its
+threshold are chosen on scores that documents get from fits to the other ones. ``with odds`` adds what the predicted
+dense triples tell about a sparse pair, counted on train (information.py). Beside it stand the tuned base, the three
+thresholds on the run's margins (the paper's fusion), and those on averaged margins.
+
+Every way of fusion is fitted to dev for test, which is read once. Its score on dev is that of five folds, each fused by
+a fit to the other four: a way with more to choose has no advantage there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from information import Odds, added, contexts
+from plan import RAW
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from segdre_plugin.analysis.comparison import compare, count
+from segdre_plugin.analysis.study.finished_run import FinishedRun
+from segdre_plugin.analysis.study.tables import Cell, Table
+from segdre_plugin.fusion import GRIDS, apply_thresholds, search_thresholds
+from segdre_plugin.seg.launch import messages
+from segdre_plugin.stages.candidates import Candidates, count_entities, gold_flags
+from segdre_plugin.stages.scored import ScoredSplit
+from segdre_plugin.stages.stage import predicted_triples
+from segdre_plugin.vocabulary import BoolArray, FloatArray, IntArray
+
+ROWS = {
+    "base": "base, threshold tuned",
+    "union": "three thresholds (SegDRE)",
+    "average": "three thresholds, margins averaged",
+    "gate": "gate",
+    "odds": "gate with odds",
+}
+FOLDS = 5
+PENALTIES = (0.01, 0.1, 1.0, 10.0)
+SPLITS = ("dev", "test")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Candidates of a split, or of some of its documents.
+
+    Attributes:
+        cells: with the margins of base and stage.
+        x: (candidates, features) what a gate sees of them; none for thresholds.
+        gold: (candidates,) whether each is gold.
+        n_gold: (documents,) gold triples of each document of the split, candidates or not.
+    """
+
+    cells: Candidates
+    x: FloatArray
+    gold: BoolArray
+    n_gold: IntArray
+
+    @property
+    def document(self) -> IntArray:
+        """(candidates,) the document of each."""
+        return self.cells.cells.document
+
+    def take(self, documents: BoolArray) -> Judged:
+        """Return what is there of chosen documents: (documents,) whether each is."""
+        k = np.flatnonzero(documents[self.document])
+        cells = Candidates(self.cells.cells.take(k), self.cells.stage[k], self.cells.is_dense[k])
+        return Judged(cells, self.x[k], self.gold[k], np.where(documents, self.n_gold, 0))
+
+    def folds(self) -> list[BoolArray]:
+        """Return (documents,) which documents each fold has, of those that have candidates or gold."""
+        there = np.isin(np.arange(len(self.n_gold)), self.document) | (self.n_gold > 0)
+        number = np.cumsum(there) % FOLDS
+        return [there & (number == fold) for fold in range(FOLDS)]
+
+
+Rule = Callable[[Judged], BoolArray]  # (candidates,) which of them are predicted
+
+
+def fit_thresholds(judged: Judged, grid: str, objective: str) -> Rule:
+    """Search the thresholds that are best; for the base alone, candidates have no margin of a stage."""
+    low, high = GRIDS[grid]
+    cells, n_gold = judged.cells, int(judged.n_gold.sum())
+    found = search_thresholds(
+        *(cells.cells.margin, cells.stage, judged.gold, cells.is_dense, n_gold), low=low, high=high, objective=objective
+    )
+    return lambda other: apply_thresholds(other.cells.cells.margin, other.cells.stage, other.cells.is_dense, found)
+
+
+def fit_gate(judged: Judged) -> Rule:
+    """Choose penalty and threshold on scores of fits to other documents, then fit to all."""
+    tried = []
+    for penalty in PENALTIES:
+        scores = np.empty(len(judged.x))
+        for fold in judged.folds():
+            out = fold[judged.document]
+            scores[out] = judged.x[out] @ regress(judged.x[~out], judged.gold[~out], penalty)
+        loss = np.logaddexp(0, -(2.0 * judged.gold - 1) * scores).mean()
+        tried.append((float(loss), penalty, best_cut(scores, judged.gold, int(judged.n_gold.sum()))))
+    _, penalty, cut = min(tried)
+    weights = regress(judged.x, judged.gold, penalty)
+    return lambda other: np.asarray(other.x @ weights > cut)
+
+
+def regress(x: FloatArray, gold: BoolArray, penalty: float) -> FloatArray:
+    """Return the weights of a logistic regression.
+
+    Args:
+        x: (candidates, features), the last of them 1.
+        gold: (candidates,) whether each is gold.
+        penalty: of half the squares of all weights but the last.
+    """
+    sign, free = 2.0 * gold - 1, np.r_[np.ones(x.shape[1] - 1), 0.0]
+
+    def loss(w: FloatArray) -> tuple[float, FloatArray]:
+        margin = sign * (x @ w)
+        slope = -(sign * expit(-margin)) @ x
+        return float(np.logaddexp(0, -margin).sum() + penalty / 2 * (free * w**2).sum()), slope + penalty * free * w
+
+    found: FloatArray = minimize(loss, np.zeros(x.shape[1]), jac=True, method="L-BFGS-B").x
+    return found
+
+
+def best_cut(scores: FloatArray, gold: BoolArray, n_gold: int) -> float:
+    """Return the threshold with the best F1: halfway between two scores, or below all."""
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    hits, taken = np.cumsum(gold[order]), np.arange(1, len(scores) + 1)
+    ends = np.r_[np.diff(ranked) != 0, True]  # equal scores go together
+    k = int(np.argmax(np.where(ends, 2 * hits / (taken + n_gold), -1.0)))
+    return float((ranked[k] + (ranked[k + 1] if k + 1 < len(ranked) else ranked[k] - 1.0)) / 2)
+
+
+def features(cells: Candidates, n_entities: int, extra: Sequence[FloatArray] = ()) -> FloatArray:
+    """Return what the gate sees of each candidate: (candidates, features).
+
+    A model's table holds the top classes of a pair only; a cell that it lacks gets its lowest margin of the pair, or of
+    all where it has none of the pair.
+    """
+    pairs, place = np.unique(cells.cells.pairs(n_entities), return_inverse=True)
+    columns = []
+    for margin in (cells.cells.margin, cells.stage):
+        there = np.isfinite(margin)
+        lowest = np.full(len(pairs), np.inf)
+        np.minimum.at(lowest, place[there], margin[there])
+        lowest[np.isinf(lowest)] = margin[there].min()
+        columns.append(np.where(there, margin, lowest[place]))
+    dense = cells.is_dense.astype(float)
+    by_kind = [column * kind for column in columns for kind in (dense, 1 - dense)]
+    return np.stack([*by_kind, *extra, dense, np.ones(len(dense))], axis=1)
+
+
+def told(found: FinishedRun, scored: ScoredSplit, cells: Candidates, odds: Odds) -> FloatArray:
+    """Return what the predicted dense triples tell about each candidate; 0 for dense pairs."""
+    names = {i: name for name, i in found.rel2id.items()}
+    triples = predicted_triples(scored.tables["dense"], len(scored.split.documents), found.rel2id)
+    around = [contexts(one, tuple(chain)) for one, chain in zip(triples, scored.salient, strict=True)]
+    sparse = np.flatnonzero(~cells.is_dense)
+    numbers = np.zeros(len(cells.is_dense))
+    numbers[sparse] = added(cells.cells.take(sparse), scored.split.documents, around, odds, names)
+    return numbers
+
+
+def judge(row: str, found: FinishedRun, split: str, odds: Odds) -> Judged:
+    """Return a split's candidates as a row of the table takes them."""
+    scored = replace(found.scored(split), fusion="average" if row == "average" else "union")
+    cells, n = scored.cells(), count_entities(scored.split)
+    if row == "base":
+        cells = replace(cells, stage=np.full(len(cells.stage), -np.inf))
+    extra = [told(found, scored, cells, odds)] if row == "odds" else []
+    x = features(cells, n, extra) if row in ("gate", "odds") else np.empty((len(cells.stage), 0))
+    gold, _, _ = gold_flags(cells.cells, scored.split, found.rel2id, [])
+    distinct = [{(label["h"], label["t"], label["r"]) for label in d["labels"]} for d in scored.split.documents]
+    return Judged(cells, x, gold, np.array([len(labels) for labels in distinct]))
+
+
+def measure(path: Path) -> dict[str, dict[str, dict[str, list[int]]]]:
+    """Fuse a finished run in every way: row -> split -> title -> correct, predicted and gold triples."""
+    found = FinishedRun(path)
+    odds = Odds(found.train)
+    result: dict[str, Any] = {}
+    for row in ROWS:
+        dev, test = (judge(row, found, split, odds) for split in SPLITS)
+
+        def fit(judged: Judged, row: str = row) -> Rule:
+            if row in ("gate", "odds"):
+                return fit_gate(judged)
+            return fit_thresholds(judged, found.search["grid"], found.search["objective"])
+
+        kept = {"dev": np.zeros(len(dev.gold), dtype=bool), "test": fit(dev)(test)}
+        everything = np.ones(len(dev.n_gold), dtype=bool)
+        for fold in dev.folds():
+            kept["dev"][fold[dev.document]] = fit(dev.take(everything & ~fold))(dev.take(fold))
+        result[row] = {}
+        for split, judged in (("dev", dev), ("test", test)):
+            scored = found.scored(split)
+            chosen = scored.official(judged.cells.cells.take(np.flatnonzero(kept[split])))
+            result[row][split] = count(chosen, scored.split.documents)
+    return result
+
+
+def f1(counts: Mapping[str, Sequence[int]]) -> float:
+    """Return F1 of counts by title."""
+    correct, predicted, gold = (sum(row[k] for row in counts.values()) for k in range(3))
+    return 2 * correct / (predicted + gold)
+
+
+def pool(each: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, list[int]]:
+    """Add the counts of several runs up by title."""
+    total: dict[str, list[int]] = {}
+    for counts in each:
+        for title, row in counts.items():
+            total[title] = [a + b for a, b in zip(total.get(title, [0, 0, 0]), row, strict=True)]
+    return total
+
+
+def summarise(runs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return F1 by row, split and run, and the tests of every row against the three thresholds, all runs together."""
+    scores = {row: {s: {run: f1(own[row][s]) for run, own in runs.items()} for s in SPLITS} for row in ROWS}
+    tests = {}
+    for split in SPLITS:
+        sums = {row: pool([own[row][split] for own in runs.values()]) for row in ROWS}
+        for row in ("average", "gate", "odds"):
+            tests[f"{split}: {row} - union"] = vars(compare(sums[row], sums["union"]))
+    return {"f1": scores, "comparisons": tests}
+
+
+def table(found: Mapping[str, Any]) -> Table:
+    """Make the table of :func:`summarise`'s F1."""
+    lines = [
+        (title, [Cell([100 * value for value in found["f1"][row][split].values()]) for split in SPLITS])
+        for row, title in ROWS.items()
+    ]
+    return Table("(%)", ["dev F1", "test F1"], lines)
+
+
+def main() -> None:
+    """Read the command line, fuse, print tables and keep the numbers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of finished runs")
+    parser.add_argument("--raw", type=Path, default=RAW, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    with messages():
+        found = summarise({path.resolve().parent.name: measure(path) for path in options.runs})
+        (options.raw / "gate.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(table(found).text())
+    for name, test in found["comparisons"].items():
+        difference, low, high = (100 * test[key] for key in ("difference", "low", "high"))
+        print(f"{name}: {difference:+.2f} points ({low:+.2f} to {high:+.2f}), p = {test['p_value']:.4f}")
+
+
+if __name__ == "__main__":
+    main()

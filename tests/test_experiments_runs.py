@@ -1,0 +1,148 @@
+"""experiments/each_adapter.py and gate.py: every adapter with few documents, and finished runs fused in other ways."""
+
+import itertools
+import json
+import sys
+
+import numpy as np
+import pytest
+from finished import make_run
+from hypothesis import given
+from hypothesis import strategies as st
+from locate import REPOSITORY
+from scripts import importer
+from seg_runs import make_encoder
+
+from segdre_plugin import SegDREError
+from segdre_plugin.adapters import SCRIPTS
+from segdre_plugin.data.synthetic.corpus import write_corpus
+from segdre_plugin.stages.candidates import Candidates
+from segdre_plugin.stages.margins import Margins
+
+script = importer(REPOSITORY / "experiments")
+
+
+class TestGate:
+    @given(data=st.data())
+    def test_cut_equals_trying_all(self, data):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(REPOSITORY / "experiments")
+            from gate import best_cut
+        n = data.draw(st.integers(1, 12))
+        scores = np.array(data.draw(st.lists(st.integers(-3, 3), min_size=n, max_size=n)), dtype=float)
+        gold = np.array(data.draw(st.lists(st.booleans(), min_size=n, max_size=n)))
+        n_gold = int(gold.sum()) + data.draw(st.integers(1, 3))
+
+        def f1(cut):
+            return 2 * (gold & (scores > cut)).sum() / ((scores > cut).sum() + n_gold)
+
+        tried = [f1(cut) for cut in {*(scores - 0.5)}]
+        assert f1(best_cut(scores, gold, n_gold)) == pytest.approx(max(tried))
+
+    def test_regression_is_at_the_minimum(self, script):
+        rng = np.random.default_rng(0)
+        x = np.c_[rng.normal(size=(40, 2)), np.ones(40)]
+        gold = rng.random(40) < 1 / (1 + np.exp(-x @ [2.0, -1.0, 0.5]))
+
+        def loss(w):
+            chance = 1 / (1 + np.exp(-x @ w))
+            return -np.log(np.where(gold, chance, 1 - chance)).sum() + 0.5 * 0.3 * (w[:2] ** 2).sum()
+
+        found = script("gate").regress(x, gold, 0.3)
+        for step in 0.01 * np.eye(3):
+            assert loss(found) < min(loss(found + step), loss(found - step))
+            assert loss(found + step) - loss(found - step) == pytest.approx(0, abs=1e-4)
+        assert np.abs(script("gate").regress(x, gold, 1e6)[:2]).max() < 1e-3  # control: the penalty counts
+
+    def test_a_candidate_that_a_model_lacks(self, script):
+        """The pair (0, 1) has two relations of the base and one of the dense model, (1, 2) none of the sparse one."""
+        cells = Margins(
+            document=np.zeros(3, dtype=int),
+            head=np.array([0, 0, 1]),
+            tail=np.array([1, 1, 2]),
+            relation=np.array([1, 2, 1]),
+            margin=np.array([3.0, -1.0, 2.0]),
+            evidence=np.zeros((3, 0), dtype=bool),
+        )
+        found = Candidates(cells, np.array([5.0, -np.inf, -np.inf]), np.array([True, True, False]))
+        x = script("gate").features(found, 3)
+        base_dense, base_sparse, dense, sparse, is_dense, one = x.T.tolist()
+        assert (base_dense, base_sparse) == ([3, -1, 0], [0, 0, 2])
+        assert (dense, sparse) == ([5, 5, 0], [0, 0, 5])  # the pair's lowest; of all where it has none
+        assert (is_dense, one) == ([1, 1, 0], [1, 1, 1])
+
+    def test_no_document_is_fused_by_a_fit_that_saw_it(self, script, tmp_path):
+        gate = script("gate")
+        run = make_run(tmp_path)
+        found = gate.FinishedRun(run)
+        judged = gate.judge("gate", found, "dev", gate.Odds(found.train))
+        folds = judged.folds()
+        assert (np.sum(folds, axis=0) == 1).all()
+        for fold in folds:
+            seen, kept = judged.take(~fold), judged.take(fold)
+            assert not np.isin(seen.document, kept.document).any()
+            assert seen.n_gold.sum() + kept.n_gold.sum() == judged.n_gold.sum()
+            assert len(seen.gold) + len(kept.gold) == len(judged.gold)
+
+    @pytest.mark.slow
+    def test_thresholds_are_the_runs(self, script, tmp_path, capsys, monkeypatch):
+        run = make_run(tmp_path / "a")
+        monkeypatch.setattr(sys, "argv", ["gate.py", str(run), "--raw", str(tmp_path)])
+        gate = script("gate")
+        gate.main()
+        found = json.loads((tmp_path / "gate.json").read_text())
+        metrics = json.loads((run / "metrics.json").read_text())["test"]
+        for row, own in (("base", "base_tuned"), ("union", "fused")):
+            assert found["f1"][row]["test"]["a"] == metrics[own]["f1"]
+        assert found["f1"].keys() == gate.ROWS.keys()
+        assert found["comparisons"].keys() == {
+            f"{split}: {row} - union" for split, row in itertools.product(gate.SPLITS, ("average", "gate", "odds"))
+        }
+        assert "gate with odds" in capsys.readouterr().out
+
+
+class TestEachAdapter:
+    def test_every_adapter_is_there(self, script):
+        assert script("each_adapter").CLONED.keys() == SCRIPTS.keys()
+
+    def test_data_are_the_documents_with_the_fewest_entities(self, script, tmp_path):
+        write_corpus(tmp_path / "all", train=9, dev=5, test=4, seed=0)
+        script("each_adapter").write_data(tmp_path / "all", tmp_path / "few", (3, 2, 1))
+        for name, size in (("train_annotated", 3), ("dev", 2), ("test", 1)):
+            n = [
+                [len(document["vertexSet"]) for document in json.loads((folder / f"{name}.json").read_text())]
+                for folder in (tmp_path / "all", tmp_path / "few")
+            ]
+            assert n[1] == sorted(n[0])[:size]
+
+    def test_no_clone(self, script, tmp_path, monkeypatch):
+        monkeypatch.setattr(script("each_adapter"), "CLONES", tmp_path)
+        with pytest.raises(SegDREError, match="no clone of P3M"):
+            script("each_adapter").copy_clone("p3m", tmp_path / "p3m", tmp_path)
+
+    @pytest.mark.slow
+    @pytest.mark.upstream
+    def test_a_clone(self, script, atlop, tmp_path, monkeypatch, capsys):
+        each = script("each_adapter")
+        monkeypatch.setattr(each, "CLONES", tmp_path / "clones")
+        (tmp_path / "clones").mkdir()
+        (tmp_path / "clones" / "ATLOP").symlink_to(atlop)
+        write_corpus(tmp_path / "corpus", train=5, dev=3, test=3, seed=0)
+        documents = json.loads((tmp_path / "corpus" / "train_annotated.json").read_text())
+        names = json.loads((tmp_path / "corpus" / "rel_info.json").read_text())
+        make_encoder(tmp_path / "tiny", documents, names, "bert")
+        places = ["out", "--data", "corpus", "--encoder", "tiny", "--raw", "."]
+        small = ["--only", "atlop", "--sizes", "4", "2", "2", "--epochs", "1"]
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["each_adapter.py", *places, *small])
+        assert each.main() == 0
+        text = (tmp_path / "adapters.json").read_text()
+        assert str(tmp_path) not in text
+        found = json.loads(text)["atlop"]
+        metrics = json.loads((tmp_path / "out" / "atlop" / "out" / "metrics.json").read_text())
+        assert found["test"]["fused"] == metrics["test"]["fused"]
+        assert found["cpu_seconds"] > 0
+        assert "ATLOP" in capsys.readouterr().out
+        monkeypatch.setattr(each, "copy_clone", None)  # control: nothing is trained again
+        assert each.main() == 0
+        assert json.loads((tmp_path / "adapters.json").read_text())["atlop"] == found
