@@ -26,6 +26,7 @@ from information import Odds, added, contexts
 from plan import RAW
 from scipy.optimize import minimize
 from scipy.special import expit
+from where import add
 
 from segdre_plugin.analysis.comparison import compare, count
 from segdre_plugin.analysis.study.finished_run import FinishedRun
@@ -214,21 +215,12 @@ def f1(counts: Mapping[str, Sequence[int]]) -> float:
     return 2 * correct / (predicted + gold)
 
 
-def pool(each: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, list[int]]:
-    """Add the counts of several runs up by title."""
-    total: dict[str, list[int]] = {}
-    for counts in each:
-        for title, row in counts.items():
-            total[title] = [a + b for a, b in zip(total.get(title, [0, 0, 0]), row, strict=True)]
-    return total
-
-
 def summarise(runs: Mapping[str, Any]) -> dict[str, Any]:
     """Return F1 by row, split and run, and the tests of every row against the three thresholds, all runs together."""
     scores = {row: {s: {run: f1(own[row][s]) for run, own in runs.items()} for s in SPLITS} for row in ROWS}
     tests = {}
     for split in SPLITS:
-        sums = {row: pool([own[row][split] for own in runs.values()]) for row in ROWS}
+        sums = {row: add([own[row][split] for own in runs.values()]) for row in ROWS}
         for row in ("average", "gate", "odds"):
             tests[f"{split}: {row} - union"] = vars(compare(sums[row], sums["union"]))
     return {"f1": scores, "comparisons": tests}

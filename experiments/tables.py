@@ -6,7 +6,8 @@ python experiments/tables.py --check    # tells whether it would change
 In the page a table stands between ``<!-- table BACKBONE RECIPE STUDY [PART] -->`` and ``<!-- end -->``; PART is
 ``main`` (if none is given), ``comparisons`` or ``shifts``; STUDY is ``isf`` for inference-stage fusion,
 ``information`` and ``answers`` for the scripts of these names. ``<!-- table adapters -->`` is each_adapter.py's,
-``<!-- table gate -->`` gate.py's. Everything else on the page is written by hand.
+``<!-- table gate -->`` and ``<!-- table where -->`` are those of the scripts of these names. Everything else on the
+page is written by hand.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import answers
 import each_adapter
 import gate
 import information
+import where
 from longer import LONGER
 from plan import RAW
 from sparse import SPARSE
@@ -38,7 +40,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "results.md"
 BLOCK = re.compile(r"(<!-- table ([\w -]+) -->\n)((?:(?!<!-- ).)*)(<!-- end -->)", re.S)
 SPLITS = ("dev", "test")
 PROBED = {"longer": LONGER, "sparse": SPARSE}
-ALONE: dict[str, Callable[..., Table]] = {"adapters": each_adapter.table, "gate": gate.table}
+ALONE: dict[str, Callable[..., Table]] = {"adapters": each_adapter.table, "gate": gate.table, "where": where.table}
 OTHERS: dict[str, Callable[..., Table]] = {"answers": answers.table, "information": information.table}
 
 

@@ -1,4 +1,4 @@
-"""experiments/each_adapter.py and gate.py: every adapter with few documents, and finished runs fused in other ways."""
+"""experiments/each_adapter.py, gate.py and where.py: every adapter with few documents, and what finished runs say."""
 
 import itertools
 import json
@@ -18,6 +18,7 @@ from segdre_plugin.adapters import SCRIPTS
 from segdre_plugin.data.synthetic.corpus import write_corpus
 from segdre_plugin.stages.candidates import Candidates
 from segdre_plugin.stages.margins import Margins
+from segdre_plugin.vocabulary import Triple
 
 script = importer(REPOSITORY / "experiments")
 
@@ -99,6 +100,38 @@ class TestGate:
             f"{split}: {row} - union" for split, row in itertools.product(gate.SPLITS, ("average", "gate", "odds"))
         }
         assert "gate with odds" in capsys.readouterr().out
+
+
+class TestWhere:
+    def test_distance_by_hand(self, script):
+        """0 is in the most triples, 1 and 2 are its neighbours, 3 is one of 2's, 4 and 5 have nothing to do with it."""
+        gold = [(0, 1), (2, 0), (2, 3), (4, 5)]
+        document = {
+            "vertexSet": [[{"name": str(e), "sent_id": 0, "pos": [e, e + 1], "type": "X"}] for e in range(6)],
+            "labels": [{"h": h, "t": t, "r": "P1", "evidence": []} for h, t in gold],
+        }
+        where = script("where")
+        first, second, third = where.DISTANCES
+        expected = {(0, 1): first, (5, 0): first, (2, 3): second, (1, 2): second, (5, 2): second, (3, 4): third}
+        for (h, t), name in expected.items():
+            assert where.distance(document, Triple(h, "P1", t)) == name
+
+    @pytest.mark.slow
+    def test_parts_are_those_of_the_runs_own_scores(self, script, tmp_path, capsys, monkeypatch):
+        run = make_run(tmp_path / "a")
+        monkeypatch.setattr(sys, "argv", ["where.py", str(run), str(run), "--raw", str(tmp_path)])
+        where = script("where")
+        where.main()
+        found = json.loads((tmp_path / "where.json").read_text())
+        metrics = json.loads((run / "metrics.json").read_text())["test"]
+        for k, row in enumerate(("fused", "base_tuned")):
+            for name in ("intra", "inter"):
+                assert found["sentences"][name]["f1"][k] == metrics[row][f"{name}_f1"]
+            by_name = {name: own["f1"] for name, own in metrics["frequencies"][row].items() if own["n_gold"]}
+            assert [own["f1"][k] for own in found["frequency"].values()] == [*by_name.values()][1:]
+        gold = {way: sum(part["n_gold"] for part in parts.values()) for way, parts in found.items()}
+        assert set(gold.values()) == {2 * metrics["fused"]["n_gold"]}  # the same run twice
+        assert "1 hop from the salient entity" in capsys.readouterr().out
 
 
 class TestEachAdapter:
