@@ -35,6 +35,7 @@ from segdre_plugin.seg.launch import messages
 from segdre_plugin.stages.config import STAGES
 
 CLONES = Path.home() / ".cache" / "segdre"
+RELATIONS = "rel2id.json"
 SIZES = (100, 40, 60)  # documents of train, dev and test
 SHARED = (
     *("--transformer_type", "bert", "--train_batch_size", "1", "--test_batch_size", "8"),
@@ -50,7 +51,7 @@ def _describe(data: Path) -> None:
     """Write the descriptions of relations that KD-DocRE reads: their names."""
     folder = data / "DocRED_baseline_metadata"
     folder.mkdir(exist_ok=True)
-    shutil.copy(data / "rel2id.json", folder)
+    shutil.copy(data / RELATIONS, folder)
     names = {"Na": "none"} | read_json(data / "rel_info.json", "names of relations")
     with open(data / "wikidata-properties.csv", "w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
@@ -111,7 +112,7 @@ def write_data(source: Path, target: Path, sizes: Iterable[int]) -> None:
         write_json(target / name, sorted(documents, key=lambda document: len(document["vertexSet"]))[:size])
     shutil.copy(target / "train_annotated.json", target / "train_distant.json")  # scores of some scripts read it
     shutil.copy(find(source, "rel_info.json"), target)
-    shutil.copy(source / "rel2id.json", target)
+    shutil.copy(source / RELATIONS, target)
 
 
 def copy_clone(name: str, folder: Path, data: Path) -> Path:
@@ -124,7 +125,7 @@ def copy_clone(name: str, folder: Path, data: Path) -> Path:
     place = (folder / script.file).parent
     relations = place / script.imported
     relations.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(data / "rel2id.json", relations)
+    shutil.copy(data / RELATIONS, relations)
     shutil.copy(data / "rel_info.json", relations.parent)
     for more in clone.folders:
         (place / more).mkdir(exist_ok=True)
@@ -149,10 +150,10 @@ def train(name: str, out: Path, source: Path, encoder: str, sizes: Iterable[int]
     folder, data = out / name, out / name / "data"
     if (folder / "out" / "run.json").is_file():
         return 0
-    if not data.is_dir():
+    if not (data / RELATIONS).is_file():  # it is written last
         write_data(source, data, sizes)
     place = copy_clone(name, folder / "clone", data)
-    n_classes = len(read_json(data / "rel2id.json", "relations"))
+    n_classes = len(read_json(data / RELATIONS, "relations"))
     command = ["segdre", "run", Path(SCRIPTS[name].file).name, "--", "--data_dir", str(data), *SHARED]
     command += ["--model_name_or_path", encoder, "--num_class", str(n_classes), "--num_train_epochs", str(epochs)]
     command += ["--seg-dir", str(folder / "out")]
@@ -227,6 +228,8 @@ def main() -> int:
     with messages():
         for target in FILES:
             find(options.data, target)
+        if not (options.data / RELATIONS).is_file():
+            raise SegDREError(f"{options.data}: no {RELATIONS}", "put it there: relation -> class")
         out.mkdir(parents=True, exist_ok=True)
 
         def run(name: str) -> int:

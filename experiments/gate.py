@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from information import Odds, added, contexts
 from plan import RAW
 from scipy.optimize import minimize
 from scipy.special import expit
-from where import add
+from where import Counts, add, open_runs
 
 from segdre_plugin.analysis.comparison import compare, count
 from segdre_plugin.analysis.study.finished_run import FinishedRun
@@ -184,9 +185,8 @@ def judge(row: str, found: FinishedRun, split: str, odds: Odds) -> Judged:
     return Judged(cells, x, gold, np.array([len(labels) for labels in distinct]))
 
 
-def measure(path: Path) -> dict[str, dict[str, dict[str, list[int]]]]:
+def measure(found: FinishedRun) -> dict[str, dict[str, Counts]]:
     """Fuse a finished run in every way: row -> split -> title -> correct, predicted and gold triples."""
-    found = FinishedRun(path)
     odds = Odds(found.train)
     result: dict[str, Any] = {}
     for row in ROWS:
@@ -242,7 +242,8 @@ def main() -> None:
     parser.add_argument("--raw", type=Path, default=RAW, help=argparse.SUPPRESS)
     options = parser.parse_args()
     with messages():
-        found = summarise({path.resolve().parent.name: measure(path) for path in options.runs})
+        shared = os.path.commonpath([path.parent for path in options.runs])  # all names differ below it
+        found = summarise({os.path.relpath(run.path, shared): measure(run) for run in open_runs(options.runs)})
         (options.raw / "gate.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(table(found).text())
     for name, test in found["comparisons"].items():

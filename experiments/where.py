@@ -5,7 +5,7 @@ python experiments/where.py OUT/*/out        # finished runs (--seg-dir); nothin
 Parts are: pairs that some sentence mentions together or not; relations by their triples in train; documents by their
 entities, in thirds; and pairs by their distance from the gold salient entity (1 hop: it is head or tail; 2 hops: an
 entity that has a gold triple with it is). A wrong prediction counts in the part of its own pair and relation. Several
-runs are counted together; intervals are those of a paired bootstrap over documents.
+runs of the same documents are counted together; intervals are those of a paired bootstrap over documents.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from segdre_plugin.analysis.comparison import compare, distinct
 from segdre_plugin.analysis.study.finished_run import FinishedRun
 from segdre_plugin.analysis.study.tables import Cell, Table
 from segdre_plugin.data.files import read_json
-from segdre_plugin.metrics import FREQUENCIES, is_intra
+from segdre_plugin.errors import SegDREError
+from segdre_plugin.metrics import FREQUENCIES, has_gold, is_intra
 from segdre_plugin.salient import gold_salient
 from segdre_plugin.seg.launch import messages
 from segdre_plugin.vocabulary import Document, Triple, labels
@@ -85,14 +86,35 @@ def divide(
     return found
 
 
-def measure(path: Path) -> dict[str, dict[str, dict[str, Counts]]]:
+def open_runs(paths: Sequence[Path]) -> list[FinishedRun]:
+    """Open finished runs that share their test documents.
+
+    Args:
+        paths: their folders.
+
+    Returns:
+        The runs.
+
+    Raises:
+        SegDREError: if one is not finished, or has no test split with gold, or another one than the first run's.
+    """
+    runs = [FinishedRun(path) for path in paths]
+    for run in runs:
+        run.require_finished()
+        if "test" not in run.documents or not has_gold(run.documents["test"]):
+            raise SegDREError(f"{run.path}: no test split with gold", "pass runs with one")
+        if run.sources["hashes"]["test"] != runs[0].sources["hashes"]["test"]:
+            raise SegDREError(f"{run.path}: another test file than that of {runs[0].path}", "pass runs that share it")
+    return runs
+
+
+def measure(run: FinishedRun) -> dict[str, dict[str, dict[str, Counts]]]:
     """Return the counts of a finished run's tuned base and fused predictions on test: way -> row -> part -> counts."""
-    run = FinishedRun(path)
     scored = run.scored("test")
     base = scored.tables["base"]
     rows = {
         "base": scored.official(base.take(base.margin > run.tau_base_alone)),
-        "fused": read_json(path / "result.json", "predictions"),
+        "fused": read_json(run.path / "result.json", "predictions"),
     }
     documents = scored.split.documents
     return {
@@ -143,7 +165,7 @@ def main() -> None:
     parser.add_argument("--raw", type=Path, default=RAW, help=argparse.SUPPRESS)
     options = parser.parse_args()
     with messages():
-        found = summarise([measure(path) for path in options.runs])
+        found = summarise([measure(run) for run in open_runs(options.runs)])
         (options.raw / "where.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(table(found).text())
 

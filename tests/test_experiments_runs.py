@@ -2,11 +2,12 @@
 
 import itertools
 import json
+import shutil
 import sys
 
 import numpy as np
 import pytest
-from finished import make_run
+from finished import make_documents, make_run
 from hypothesis import given
 from hypothesis import strategies as st
 from locate import REPOSITORY
@@ -88,13 +89,14 @@ class TestGate:
     @pytest.mark.slow
     def test_thresholds_are_the_runs(self, script, tmp_path, capsys, monkeypatch):
         run = make_run(tmp_path / "a")
-        monkeypatch.setattr(sys, "argv", ["gate.py", str(run), "--raw", str(tmp_path)])
+        shutil.copytree(run, tmp_path / "b" / "out")  # another run in a folder of the same name
+        monkeypatch.setattr(sys, "argv", ["gate.py", str(run), str(tmp_path / "b" / "out"), "--raw", str(tmp_path)])
         gate = script("gate")
         gate.main()
         found = json.loads((tmp_path / "gate.json").read_text())
         metrics = json.loads((run / "metrics.json").read_text())["test"]
         for row, own in (("base", "base_tuned"), ("union", "fused")):
-            assert found["f1"][row]["test"]["a"] == metrics[own]["f1"]
+            assert found["f1"][row]["test"] == dict.fromkeys(("a/out", "b/out"), metrics[own]["f1"])
         assert found["f1"].keys() == gate.ROWS.keys()
         assert found["comparisons"].keys() == {
             f"{split}: {row} - union" for split, row in itertools.product(gate.SPLITS, ("average", "gate", "odds"))
@@ -132,6 +134,17 @@ class TestWhere:
         gold = {way: sum(part["n_gold"] for part in parts.values()) for way, parts in found.items()}
         assert set(gold.values()) == {2 * metrics["fused"]["n_gold"]}  # the same run twice
         assert "1 hop from the salient entity" in capsys.readouterr().out
+
+    def test_runs_of_other_documents_are_refused(self, script, tmp_path):
+        runs = [make_run(tmp_path / str(seed), make_documents(seed), seed=seed) for seed in (0, 1)]
+        documents = make_documents()
+        without = make_run(tmp_path / "without", {name: documents[name] for name in ("train", "dev")})
+        where = script("where")
+        assert len(where.open_runs([runs[0], runs[0]])) == 2
+        with pytest.raises(SegDREError, match="another test file than that of"):
+            where.open_runs(runs)
+        with pytest.raises(SegDREError, match="no test split with gold"):
+            where.open_runs([without])
 
 
 class TestEachAdapter:
