@@ -14,20 +14,17 @@ a fit to the other four: a way with more to choose has no advantage there.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from information import Odds, added, contexts
-from plan import RAW
 from scipy.optimize import minimize
 from scipy.special import expit
-from where import Counts, add, open_runs
+from where import Counts, add, arguments, open_runs
 
 from segdre_plugin.analysis.comparison import compare, count
 from segdre_plugin.analysis.study.finished_run import FinishedRun
@@ -237,10 +234,7 @@ def table(found: Mapping[str, Any]) -> Table:
 
 def main() -> None:
     """Read the command line, fuse, print tables and keep the numbers."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+", help="folders of finished runs")
-    parser.add_argument("--raw", type=Path, default=RAW, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = arguments(__doc__)
     with messages():
         shared = os.path.commonpath([path.parent for path in options.runs])  # all names differ below it
         found = summarise({os.path.relpath(run.path, shared): measure(run) for run in open_runs(options.runs)})

@@ -158,12 +158,17 @@ def table(found: Mapping[str, Mapping[str, Any]]) -> Table:
     return Table("test F1 (%)", columns, lines)
 
 
-def main() -> None:
-    """Read the command line, divide, print a table and keep the numbers."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(description: str | None) -> argparse.Namespace:
+    """Read the command line: finished runs, and the folder of raw results."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", help="folders of finished runs")
     parser.add_argument("--raw", type=Path, default=RAW, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Read the command line, divide, print a table and keep the numbers."""
+    options = arguments(__doc__)
     with messages():
         found = summarise([measure(run) for run in open_runs(options.runs)])
         (options.raw / "where.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
