@@ -29,7 +29,7 @@ from run import FILES, find
 from segdre_plugin.adapters import SCRIPTS
 from segdre_plugin.analysis.study.tables import Cell, Table
 from segdre_plugin.data.documents import load_documents
-from segdre_plugin.data.files import read_json, write_json
+from segdre_plugin.data.files import fingerprint, read_json, write_json
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.seg.launch import messages
 from segdre_plugin.stages.config import STAGES
@@ -146,8 +146,18 @@ def train(name: str, out: Path, source: Path, encoder: str, sizes: Iterable[int]
 
     Returns:
         The exit status.
+
+    Raises:
+        SegDREError: if what is there was made from other documents, or with another encoder or number of epochs.
     """
     folder, data = out / name, out / name / "data"
+    asked = {"sizes": [*sizes], "epochs": epochs, "encoder": encoder}
+    asked |= {"data": {target: fingerprint(find(source, target)) for target in FILES}}
+    known = folder / "asked.json"
+    if known.is_file() and read_json(known, "what was asked for") != asked:
+        raise SegDREError(f"{folder} was made with other documents, epochs or encoder: {known}", "take another OUT")
+    folder.mkdir(exist_ok=True)
+    write_json(known, asked)
     if (folder / "out" / "run.json").is_file():
         return 0
     if not (data / RELATIONS).is_file():  # it is written last

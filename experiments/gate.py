@@ -29,6 +29,7 @@ from where import Counts, add, arguments, open_runs
 from segdre_plugin.analysis.comparison import compare, count
 from segdre_plugin.analysis.study.finished_run import FinishedRun
 from segdre_plugin.analysis.study.tables import Cell, Table
+from segdre_plugin.errors import SegDREError
 from segdre_plugin.fusion import GRIDS, apply_thresholds, search_thresholds
 from segdre_plugin.seg.launch import messages
 from segdre_plugin.stages.candidates import Candidates, count_entities, gold_flags
@@ -117,6 +118,9 @@ def regress(x: FloatArray, gold: BoolArray, penalty: float) -> FloatArray:
         x: (candidates, features), the last of them 1.
         gold: (candidates,) whether each is gold.
         penalty: of half the squares of all weights but the last.
+
+    Raises:
+        SegDREError: if the search for the minimum does not end.
     """
     sign, free = 2.0 * gold - 1, np.r_[np.ones(x.shape[1] - 1), 0.0]
 
@@ -125,8 +129,11 @@ def regress(x: FloatArray, gold: BoolArray, penalty: float) -> FloatArray:
         slope = -(sign * expit(-margin)) @ x
         return float(np.logaddexp(0, -margin).sum() + penalty / 2 * (free * w**2).sum()), slope + penalty * free * w
 
-    found: FloatArray = minimize(loss, np.zeros(x.shape[1]), jac=True, method="L-BFGS-B").x
-    return found
+    found = minimize(loss, np.zeros(x.shape[1]), jac=True, method="L-BFGS-B")
+    if not found.success:
+        raise SegDREError(f"logistic regression on {len(x)} candidates: {found.message}", "look at the run's margins")
+    weights: FloatArray = found.x
+    return weights
 
 
 def best_cut(scores: FloatArray, gold: BoolArray, n_gold: int) -> float:

@@ -192,3 +192,7 @@ class TestEachAdapter:
         monkeypatch.setattr(each, "copy_clone", None)  # control: nothing is trained again
         assert each.main() == 0
         assert json.loads((tmp_path / "adapters.json").read_text())["atlop"] == found
+        sys.argv[-1] = "2"
+        with pytest.raises(SystemExit):
+            each.main()
+        assert "other documents, epochs or encoder" in capsys.readouterr().err
