@@ -23,12 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from documents import FILES, fewest, find
 from plan import RAW
-from run import FILES, find
 
 from segdre_plugin.adapters import SCRIPTS
 from segdre_plugin.analysis.study.tables import Cell, Table
-from segdre_plugin.data.documents import load_documents
 from segdre_plugin.data.files import fingerprint, read_json, write_json
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.seg.launch import messages
@@ -108,8 +107,7 @@ def write_data(source: Path, target: Path, sizes: Iterable[int]) -> None:
     """
     target.mkdir(parents=True, exist_ok=True)
     for name, size in zip(("train_annotated.json", "dev.json", "test.json"), sizes, strict=True):
-        documents = load_documents(find(source, name))
-        write_json(target / name, sorted(documents, key=lambda document: len(document["vertexSet"]))[:size])
+        write_json(target / name, fewest(find(source, name), size))
     shutil.copy(target / "train_annotated.json", target / "train_distant.json")  # scores of some scripts read it
     shutil.copy(find(source, "rel_info.json"), target)
     shutil.copy(source / RELATIONS, target)

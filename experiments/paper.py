@@ -18,10 +18,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from documents import FILES, find
 from plan import BACKBONES, Job, Plan, Study
 from printed import COMMON, ISF_TITLES, KINDS, NAMES, SEEDS, TABLES, UPSTREAM, Numbers, PaperTable
 from probe import train
-from run import FILES, Experiments, add_places, add_work, find, read_job, work
+from run import Experiments, add_places, add_work, read_job, work
 from tables import read
 
 from segdre_plugin.analysis.study.runs import PARTNER, TRAININGS

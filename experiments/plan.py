@@ -1,7 +1,7 @@
 """What is measured, as data: backbones, recipes, seeds, the runs, and the studies and scripts that read them.
 
-``SMALL`` is the plan of docs/results.md, ``CONVERGED`` asks the same of models that are trained to the end, on a GPU;
-paper.py makes the plans of the paper's tables.
+``SMALL`` is the plan of docs/results.md, ``CONVERGED`` asks the same of models that are trained to the end, on a GPU,
+and ``FEW`` does so of documents so few that two cores can train them; paper.py makes the plans of the paper's tables.
 """
 
 from __future__ import annotations
@@ -172,6 +172,7 @@ class Plan:
         studies: which read them.
         probes: which read them, too.
         command: the script of this folder that trains one of the runs, and what it takes besides the places.
+        sizes: documents of train, dev and test, those with the fewest entities; None takes all.
     """
 
     backbones: Mapping[str, Backbone]
@@ -181,6 +182,7 @@ class Plan:
     studies: tuple[Study, ...]
     probes: tuple[Probe, ...] = ()
     command: tuple[str, ...] = ("run.py",)
+    sizes: tuple[int, int, int] | None = None
 
 
 SMALL = Plan(BACKBONES, COMMON, RECIPES, JOBS, STUDIES, PROBES)
@@ -202,7 +204,25 @@ CONVERGED = Plan(
     (Probe("longer.py", "atlop", "converged-from-base"),),
     ("run.py", "--plan", "converged"),
 )
-PLANS = {"small": SMALL, "converged": CONVERGED}
+
+_FEW = {
+    "few-from-base": ("--seg-start", "base", "--seg-dense-epochs", "3", "--seg-sparse-epochs", "3"),
+    "few": (),
+}
+FEW = Plan(
+    {"atlop": BACKBONES["atlop"]},
+    (*_SCRIPT, "--train_batch_size", "1", "--num_train_epochs", "15", *_OURS, "--seg-identify-epochs", "3"),
+    _FEW,
+    (
+        *(Job("atlop", "few-from-base", "full", seed) for seed in SEEDS),
+        *(Job("atlop", "few", "full", seed) for seed in SEEDS),
+    ),
+    tuple(Study("atlop", recipe, name) for recipe in _FEW for name in ("seeds", "diagnosis")),
+    (Probe("longer.py", "atlop", "few-from-base"),),
+    ("run.py", "--plan", "few"),
+    (100, 60, 100),
+)
+PLANS = {"small": SMALL, "converged": CONVERGED, "few": FEW}
 
 
 def plan_of(recipe: str) -> Plan:

@@ -23,19 +23,15 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from documents import FILES, fewest, find
 from plan import PLANS, RAW, SMALL, Backbone, Job, Plan, Study
 
 from segdre_plugin.analysis.study.runs import Runs
-from segdre_plugin.data.files import fingerprint, write
+from segdre_plugin.data.documents import load_documents
+from segdre_plugin.data.files import fingerprint, write, write_json
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.seg.launch import messages
 
-FILES = {  # of the data, under our name -> the names that they may have: DocRED's, Re-DocRED's, our own
-    "train_annotated.json": ("train_annotated.json", "train_revised.json", "train.json"),
-    "dev.json": ("dev.json", "dev_revised.json"),
-    "test.json": ("test.json", "test_revised.json"),
-    "rel_info.json": ("rel_info.json",),
-}
 RETRY = 5.0  # seconds between looks for a run whose turn it is
 
 
@@ -56,11 +52,12 @@ class Experiments:
         self.data = self.out / "data"
         sources = {target: find(data, target) for target in FILES}
         self.data.mkdir(parents=True, exist_ok=True)
-        for target, found in sources.items():
+        for k, (target, found) in enumerate(sources.items()):
             own = self.data / target
+            few = fewest(found, plan.sizes[k]) if plan.sizes and k < len(plan.sizes) else None
             if not own.exists():
-                shutil.copyfile(found, own)
-            elif fingerprint(own) != fingerprint(found):
+                shutil.copyfile(found, own) if few is None else write_json(own, few)
+            elif fingerprint(own) != fingerprint(found) if few is None else load_documents(own) != few:
                 raise SegDREError(
                     f"{self.out} has been made from another {found.name} than {found}", "take another OUT"
                 )
@@ -241,18 +238,6 @@ class Experiments:
     def clone(self, backbone: str) -> Path:
         """Return where a backbone's clone is."""
         return clone(self.plan.backbones[backbone])
-
-
-def find(data: Path, target: str) -> Path:
-    """Return a file of the data by our name for it.
-
-    Raises:
-        SegDREError: if it is missing.
-    """
-    found = next((data / source for source in FILES[target] if (data / source).is_file()), None)
-    if found is None:
-        raise SegDREError(f"{data}: no {' or '.join(FILES[target])}", "pass a folder with train, dev, test, rel_info")
-    return found
 
 
 def clone(spec: Backbone) -> Path:

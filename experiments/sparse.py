@@ -146,16 +146,21 @@ def rows(name: str) -> tuple[Row, Row]:
     return Row(name), Row(f"{name} sparse", sources=("sparse",), pairs="sparse")
 
 
-SPARSE = Study(
-    "Other ways of training the sparse model",
-    (Line("as in the run", rows("full")), *(Line(way.title, rows(name)) for name, way in WAYS.items())),
-    tuple(
-        Column(f"{split} {title}F1", split=split, row=row)
-        for split in ("dev", "test")
-        for row, title in ((1, "sparse "), (0, ""))
-    ),
-    comparisons=tuple((name, "full") for name in WAYS),
-)
+def study_of(title: str, ways: Mapping[str, Way]) -> Study:
+    """Make the study that compares each way with the run itself, ``full``."""
+    return Study(
+        title,
+        (Line("as in the run", rows("full")), *(Line(way.title, rows(name)) for name, way in ways.items())),
+        tuple(
+            Column(f"{split} {part}F1", split=split, row=row)
+            for split in ("dev", "test")
+            for row, part in ((1, "sparse "), (0, ""))
+        ),
+        comparisons=tuple((name, "full") for name in ways),
+    )
+
+
+SPARSE = study_of("Other ways of training the sparse model", WAYS)
 
 
 def fold(folder: Path, k: int, seed: int) -> Path:
@@ -208,21 +213,21 @@ def measure(experiments: Experiments, backbone: str, recipe: str, seeds: list[in
             where = (experiments, backbone, recipe, seed)
             made = probe(*where, name=name, kind=way.kind, stage="sparse", options=way.options, fused=True)
             found[name][seed] = FinishedRun(made.root)
-    return score_ways(found)
+    return score_ways(found, SPARSE)
 
 
-def score_ways(found: Mapping[str, Mapping[int, FinishedRun]]) -> Results:
+def score_ways(found: Mapping[str, Mapping[int, FinishedRun]], study: Study) -> Results:
     """Score the finished runs of each way (``full`` is the run itself): name -> seed -> run."""
 
     def nothing(split: str) -> Margins:
         raise AssertionError(f"{split}: no row has an ensemble")
 
     scores = {
-        row.name: {seed: score(row, run, nothing, SPARSE.splits) for seed, run in runs.items()}
+        row.name: {seed: score(row, run, nothing, study.splits) for seed, run in runs.items()}
         for name, runs in found.items()
         for row in rows(name)
     }
-    return Results(SPARSE, tuple(found["full"]), scores, {})
+    return Results(study, tuple(found["full"]), scores, {})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""experiments/answers.py, longer.py and sparse.py: stages that are trained in another way than a run's."""
+"""experiments/answers.py, imitated.py, longer.py and sparse.py: stages trained in another way than a run's."""
 
 import json
 import shutil
@@ -20,6 +20,7 @@ from segdre_plugin.stages.artifacts import read_salient
 from segdre_plugin.stages.branches import gold_dense_triples
 from segdre_plugin.stages.margins import Margins
 from segdre_plugin.stages.prepare import StageFeatures
+from segdre_plugin.vocabulary import Triple
 
 script = importer(REPOSITORY / "experiments")
 run_folder = bundles.run_folder
@@ -177,7 +178,9 @@ def test_sparse_models_are_trained_in_every_way(script, run_folder, tmp_path, mo
         for before in ("base", "identify", "dense"):
             target.adopt(before, Store(run_folder))
         probe.train(way.kind, None, bundles.arguments(target.root, *way.options))
-    results = sparse.score_ways({name: {0: FinishedRun(tmp_path / name)} for name in ("full", *sparse.WAYS)})
+    results = sparse.score_ways(
+        {name: {0: FinishedRun(tmp_path / name)} for name in ("full", *sparse.WAYS)}, sparse.SPARSE
+    )
     assert all(results.scores[row.name][0].metrics.keys() == {"dev", "test"} for row in results.study.rows.values())
     injected = {
         name: json.loads((tmp_path / name / "sparse" / "injected.json").read_text()) for name in ("full", *sparse.WAYS)
@@ -187,3 +190,89 @@ def test_sparse_models_are_trained_in_every_way(script, run_folder, tmp_path, mo
     made = {name: json.loads((tmp_path / name / "sparse" / "settings.json").read_text()) for name in sparse.WAYS}
     assert made["clauses"]["options"]["template_from"] == "has {relation} {tail}"
     assert made["negatives"]["negatives"] == sparse.KEPT
+
+
+def test_errors_are_counted(script):
+    imitated = script("imitated")
+    right, same, other = Triple(0, "P1", 1), Triple(0, "P2", 1), Triple(0, "P1", 2)
+    missed = Triple(2, "P1", 0)
+    found = imitated.count_errors(
+        [{right: 3.0, same: 0.5, other: 2.0}, {}], [[right, missed], [missed, right]], (1, 2.5)
+    )
+    assert (found.found, found.wrong, found.same_pair) == (0.25, 2.0, 0.5)
+    assert (found.right_words, found.wrong_words) == ((0, 0, 1), (0.5, 0.5, 0))
+    nothing = imitated.count_errors([{}], [[right]], (1, 2))
+    assert (nothing.found, nothing.wrong, sum(nothing.right_words)) == (0, 0, pytest.approx(1))
+
+
+@pytest.mark.parametrize(("found", "wrong"), [(0.6, 0.5), (1.0, 0.0), (0.0, 0.5)])
+def test_imitated_triples_err_as_predicted_ones(script, found, wrong):
+    imitated = script("imitated")
+    words = ((0, 0.25, 0.75), (1, 0, 0))
+    errors = imitated.Errors(found, wrong, 0.5, *words)
+    document = {"vertexSet": [[{}]] * 60}
+    gold = [Triple(3, "P1", tail) for tail in range(4, 24)] + [Triple(head, "P2", 3) for head in range(24, 44)]
+    chance = np.random.default_rng(0)
+    relations = [f"Q{k}" for k in range(50)]
+    made = [imitated.imitate(document, gold, (3,), errors, relations, chance) for _ in range(100)]
+    kept = sum(t in gold for each in made for t in each)
+    others = [t for each in made for t in each if t not in gold]
+    assert kept / (100 * len(gold)) == pytest.approx(found, abs=0.02)
+    assert len(others) == pytest.approx(wrong * kept, rel=0.25)  # some are drawn twice, are gold, or are no pair
+    assert all(3 in (t.head, t.tail) and t.head != t.tail for t in others)
+    same_pair = [t for t in others if t.relation in relations]
+    assert all((t.head, t.tail) in {(g.head, g.tail) for g in gold} for t in same_pair)
+    assert len(same_pair) == pytest.approx(0.5 * len(others), rel=0.25)
+    assert {word for each in made for t, word in each.items() if t not in gold} <= {"perhaps"}
+    said = [word for each in made for t, word in each.items() if t in gold]
+    assert said.count("surely") == pytest.approx(0.75 * len(said), rel=0.1)
+    assert "perhaps" not in said
+    assert imitated.imitate(document, [], (3,), errors, relations, chance) == {}
+
+
+@pytest.mark.slow
+def test_models_read_what_is_as_wrong_as_predictions(script, run_folder, tmp_path, monkeypatch):
+    imitated, probe = script("imitated"), script("probe")
+    shutil.copytree(run_folder, tmp_path / "runs" / "full-0")
+    shutil.copytree(run_folder.parent / "corpus", tmp_path / "probes" / "corpus")
+    full = FinishedRun(tmp_path / "runs" / "full-0")
+    monkeypatch.setattr(sys, "argv", ["imitated.py"])
+    runs, injected = {"full": {0: full}}, {}
+    for name, way in imitated.WAYS.items():
+        target = Store(tmp_path / "probes" / name)
+        for before in ("base", "identify", "dense"):
+            target.adopt(before, Store(run_folder))
+        last = ("--seg-stage", "sparse") if name == "second" else ()
+        probe.train(way.kind, None, bundles.arguments(target.root, "--seed", "0", *way.options, *last))
+        runs[name] = {0: FinishedRun(target.root) if not last else imitated.SecondFinished(full.path, target.root)}
+        injected[name] = json.loads((target.folder("sparse") / "injected.json").read_text())
+    results = imitated.score_ways(runs, imitated.IMITATED)
+    assert all(results.scores[row.name][0].metrics.keys() == {"dev", "test"} for row in results.study.rows.values())
+
+    names = {k: relation for relation, k in full.rel2id.items()}
+    predicted = {
+        stage: [
+            sorted(each)
+            for each in imitated.scored_triples(full.margins(stage, "dev"), len(full.documents["dev"]), names)
+        ]
+        for stage in ("base", "dense", "sparse")
+    }
+    assert all(map(any, predicted.values()))
+    read = {name: [sorted(map(tuple, each)) for each in found["dev"]["triples"]] for name, found in injected.items()}
+    assert read["linked"] == read["imitated"] == predicted["dense"]
+    for name, source in (("words", "dense"), ("both", "base"), ("second", "sparse")):
+        assert [sorted((h, r.split()[1], t) for h, r, t in each) for each in read[name]] == predicted[source]
+        assert {r.split()[0] for each in read[name] for _, r, _ in each} <= {*imitated.SURENESS}
+    assert {r.split()[0] for each in read["words"] for _, r, _ in each} == {*imitated.SURENESS}
+
+    gold = [sorted(gold_dense_triples(d, gold_salient(d))) for d in full.train]
+    learnt = {
+        name: [sorted(map(tuple, each)) for each in found["train"]["triples"]] for name, found in injected.items()
+    }
+    assert learnt["linked"] == gold != learnt["imitated"]
+    for name, stage in (("both", "sparse"), ("second", "dense")):  # whose pairs the models have
+        for split in ("dev", "test"):
+            made, own = (run.scored(split).tables[stage] for run in (runs[name][0], full))
+            assert len(own) > 10
+            assert {*made.pairs(99)} == {*own.pairs(99)}
+            assert {*made.margin} != {*own.margin}
