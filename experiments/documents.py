@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from segdre_plugin.data.documents import load_documents
 from segdre_plugin.errors import SegDREError
+from segdre_plugin.vocabulary import Document
 
 FILES = {  # under our name -> the names that they may have
     "train_annotated.json": ("train_annotated.json", "train_revised.json", "train.json"),
@@ -28,7 +28,7 @@ def find(data: Path, target: str) -> Path:
     return found
 
 
-def fewest(path: Path, size: int) -> list[dict[str, Any]]:
+def fewest(path: Path, size: int) -> list[Document]:
     """Return the documents of a file that have the fewest entities, in that order.
 
     Raises:

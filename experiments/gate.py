@@ -1,12 +1,14 @@
 """A gate in place of three thresholds: does a regression that weighs base and stage margins by pair fuse better?
 
 python experiments/gate.py OUT/*/out        # finished runs (--seg-dir); nothing is trained
+python experiments/gate.py OUT/runs/full-* --ensembles    # seeds of one backbone: with naive ensembles of two bases
 
 The gate is a logistic regression of "this candidate is gold" on the margins of base and stage and whether the pair is
 dense (each margin with a weight of its own for dense and for sparse pairs). The strength of its L2 penalty and its
 threshold are chosen on scores that documents get from fits to the other ones. ``with odds`` adds what the predicted
 dense triples tell about a sparse pair, counted on train (information.py). Beside it stand the tuned base, the three
-thresholds on the run's margins (the paper's fusion), and those on averaged margins.
+thresholds on the run's margins (the paper's fusion), those on averaged margins, and a gate that sees the base alone.
+With ``--ensembles`` the next run's base is a second one: the mean of both with one threshold, and gates over both.
 
 Every way of fusion is fitted to dev for test, which is read once. Its score on dev is that of five folds, each fused by
 a fit to the other four: a way with more to choose has no advantage there.
@@ -24,7 +26,7 @@ import numpy as np
 from information import Odds, added, contexts
 from scipy.optimize import minimize
 from scipy.special import expit
-from where import Counts, add, arguments, open_runs
+from where import Counts, add, open_runs, parse
 
 from segdre_plugin.analysis.comparison import compare, count
 from segdre_plugin.analysis.study.finished_run import FinishedRun
@@ -32,17 +34,42 @@ from segdre_plugin.analysis.study.tables import Cell, Table
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.fusion import GRIDS, apply_thresholds, search_thresholds
 from segdre_plugin.seg.launch import messages
-from segdre_plugin.stages.candidates import Candidates, count_entities, gold_flags
+from segdre_plugin.stages.candidates import Candidates, align, average, count_entities, dense_flags, gold_flags, join
 from segdre_plugin.stages.scored import ScoredSplit
 from segdre_plugin.stages.stage import predicted_triples
 from segdre_plugin.vocabulary import BoolArray, FloatArray, IntArray
 
+
+@dataclass(frozen=True)
+class Way:
+    """A way of fusing the margins of a finished run.
+
+    Attributes:
+        title: its name in tables.
+        models: whose margins it takes: of the base, the stages, and the second base.
+        gate: whether a regression fuses them, not thresholds.
+        mean: whether thresholds cut means of margins: of base and stage, or of both bases.
+        odds: whether the gate sees the log-odds.
+    """
+
+    title: str
+    models: tuple[str, ...]
+    gate: bool = False
+    mean: bool = False
+    odds: bool = False
+
+
 ROWS = {
-    "base": "base, threshold tuned",
-    "union": "three thresholds (SegDRE)",
-    "average": "three thresholds, margins averaged",
-    "gate": "gate",
-    "odds": "gate with odds",
+    "base": Way("base, threshold tuned", ("base",)),
+    "union": Way("three thresholds (SegDRE)", ("base", "stages")),
+    "average": Way("three thresholds, margins averaged", ("base", "stages"), mean=True),
+    "alone": Way("gate, base alone", ("base",), gate=True),
+    "gate": Way("gate", ("base", "stages"), gate=True),
+    "odds": Way("gate with odds", ("base", "stages"), gate=True, odds=True),
+    "ensemble": Way("naive ensemble of two bases", ("base", "second"), mean=True),
+    "two": Way("gate, two bases", ("base", "second"), gate=True),
+    "all": Way("gate, two bases and stages", ("base", "second", "stages"), gate=True),
+    "all_odds": Way("gate, two bases and stages, with odds", ("base", "second", "stages"), gate=True, odds=True),
 }
 FOLDS = 5
 PENALTIES = (0.01, 0.1, 1.0, 10.0)
@@ -146,15 +173,23 @@ def best_cut(scores: FloatArray, gold: BoolArray, n_gold: int) -> float:
     return float((ranked[k] + (ranked[k + 1] if k + 1 < len(ranked) else ranked[k] - 1.0)) / 2)
 
 
-def features(cells: Candidates, n_entities: int, extra: Sequence[FloatArray] = ()) -> FloatArray:
+def features(
+    cells: Candidates, margins: Sequence[FloatArray], n_entities: int, extra: Sequence[FloatArray] = ()
+) -> FloatArray:
     """Return what the gate sees of each candidate: (candidates, features).
 
     A model's table holds the top classes of a pair only; a cell that it lacks gets its lowest margin of the pair, or of
     all where it has none of the pair.
+
+    Args:
+        cells: the candidates.
+        margins: (candidates,) of each model, -inf where it has none.
+        n_entities: exceeds the index of any entity.
+        extra: (candidates,) what else it sees.
     """
     pairs, place = np.unique(cells.cells.pairs(n_entities), return_inverse=True)
     columns = []
-    for margin in (cells.cells.margin, cells.stage):
+    for margin in margins:
         there = np.isfinite(margin)
         lowest = np.full(len(pairs), np.inf)
         np.minimum.at(lowest, place[there], margin[there])
@@ -176,28 +211,53 @@ def told(found: FinishedRun, scored: ScoredSplit, cells: Candidates, odds: Odds)
     return numbers
 
 
-def judge(row: str, found: FinishedRun, split: str, odds: Odds) -> Judged:
-    """Return a split's candidates as a row of the table takes them."""
-    scored = replace(found.scored(split), fusion="average" if row == "average" else "union")
-    cells, n = scored.cells(), count_entities(scored.split)
-    if row == "base":
-        cells = replace(cells, stage=np.full(len(cells.stage), -np.inf))
-    extra = [told(found, scored, cells, odds)] if row == "odds" else []
-    x = features(cells, n, extra) if row in ("gate", "odds") else np.empty((len(cells.stage), 0))
+def judge(row: str, found: FinishedRun, split: str, odds: Odds, second: FinishedRun | None = None) -> Judged:
+    """Return a split's candidates as a row of the table takes them; ``second`` is the run of the second base."""
+    way = ROWS[row]
+    scored = replace(found.scored(split), fusion="average" if way.mean and "stages" in way.models else "union")
+    n, tables = count_entities(scored.split), dict(scored.tables)
+    nothing = tables["base"].take(np.empty(0, dtype=np.int64))
+    stages = (tables["dense"], tables["sparse"]) if "stages" in way.models else (nothing, nothing)
+    bases = [tables["base"]]
+    if "second" in way.models:
+        assert second is not None
+        bases.append(second.margins("base", split))
+    if way.gate:
+        union, margins = align((*stages, *bases), n, -np.inf)
+        is_dense = dense_flags(union, scored.salient, n)
+        stage = np.maximum(*margins[:2])
+        cells = Candidates(union, stage, is_dense)
+        extra = [told(found, scored, cells, odds)] if way.odds else []
+        x = features(cells, [*margins[2:], *[stage] * ("stages" in way.models)], n, extra)
+    else:
+        first = average(bases[0], bases[1], n) if len(bases) > 1 else bases[0]
+        own = replace(scored, tables={"base": first, "dense": stages[0], "sparse": stages[1]})
+        cells = own.cells() if "stages" in way.models else join(first, *stages, salient=scored.salient, n_entities=n)
+        x = np.empty((len(cells.stage), 0))
     gold, _, _ = gold_flags(cells.cells, scored.split, found.rel2id, [])
     distinct = [{(label["h"], label["t"], label["r"]) for label in d["labels"]} for d in scored.split.documents]
     return Judged(cells, x, gold, np.array([len(labels) for labels in distinct]))
 
 
-def measure(found: FinishedRun) -> dict[str, dict[str, Counts]]:
-    """Fuse a finished run in every way: row -> split -> title -> correct, predicted and gold triples."""
+def measure(found: FinishedRun, second: FinishedRun | None = None) -> dict[str, dict[str, Counts]]:
+    """Fuse a finished run in every way: row -> split -> title -> correct, predicted and gold triples.
+
+    Args:
+        found: the run.
+        second: the run with the second base; None leaves the rows out that have one.
+
+    Returns:
+        The counts.
+    """
     odds = Odds(found.train)
     result: dict[str, Any] = {}
-    for row in ROWS:
-        dev, test = (judge(row, found, split, odds) for split in SPLITS)
+    for row, way in ROWS.items():
+        if "second" in way.models and second is None:
+            continue
+        dev, test = (judge(row, found, split, odds, second) for split in SPLITS)
 
-        def fit(judged: Judged, row: str = row) -> Rule:
-            if row in ("gate", "odds"):
+        def fit(judged: Judged, way: Way = way) -> Rule:
+            if way.gate:
                 return fit_gate(judged)
             return fit_thresholds(judged, found.search["grid"], found.search["objective"])
 
@@ -220,36 +280,77 @@ def f1(counts: Mapping[str, Sequence[int]]) -> float:
 
 
 def summarise(runs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return F1 by row, split and run, and the tests of every row against the three thresholds, all runs together."""
-    scores = {row: {s: {run: f1(own[row][s]) for run, own in runs.items()} for s in SPLITS} for row in ROWS}
-    tests = {}
+    """Return F1 by row, split and run, and paired tests, all runs together.
+
+    They are those of averaged margins and gates against the three thresholds; with naive ensembles, those of everything
+    else against the tuned base and against the ensemble. ``p_holm`` is corrected for all tests of a split (Holm).
+    """
+    rows = [*next(iter(runs.values()))]
+    scores = {row: {s: {run: f1(own[row][s]) for run, own in runs.items()} for s in SPLITS} for row in rows}
+    if "ensemble" in rows:
+        pairs = [(row, other) for other in ("base", "ensemble") for row in rows if row not in ("base", "ensemble")]
+        pairs.append(("ensemble", "base"))
+    else:
+        pairs = [(row, "union") for row in ("average", "gate", "odds")]
+    tests: dict[str, Any] = {}
     for split in SPLITS:
-        sums = {row: add([own[row][split] for own in runs.values()]) for row in ROWS}
-        for row in ("average", "gate", "odds"):
-            tests[f"{split}: {row} - union"] = vars(compare(sums[row], sums["union"]))
+        sums = {row: add([own[row][split] for own in runs.values()]) for row in rows}
+        own = {f"{split}: {row} - {other}": vars(compare(sums[row], sums[other])) for row, other in pairs}
+        corrected = holm([test["p_value"] for test in own.values()])
+        tests |= {name: test | {"p_holm": p} for (name, test), p in zip(own.items(), corrected, strict=True)}
     return {"f1": scores, "comparisons": tests}
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct p-values for their number (Holm's step-down procedure)."""
+    order = np.argsort(p_values, kind="stable")
+    ranked = np.asarray(p_values)[order] * np.arange(len(order), 0, -1)
+    corrected = np.empty(len(order))
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(ranked))
+    return [float(p) for p in corrected]
 
 
 def table(found: Mapping[str, Any]) -> Table:
     """Make the table of :func:`summarise`'s F1."""
     lines = [
-        (title, [Cell([100 * value for value in found["f1"][row][split].values()]) for split in SPLITS])
-        for row, title in ROWS.items()
+        (ROWS[row].title, [Cell([100 * value for value in scores[split].values()]) for split in SPLITS])
+        for row, scores in found["f1"].items()
     ]
     return Table("(%)", ["dev F1", "test F1"], lines)
 
 
+def comparisons(found: Mapping[str, Any]) -> Table:
+    """Make the table of :func:`summarise`'s tests."""
+    lines = []
+    for name, test in found["comparisons"].items():
+        split, pair = name.split(": ")
+        first, second = (ROWS[row].title for row in pair.split(" - "))
+        signed = [Cell([100 * test[key]], signed=True) for key in ("difference", "low", "high")]
+        p_values = [Cell([test[key]], decimals=4) for key in ("p_value", "p_holm")]
+        lines.append((f"{split}: {first} - {second}", [*signed, *p_values]))
+    return Table("F1 (points)", ["difference", "95 % from", "to", "p", "p (Holm)"], lines)
+
+
 def main() -> None:
     """Read the command line, fuse, print tables and keep the numbers."""
-    options = arguments(__doc__)
+    parser = parse(__doc__)
+    parser.add_argument("--ensembles", action="store_true", help="each run's second base is that of the next one")
+    options = parser.parse_args()
     with messages():
+        runs = open_runs(options.runs)
+        seconds: list[FinishedRun | None] = [None] * len(runs)
+        if options.ensembles:
+            if len(runs) < 2:
+                raise SegDREError("--ensembles: one run", "pass two or more, the seeds of one backbone")
+            seconds = [*runs[1:], runs[0]]
         shared = os.path.commonpath([path.parent for path in options.runs])  # all names differ below it
-        found = summarise({os.path.relpath(run.path, shared): measure(run) for run in open_runs(options.runs)})
-        (options.raw / "gate.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        names = [os.path.relpath(run.path, shared) for run in runs]
+        made = {name: measure(run, second) for name, run, second in zip(names, runs, seconds, strict=True)}
+        found = summarise(made)
+        name = "ensembles.json" if options.ensembles else "gate.json"
+        (options.raw / name).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(table(found).text())
-    for name, test in found["comparisons"].items():
-        difference, low, high = (100 * test[key] for key in ("difference", "low", "high"))
-        print(f"{name}: {difference:+.2f} points ({low:+.2f} to {high:+.2f}), p = {test['p_value']:.4f}")
+    print(comparisons(found).text())
 
 
 if __name__ == "__main__":

@@ -141,13 +141,14 @@ def imitate(
 
     made = {triple: word(errors.right_words) for triple in golden if chance.random() < errors.found}
     for _ in range(chance.poisson(errors.wrong * len(made))):
-        triple = golden[chance.integers(len(golden))]
+        triple = golden[int(chance.integers(len(golden)))]
         if chance.random() < errors.same_pair:
             other = triple._replace(relation=str(chance.choice(relations)))
         else:
             entity = int(chance.integers(len(document["vertexSet"])))
             ends = [end for end in ("head", "tail") if getattr(triple, end) not in chain] or ["head", "tail"]
-            other = triple._replace(**{str(chance.choice(ends)): entity})
+            end = str(chance.choice(ends))
+            other = triple._replace(head=entity) if end == "head" else triple._replace(tail=entity)
         if other not in golden and other.head != other.tail:
             made.setdefault(other, word(errors.wrong_words))
     return made
@@ -210,7 +211,8 @@ class ImitatingRun(ProbeRun):
 
     probed, way = "sparse", MappingProxyType({"triples": "imitated"})
     words = False
-    source, kinds = "dense", KINDS[:1]  # whose predictions are read, and those on which pairs
+    source = "dense"  # whose predictions are read
+    kinds: tuple[str, ...] = KINDS[:1]  # those on which pairs
     judged = ""  # whose pairs a stage has whose branches hang on all entities
 
     def prepare(self, name: str) -> tuple[Stage, dict[str, ChainResult]]:

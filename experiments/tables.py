@@ -5,9 +5,9 @@ python experiments/tables.py --check    # tells whether it would change
 
 In the page a table stands between ``<!-- table BACKBONE RECIPE STUDY [PART] -->`` and ``<!-- end -->``; PART is
 ``main`` (if none is given), ``comparisons`` or ``shifts``; STUDY is ``isf`` for inference-stage fusion,
-``information`` and ``answers`` for the scripts of these names. ``<!-- table adapters -->`` is each_adapter.py's,
-``<!-- table gate -->`` and ``<!-- table where -->`` are those of the scripts of these names. Everything else on the
-page is written by hand.
+``information``, ``answers`` and ``where`` for the scripts of these names, ``ensembles`` for gate.py's with naive
+ensembles. ``<!-- table adapters -->`` is each_adapter.py's, ``<!-- table gate -->`` and ``<!-- table where -->`` are
+those on its runs. Everything else on the page is written by hand.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import each_adapter
 import gate
 import information
 import where
+from imitated import IMITATED
 from longer import LONGER
 from plan import RAW
 from sparse import SPARSE
@@ -39,8 +40,14 @@ from segdre_plugin.analysis.study.write_results import comparison_table, main_ta
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "results.md"
 BLOCK = re.compile(r"(<!-- table ([\w -]+) -->\n)((?:(?!<!-- ).)*)(<!-- end -->)", re.S)
 SPLITS = ("dev", "test")
-PROBED = {"longer": LONGER, "sparse": SPARSE}
-ALONE: dict[str, Callable[..., Table]] = {"adapters": each_adapter.table, "gate": gate.table, "where": where.table}
+PARTS = ("main", "comparisons", "shifts")
+PROBED = {"imitated": IMITATED, "longer": LONGER, "sparse": SPARSE}
+ALONE: dict[str, dict[str, Callable[..., Table]]] = {
+    "adapters": {"main": each_adapter.table},
+    "gate": {"main": gate.table, "comparisons": gate.comparisons},
+    "ensembles": {"main": gate.table, "comparisons": gate.comparisons},
+    "where": {"main": where.table},
+}
 OTHERS: dict[str, Callable[..., Table]] = {"answers": answers.table, "information": information.table}
 
 
@@ -97,9 +104,13 @@ def with_seeds(made: Table, seeds: Sequence[object]) -> str:
 
 def table(place: str) -> str:
     """Make the table that a place of the page asks for."""
-    if place in ALONE:
-        return ALONE[place](json.loads((RAW / f"{place}.json").read_text(encoding="utf-8"))).markdown()
-    backbone, recipe, study, *part = place.split()
+    words = place.split()
+    part = words.pop() if words[-1] in PARTS else "main"
+    *folder, study = words
+    if study in ALONE:
+        raw = json.loads(RAW.joinpath(*folder, f"{study}.json").read_text(encoding="utf-8"))
+        return ALONE[study][part](raw).markdown()
+    backbone, recipe = folder
     if study == "isf":
         return isf_table(backbone, recipe)
     if study in OTHERS:
@@ -111,7 +122,7 @@ def table(place: str) -> str:
         "comparisons": lambda: comparison_table(results, raw["comparisons"]),
         "shifts": lambda: shift_table(results),
     }
-    made = tables[part[0] if part else "main"]()
+    made = tables[part]()
     if made is None:
         raise ValueError(f"{place}: there is no such table")
     return with_seeds(made, raw["seeds"])

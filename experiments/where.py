@@ -96,15 +96,19 @@ def open_runs(paths: Sequence[Path]) -> list[FinishedRun]:
         The runs.
 
     Raises:
-        SegDREError: if one is not finished, or has no test split with gold, or another one than the first run's.
+        SegDREError: if one is not finished, has no test split with gold, or has another dev or test split than
+            the first one.
     """
     runs = [FinishedRun(path) for path in paths]
     for run in runs:
         run.require_finished()
         if "test" not in run.documents or not has_gold(run.documents["test"]):
             raise SegDREError(f"{run.path}: no test split with gold", "pass runs with one")
-        if run.sources["hashes"]["test"] != runs[0].sources["hashes"]["test"]:
-            raise SegDREError(f"{run.path}: another test file than that of {runs[0].path}", "pass runs that share it")
+        for split in ("dev", "test"):
+            if run.sources["hashes"][split] != runs[0].sources["hashes"][split]:
+                raise SegDREError(
+                    f"{run.path}: another {split} file than that of {runs[0].path}", "pass runs that share it"
+                )
     return runs
 
 
@@ -158,17 +162,17 @@ def table(found: Mapping[str, Mapping[str, Any]]) -> Table:
     return Table("test F1 (%)", columns, lines)
 
 
-def arguments(description: str | None) -> argparse.Namespace:
-    """Read the command line: finished runs, and the folder of raw results."""
+def parse(description: str | None) -> argparse.ArgumentParser:
+    """Make a parser of finished runs and of the folder of raw results."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", help="folders of finished runs")
-    parser.add_argument("--raw", type=Path, default=RAW, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    parser.add_argument("--raw", type=Path, default=RAW, help="folder of the JSON that is written (experiments/raw)")
+    return parser
 
 
 def main() -> None:
     """Read the command line, divide, print a table and keep the numbers."""
-    options = arguments(__doc__)
+    options = parse(__doc__).parse_args()
     with messages():
         found = summarise([measure(run) for run in open_runs(options.runs)])
         (options.raw / "where.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -17,7 +17,7 @@ from seg_runs import make_encoder
 from segdre_plugin import SegDREError
 from segdre_plugin.adapters import SCRIPTS
 from segdre_plugin.data.synthetic.corpus import write_corpus
-from segdre_plugin.stages.candidates import Candidates
+from segdre_plugin.stages.candidates import Candidates, average
 from segdre_plugin.stages.margins import Margins
 from segdre_plugin.vocabulary import Triple
 
@@ -67,7 +67,7 @@ class TestGate:
             evidence=np.zeros((3, 0), dtype=bool),
         )
         found = Candidates(cells, np.array([5.0, -np.inf, -np.inf]), np.array([True, True, False]))
-        x = script("gate").features(found, 3)
+        x = script("gate").features(found, [cells.margin, found.stage], 3)
         base_dense, base_sparse, dense, sparse, is_dense, one = x.T.tolist()
         assert (base_dense, base_sparse) == ([3, -1, 0], [0, 0, 2])
         assert (dense, sparse) == ([5, 5, 0], [0, 0, 5])  # the pair's lowest; of all where it has none
@@ -97,11 +97,44 @@ class TestGate:
         metrics = json.loads((run / "metrics.json").read_text())["test"]
         for row, own in (("base", "base_tuned"), ("union", "fused")):
             assert found["f1"][row]["test"] == dict.fromkeys(("a/out", "b/out"), metrics[own]["f1"])
-        assert found["f1"].keys() == gate.ROWS.keys()
+        assert found["f1"].keys() == {row for row, way in gate.ROWS.items() if "second" not in way.models}
         assert found["comparisons"].keys() == {
             f"{split}: {row} - union" for split, row in itertools.product(gate.SPLITS, ("average", "gate", "odds"))
         }
         assert "gate with odds" in capsys.readouterr().out
+
+    @pytest.mark.slow
+    def test_a_second_base_is_the_next_runs(self, script, tmp_path, monkeypatch, capsys):
+        documents = make_documents()
+        runs = [make_run(tmp_path / str(seed), documents, seed=seed) for seed in (0, 1)]
+        monkeypatch.setattr(sys, "argv", ["gate.py", *map(str, runs), "--raw", str(tmp_path), "--ensembles"])
+        gate = script("gate")
+        gate.main()
+        found = json.loads((tmp_path / "ensembles.json").read_text())
+        assert found["f1"].keys() == gate.ROWS.keys()
+        first, second = (gate.FinishedRun(run) for run in runs)
+        odds = gate.Odds(first.train)
+        mean = gate.judge("ensemble", first, "dev", odds, second).cells.cells
+        expected = average(*(run.margins("base", "dev") for run in (first, second)), 99)
+        assert len(mean) == len(expected)
+        for name in ("document", "head", "tail", "relation", "margin"):
+            assert (getattr(mean, name) == getattr(expected, name)).all()
+        x = {row: gate.judge(row, first, "dev", odds, second).x for row in ("alone", "gate", "two", "all", "all_odds")}
+        assert {row: made.shape[1] for row, made in x.items()} == {
+            "alone": 4,
+            "gate": 6,
+            "two": 6,
+            "all": 8,
+            "all_odds": 9,
+        }
+        monkeypatch.setattr(sys, "argv", ["gate.py", str(runs[0]), "--raw", str(tmp_path), "--ensembles"])
+        with pytest.raises(SystemExit):
+            gate.main()
+        assert "--ensembles: one run" in capsys.readouterr().err
+
+    def test_holm_by_hand(self, script):
+        assert script("gate").holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+        assert script("gate").holm([0.9, 0.8]) == [1.0, 1.0]
 
 
 class TestWhere:
@@ -141,7 +174,7 @@ class TestWhere:
         without = make_run(tmp_path / "without", {name: documents[name] for name in ("train", "dev")})
         where = script("where")
         assert len(where.open_runs([runs[0], runs[0]])) == 2
-        with pytest.raises(SegDREError, match="another test file than that of"):
+        with pytest.raises(SegDREError, match="another dev file than that of"):
             where.open_runs(runs)
         with pytest.raises(SegDREError, match="no test split with gold"):
             where.open_runs([without])
