@@ -27,6 +27,8 @@ from segdre_plugin.seg.store import Store
 from segdre_plugin.seg.training_run import TrainingRun
 from segdre_plugin.stages.config import STAGES
 
+PLACES = ("out", "data", "encoder", "backbone", "recipe", "seeds")  # what every script is told
+
 
 @dataclass(frozen=True)
 class ProbeSettings(RunSettings):
@@ -122,20 +124,24 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def main(description: str | None, measure: Callable[[Experiments, str, str, list[int]], Results]) -> None:
+def main(
+    description: str | None, measure: Callable[..., Results], parser: argparse.ArgumentParser | None = None
+) -> None:
     """Read a script's command line, measure, print what it found as a study's tables, and keep it under its name.
 
     Args:
         description: of the script.
-        measure: experiments, backbone, recipe and seeds -> what was found.
+        measure: experiments, backbone, recipe, seeds and, by name, what else the parser has -> what was found.
+        parser: of the command line, :func:`arguments` with more options; None: without.
     """
-    options = arguments(description).parse_args()
+    options = vars((parser or arguments(description)).parse_args())
+    out, data, encoder, backbone, recipe, seeds = (options.pop(name) for name in PLACES)
     script = Path(sys.argv[0])
     command = shlex.join(["python", f"experiments/{script.name}", *sys.argv[1:]])  # training has an argv of its own
     with messages():
-        experiments = Experiments(options.out, options.data, options.encoder, plan=plan_of(options.recipe))
-        results = measure(experiments, options.backbone, options.recipe, options.seeds)
-        run = FinishedRun(experiments.runs(options.backbone, options.recipe).path("full", options.seeds[0]))
-        folder = experiments.folder(options.backbone, options.recipe)
-        print(write_results(folder, script.stem, results, find_provenance(command, options.seeds, run)))
-        experiments.keep_study(options.backbone, options.recipe, script.stem)
+        experiments = Experiments(out, data, encoder, plan=plan_of(recipe))
+        results = measure(experiments, backbone, recipe, seeds, **options)
+        run = FinishedRun(experiments.runs(backbone, recipe).path("full", seeds[0]))
+        folder = experiments.folder(backbone, recipe)
+        print(write_results(folder, script.stem, results, find_provenance(command, seeds, run)))
+        experiments.keep_study(backbone, recipe, script.stem)

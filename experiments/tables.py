@@ -26,6 +26,7 @@ import each_adapter
 import gate
 import information
 import where
+from distilled import DISTILLED
 from imitated import IMITATED
 from longer import LONGER
 from plan import RAW
@@ -41,7 +42,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "results.md"
 BLOCK = re.compile(r"(<!-- table ([\w -]+) -->\n)((?:(?!<!-- ).)*)(<!-- end -->)", re.S)
 SPLITS = ("dev", "test")
 PARTS = ("main", "comparisons", "shifts")
-PROBED = {"imitated": IMITATED, "longer": LONGER, "sparse": SPARSE}
+PROBED = {"distilled": DISTILLED, "imitated": IMITATED, "longer": LONGER, "sparse": SPARSE}
 ALONE: dict[str, dict[str, Callable[..., Table]]] = {
     "adapters": {"main": each_adapter.table},
     "gate": {"main": gate.table, "comparisons": gate.comparisons},

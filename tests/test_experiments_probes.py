@@ -1,4 +1,4 @@
-"""experiments/answers.py, imitated.py, longer.py and sparse.py: stages trained in another way than a run's."""
+"""experiments/answers.py, distilled.py, imitated.py, longer.py, sparse.py: stages trained in another way."""
 
 import json
 import shutil
@@ -113,6 +113,47 @@ def _second_for_base(tmp_path, folder):
         target.unlink()
         shutil.copyfile(folder / "dense" / f"margins_{split}.npz", target)
     return FinishedRun(tmp_path / "swapped")
+
+
+def test_predictions_become_labels(script):
+    documents = [{"title": name, "vertexSet": [], "labels": [{"h": 0, "t": 1, "r": "gold"}]} for name in "abc"]
+    rows = [{"title": title, "h_idx": 1, "t_idx": 2, "r": r} for title, r in (("c", "P1"), ("a", "P2"), ("c", "P3"))]
+    first, third = script("distilled").label(documents, rows)
+    assert (first["title"], third["title"]) == ("a", "c")
+    assert first["labels"] == [{"h": 1, "t": 2, "r": "P2", "evidence": []}]
+    assert [label["r"] for label in third["labels"]] == ["P1", "P3"]
+    assert documents[0]["labels"][0]["r"] == "gold"
+
+
+@pytest.mark.slow
+def test_a_base_learns_from_what_segdre_has_labelled(script, run_folder, tmp_path, monkeypatch):
+    distilled, probe = script("distilled"), script("probe")
+    shutil.copytree(run_folder.parent / "corpus", tmp_path / "probes" / "corpus")
+    shutil.copytree(run_folder, tmp_path / "full")
+    full = FinishedRun(tmp_path / "full")
+    predictions = json.loads((run_folder / "result.json").read_text())
+    labelled = distilled.label(full.documents["test"], predictions)
+    assert labelled
+    (tmp_path / "probes" / distilled.LABELLED.format(0)).write_text(json.dumps(labelled))
+    monkeypatch.setattr(sys, "argv", ["distilled.py"])
+    learnt, made = {}, {}
+    for name, kind in (("longer", distilled.AllPairsRun), ("distilled", distilled.DistilledRun)):
+        folder = made[name, 0] = tmp_path / "probes" / f"{name}-0"
+        for stage in ("base", "identify"):
+            Store(folder).adopt(stage, Store(run_folder))
+
+        class SeenRun(kind):
+            def prepare(self, stage, name=name):
+                learnt[name] = len(self.splits["train"].features)
+                return super().prepare(stage)
+
+        probe.train(SeenRun, None, bundles.arguments(folder, "--seed", "0", "--seg-stage", "dense"))
+    assert learnt == {"longer": len(full.train), "distilled": len(full.train) + len(labelled)}
+    settings = json.loads((made["distilled", 0] / "dense" / "settings.json").read_text())
+    assert settings["labelled"]  # other labels are another stage
+    results = distilled.score_runs({0: full}, made)
+    f1 = {name: results.scores[name][0].metrics["test"]["f1"] for name in ("longer", "distilled", "base tuned")}
+    assert len({*f1.values()}) == 3
 
 
 def test_documents_get_the_triples_of_the_model_that_has_not_seen_them(script, tmp_path):
