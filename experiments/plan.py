@@ -218,7 +218,7 @@ FEW = Plan(
         *(Job("atlop", "few", "full", seed) for seed in SEEDS),
     ),
     tuple(Study("atlop", recipe, name) for recipe in _FEW for name in ("seeds", "diagnosis")),
-    (Probe("longer.py", "atlop", "few-from-base"),),
+    (Probe("longer.py", "atlop", "few-from-base"), Probe("imitated.py", "atlop", "few-from-base", (66,))),
     ("run.py", "--plan", "few"),
     (100, 60, 100),
 )

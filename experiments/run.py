@@ -51,16 +51,18 @@ class Experiments:
         self.encoder = str(Path(encoder).resolve()) if Path(encoder).is_dir() else encoder
         self.data = self.out / "data"
         sources = {target: find(data, target) for target in FILES}
+        few = {target: fewest(sources[target], size) for target, size in zip(FILES, plan.sizes or (), strict=False)}
         self.data.mkdir(parents=True, exist_ok=True)
-        for k, (target, found) in enumerate(sources.items()):
+        for target, found in sources.items():
             own = self.data / target
-            few = fewest(found, plan.sizes[k]) if plan.sizes and k < len(plan.sizes) else None
-            if not own.exists():
-                shutil.copyfile(found, own) if few is None else write_json(own, few)
-            elif fingerprint(own) != fingerprint(found) if few is None else load_documents(own) != few:
-                raise SegDREError(
-                    f"{self.out} has been made from another {found.name} than {found}", "take another OUT"
-                )
+            if own.exists():
+                same = load_documents(own) == few[target] if target in few else fingerprint(own) == fingerprint(found)
+                if not same:
+                    raise SegDREError(f"{own} has been made from other documents than {found}", "take another OUT")
+            elif target in few:
+                write_json(own, few[target])
+            else:
+                shutil.copyfile(found, own)
 
     def folder(self, backbone: str, recipe: str) -> Path:
         """Return the folder of the studies of a recipe."""

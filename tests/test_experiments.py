@@ -18,6 +18,7 @@ from scripts import importer
 from segdre_plugin.analysis.study.runs import TRAININGS
 from segdre_plugin.analysis.study.studies import STUDIES
 from segdre_plugin.data.progress import duration
+from segdre_plugin.data.synthetic.corpus import write_corpus
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.seg.options import parse
 from segdre_plugin.stages.config import STAGES
@@ -37,7 +38,7 @@ def experiments(script, tmp_path):
     return script("run").Experiments(tmp_path / "out", data, "/somewhere/model", tmp_path / "raw")
 
 
-@pytest.mark.parametrize("name", ["small", "converged"])
+@pytest.mark.parametrize("name", ["small", "converged", "few"])
 def test_the_plan_is_sound(script, name):
     plan = script("plan").PLANS[name]
     for title, recipe in plan.recipes.items():
@@ -153,9 +154,27 @@ def test_missing_data_are_refused(script, tmp_path):
         script("run").Experiments(tmp_path / "out", tmp_path, "encoder")
 
 
+def test_a_plan_may_have_the_documents_with_the_fewest_entities(script, tmp_path):
+    data = tmp_path / "source"
+    write_corpus(data, train=8, dev=6, test=5)
+    run, plan = script("run"), replace(script("plan").FEW, sizes=(3, 2, 4))
+    made = run.Experiments(tmp_path / "out", data, "encoder", plan=plan)
+    for name, source, size in (("train_annotated", "train_annotated", 3), ("dev", "dev", 2), ("test", "test", 4)):
+        found, given = (json.loads((f / f"{n}.json").read_text()) for f, n in ((made.data, name), (data, source)))
+        entities = [len(document["vertexSet"]) for document in found]
+        assert entities == sorted(len(document["vertexSet"]) for document in given)[:size]
+        assert all(document in given for document in found)
+    run.Experiments(tmp_path / "out", made.data, "encoder", plan=plan)  # a run's process is told of these
+    with pytest.raises(SegDREError, match="made from other documents"):
+        run.Experiments(tmp_path / "out", data, "encoder", plan=replace(plan, sizes=(4, 2, 4)))
+    with pytest.raises(SegDREError, match="expected at least 9 documents, got 5"):
+        run.Experiments(tmp_path / "new", data, "encoder", plan=replace(plan, sizes=(3, 2, 9)))
+    assert not [*(tmp_path / "new").rglob("*.json")]
+
+
 def test_another_corpus_in_the_same_folder_is_refused(experiments, script, tmp_path):
     (tmp_path / "source" / "dev.json").write_text("[{}]")
-    with pytest.raises(SegDREError, match=r"made from another dev\.json"):
+    with pytest.raises(SegDREError, match=r"dev\.json has been made from other documents"):
         script("run").Experiments(experiments.out, tmp_path / "source", "encoder")
 
 
