@@ -217,7 +217,10 @@ FEW = Plan(
         *(Job("atlop", "few-from-base", "full", seed) for seed in SEEDS),
         *(Job("atlop", "few", "full", seed) for seed in SEEDS),
     ),
-    tuple(Study("atlop", recipe, name) for recipe in _FEW for name in ("seeds", "diagnosis")),
+    (
+        *(Study("atlop", "few-from-base", name) for name in ("seeds", "diagnosis", "selection")),
+        *(Study("atlop", "few", name) for name in ("seeds", "diagnosis")),
+    ),
     (Probe("longer.py", "atlop", "few-from-base"), Probe("imitated.py", "atlop", "few-from-base", (66,))),
     ("run.py", "--plan", "few"),
     (100, 60, 100),

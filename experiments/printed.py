@@ -114,17 +114,17 @@ TABLES = {
         },
         _DOCRED,
     ),
-    "table5": PaperTable(
+    "table5": PaperTable(  # it does not say on whose sparse pairs: its sparse F1 stands beside both readings of it
         "selection",
-        ("accuracy", "saliency", "dev F1", "dense F1", "sparse F1"),
+        ("accuracy", "saliency", "dev F1", "dense F1", "sparse F1", "sparse F1, gold entity"),
         {
             "base": {
                 "dreeam": {
-                    "Regression (linear)": (73.86, 84.52, 62.95, 71.81, 40.13),
-                    "Regression (ZIP)": (74.35, 85.76, 63.06, 71.84, 40.79),
-                    "Aggregation": (69.14, 83.61, 62.93, 70.66, 39.46),
-                    "Max Mention": (38.06, 54.67, 62.68, 61.03, 24.92),
-                    "Edit Distance": (36.29, 55.53, 62.59, 66.04, 23.75),
+                    "Regression (linear)": (73.86, 84.52, 62.95, 71.81, 40.13, 40.13),
+                    "Regression (ZIP)": (74.35, 85.76, 63.06, 71.84, 40.79, 40.79),
+                    "Aggregation": (69.14, 83.61, 62.93, 70.66, 39.46, 39.46),
+                    "Max Mention": (38.06, 54.67, 62.68, 61.03, 24.92, 24.92),
+                    "Edit Distance": (36.29, 55.53, 62.59, 66.04, 23.75, 23.75),
                 }
             }
         },
