@@ -26,7 +26,9 @@ from segdre_plugin.analysis.study.results import Results
 from segdre_plugin.analysis.study.rows import Line, Row, Study
 from segdre_plugin.analysis.study.score_row import score
 from segdre_plugin.analysis.study.studies import BASE_TUNED, FULL, SEEDS
+from segdre_plugin.data.documents import load_documents
 from segdre_plugin.data.files import fingerprint, read_json, write_json
+from segdre_plugin.errors import raise_all
 from segdre_plugin.seg.run_folder import RunFolder
 from segdre_plugin.stages.margins import Margins
 from segdre_plugin.vocabulary import Document
@@ -40,6 +42,21 @@ def label(documents: list[Document], predictions: list[Mapping[str, Any]]) -> li
     for row in predictions:
         own[row["title"]].append({"h": row["h_idx"], "t": row["t_idx"], "r": row["r"], "evidence": []})
     return [dict(document) | {"labels": own[document["title"]]} for document in documents if own[document["title"]]]
+
+
+def unlabelled_documents(path: Path, size: int, data: Path) -> list[Document]:
+    """Return the documents of a file that have the fewest entities.
+
+    Raises:
+        SegDREError: if there are not so many, or one is a document of dev or test.
+    """
+    documents = fewest(path, size)
+    judged = {document["title"] for split in ("dev.json", "test.json") for document in load_documents(data / split)}
+    problems = [
+        f"{document['title']!r}: a document of dev or test" for document in documents if document["title"] in judged
+    ]
+    raise_all(problems, str(path), "leave them out", limit=5)
+    return documents
 
 
 class DistilledRun(AllPairsRun):
@@ -98,7 +115,7 @@ def measure(
     """
     folder = experiments.folder(backbone, recipe) / "probes"
     folder.mkdir(parents=True, exist_ok=True)
-    documents = fewest(unlabelled, size)
+    documents = unlabelled_documents(unlabelled, size, experiments.data)
     runs, made = {}, {}
     for seed in seeds:
         runs[seed] = FinishedRun(experiments.runs(backbone, recipe).path("full", seed))

@@ -14,6 +14,7 @@ from segdre_plugin import SegDREError
 from segdre_plugin.adapters import BACKBONES
 from segdre_plugin.analysis.study.finished_run import FinishedRun
 from segdre_plugin.backbones.features import FEATURE
+from segdre_plugin.data.synthetic.corpus import write_corpus
 from segdre_plugin.salient import gold_salient
 from segdre_plugin.seg.store import Store
 from segdre_plugin.stages.artifacts import read_salient
@@ -123,6 +124,16 @@ def test_predictions_become_labels(script):
     assert first["labels"] == [{"h": 1, "t": 2, "r": "P2", "evidence": []}]
     assert [label["r"] for label in third["labels"]] == ["P1", "P3"]
     assert documents[0]["labels"][0]["r"] == "gold"
+
+
+def test_documents_of_dev_and_test_are_not_learnt(script, tmp_path):
+    distilled = script("distilled")
+    write_corpus(tmp_path, train=4, dev=3, test=3)
+    train, test = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("train_annotated", "test"))
+    assert len(distilled.unlabelled_documents(tmp_path / "train_annotated.json", 4, tmp_path)) == 4
+    (tmp_path / "mixed.json").write_text(json.dumps([*train, test[0]]))
+    with pytest.raises(SegDREError, match=f"'{test[0]['title']}': a document of dev or test"):
+        distilled.unlabelled_documents(tmp_path / "mixed.json", 5, tmp_path)
 
 
 @pytest.mark.slow
