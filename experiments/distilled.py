@@ -28,7 +28,7 @@ from segdre_plugin.analysis.study.score_row import score
 from segdre_plugin.analysis.study.studies import BASE_TUNED, FULL, SEEDS
 from segdre_plugin.data.documents import load_documents
 from segdre_plugin.data.files import fingerprint, read_json, write_json
-from segdre_plugin.errors import raise_all
+from segdre_plugin.errors import SegDREError, raise_all
 from segdre_plugin.seg.run_folder import RunFolder
 from segdre_plugin.stages.margins import Margins
 from segdre_plugin.vocabulary import Document
@@ -57,6 +57,20 @@ def unlabelled_documents(path: Path, size: int, data: Path) -> list[Document]:
     ]
     raise_all(problems, str(path), "leave them out", limit=5)
     return documents
+
+
+def keep_documents(path: Path, documents: list[Document]) -> None:
+    """Write the documents that runs label; what they have labelled is kept, so that these stay the same.
+
+    Raises:
+        SegDREError: if there are others.
+    """
+    if path.is_file() and read_json(path, "unlabelled documents") != documents:
+        raise SegDREError(
+            f"{path}: other documents have been labelled", "take the same file and --size, or another OUT"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, documents)
 
 
 class DistilledRun(AllPairsRun):
@@ -88,7 +102,7 @@ DISTILLED = Study(
 
 
 def predict(experiments: Experiments, backbone: str, run: Path, documents: Path, target: Path) -> None:
-    """Let a finished run predict documents, unless it has."""
+    """Let a finished run predict documents."""
     bundle = target.with_suffix(".bundle")
     if not bundle.is_dir():
         subprocess.run(["segdre", "bundle", str(run), str(bundle)], cwd=experiments.clone(backbone), check=True)
@@ -114,16 +128,16 @@ def measure(
         The scores of every row.
     """
     folder = experiments.folder(backbone, recipe) / "probes"
-    folder.mkdir(parents=True, exist_ok=True)
     documents = unlabelled_documents(unlabelled, size, experiments.data)
+    source = folder / "unlabelled.json"
+    keep_documents(source, documents)
     runs, made = {}, {}
     for seed in seeds:
         runs[seed] = FinishedRun(experiments.runs(backbone, recipe).path("full", seed))
         labelled = folder / LABELLED.format(seed)
         if not labelled.is_file():
-            write_json(folder / "unlabelled.json", documents)
             predicted = folder / f"predicted-{seed}.json"
-            predict(experiments, backbone, runs[seed].path, folder / "unlabelled.json", predicted)
+            predict(experiments, backbone, runs[seed].path, source, predicted)
             write_json(labelled, label(documents, read_json(predicted, "predictions")))
         where = (experiments, backbone, recipe, seed)
         made["longer", seed] = probe(*where, name="longer", kind=AllPairsRun, stage="dense").root

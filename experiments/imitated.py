@@ -37,6 +37,7 @@ from segdre_plugin.backbones.attention import position_range
 from segdre_plugin.backbones.features import add_branches, keep_pairs, visible_entities
 from segdre_plugin.backbones.hooks import wrap_state
 from segdre_plugin.data.splits import Split
+from segdre_plugin.errors import SegDREError
 from segdre_plugin.salient import Chain
 from segdre_plugin.seg.run_folder import RunFolder
 from segdre_plugin.seg.training_run import TrainingRun
@@ -226,6 +227,8 @@ class ImitatingRun(ProbeRun):
             for split in known.keys() - {"train"}
         }
         all_margins = sorted(margin for document in predicted["dev"] for margin in document.values())
+        if not all_margins:
+            raise SegDREError(f"{self.source}: nothing is predicted on dev", "train the run for longer")
         cuts = [all_margins[len(all_margins) * k // len(SURENESS)] for k in range(1, len(SURENESS))]
 
         told: dict[str, list[dict[Triple, str]]] = {"train": self.imitated(predicted["dev"], known, cuts)}

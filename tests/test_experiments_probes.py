@@ -136,6 +136,16 @@ def test_documents_of_dev_and_test_are_not_learnt(script, tmp_path):
         distilled.unlabelled_documents(tmp_path / "mixed.json", 5, tmp_path)
 
 
+def test_what_has_been_labelled_is_not_taken_for_other_documents(script, tmp_path):
+    distilled = script("distilled")
+    path = tmp_path / "probes" / "unlabelled.json"
+    distilled.keep_documents(path, [{"title": "a"}])
+    distilled.keep_documents(path, [{"title": "a"}])
+    with pytest.raises(SegDREError, match="other documents have been labelled"):
+        distilled.keep_documents(path, [{"title": "a"}, {"title": "b"}])
+    assert json.loads(path.read_text()) == [{"title": "a"}]
+
+
 @pytest.mark.slow
 def test_a_base_learns_from_what_segdre_has_labelled(script, run_folder, tmp_path, monkeypatch):
     distilled, probe = script("distilled"), script("probe")
