@@ -31,6 +31,7 @@ from where import Counts, add, open_runs, parse
 from segdre_plugin.analysis.comparison import compare, count
 from segdre_plugin.analysis.study.finished_run import FinishedRun
 from segdre_plugin.analysis.study.tables import Cell, Table
+from segdre_plugin.data.progress import progress
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.fusion import GRIDS, apply_thresholds, search_thresholds
 from segdre_plugin.seg.launch import messages
@@ -251,9 +252,8 @@ def measure(found: FinishedRun, second: FinishedRun | None = None) -> dict[str, 
     """
     odds = Odds(found.train)
     result: dict[str, Any] = {}
-    for row, way in ROWS.items():
-        if "second" in way.models and second is None:
-            continue
+    rows = {row: way for row, way in ROWS.items() if second or "second" not in way.models}
+    for row, way in progress(rows.items(), label=f"gate: {found.path}"):
         dev, test = (judge(row, found, split, odds, second) for split in SPLITS)
 
         def fit(judged: Judged, way: Way = way) -> Rule:
