@@ -102,7 +102,7 @@ DISTILLED = Study(
 
 
 def predict(experiments: Experiments, backbone: str, run: Path, documents: Path, target: Path) -> None:
-    """Let a finished run predict documents."""
+    """Predict documents with a finished run."""
     bundle = target.with_suffix(".bundle")
     if not bundle.is_dir():
         subprocess.run(["segdre", "bundle", str(run), str(bundle)], cwd=experiments.clone(backbone), check=True)

@@ -30,12 +30,13 @@ from where import Counts, add, open_runs, parse
 
 from segdre_plugin.analysis.comparison import compare, count
 from segdre_plugin.analysis.study.finished_run import FinishedRun
+from segdre_plugin.analysis.study.score_row import ensemble
 from segdre_plugin.analysis.study.tables import Cell, Table
 from segdre_plugin.data.progress import progress
 from segdre_plugin.errors import SegDREError
 from segdre_plugin.fusion import GRIDS, apply_thresholds, search_thresholds
 from segdre_plugin.seg.launch import messages
-from segdre_plugin.stages.candidates import Candidates, align, average, count_entities, dense_flags, gold_flags, join
+from segdre_plugin.stages.candidates import Candidates, align, count_entities, dense_flags, gold_flags
 from segdre_plugin.stages.scored import ScoredSplit
 from segdre_plugin.stages.stage import predicted_triples
 from segdre_plugin.vocabulary import BoolArray, FloatArray, IntArray
@@ -217,23 +218,23 @@ def judge(row: str, found: FinishedRun, split: str, odds: Odds, second: Finished
     way = ROWS[row]
     scored = replace(found.scored(split), fusion="average" if way.mean and "stages" in way.models else "union")
     n, tables = count_entities(scored.split), dict(scored.tables)
-    nothing = tables["base"].take(np.empty(0, dtype=np.int64))
-    stages = (tables["dense"], tables["sparse"]) if "stages" in way.models else (nothing, nothing)
     bases = [tables["base"]]
+    if "stages" not in way.models:
+        tables |= dict.fromkeys(("dense", "sparse"), tables["base"].take(np.empty(0, dtype=np.int64)))
     if "second" in way.models:
         assert second is not None
         bases.append(second.margins("base", split))
+        mean = ensemble("average", bases[0], bases[1], n)  # refuses one and the same base
+        tables |= mean if way.mean else {}
     if way.gate:
-        union, margins = align((*stages, *bases), n, -np.inf)
+        union, margins = align((tables["dense"], tables["sparse"], *bases), n, -np.inf)
         is_dense = dense_flags(union, scored.salient, n)
         stage = np.maximum(*margins[:2])
         cells = Candidates(union, stage, is_dense)
         extra = [told(found, scored, cells, odds)] if way.odds else []
         x = features(cells, [*margins[2:], *[stage] * ("stages" in way.models)], n, extra)
     else:
-        first = average(bases[0], bases[1], n) if len(bases) > 1 else bases[0]
-        own = replace(scored, tables={"base": first, "dense": stages[0], "sparse": stages[1]})
-        cells = own.cells() if "stages" in way.models else join(first, *stages, salient=scored.salient, n_entities=n)
+        cells = replace(scored, tables=tables).cells()
         x = np.empty((len(cells.stage), 0))
     gold, _, _ = gold_flags(cells.cells, scored.split, found.rel2id, [])
     distinct = [{(label["h"], label["t"], label["r"]) for label in d["labels"]} for d in scored.split.documents]

@@ -44,21 +44,20 @@ from segdre_plugin.seg.training_run import TrainingRun
 from segdre_plugin.stages.margins import Margins
 from segdre_plugin.stages.prepare import StageFeatures, stage_pairs
 from segdre_plugin.stages.scored import ScoredSplit
-from segdre_plugin.stages.stage import ChainResult, Stage
+from segdre_plugin.stages.stage import ChainResult, Stage, predicted_triples
 from segdre_plugin.vocabulary import Document, Triple, label_triples
 
 SURENESS = ("perhaps", "likely", "surely")  # by thirds of the margins of what is predicted on dev
 KINDS = ("dense", "sparse")
 
 
-def scored_triples(margins: Margins, n_documents: int, names: Mapping[int, str]) -> list[dict[Triple, float]]:
+def scored_triples(margins: Margins, n_documents: int, rel2id: Mapping[str, int]) -> list[dict[Triple, float]]:
     """Return the predicted triples of each document and their margins, best-scored first."""
-    found: list[dict[Triple, float]] = [{} for _ in range(n_documents)]
-    predicted = margins.take(margins.margin > 0)
-    for k in np.argsort(-predicted.margin, kind="stable").tolist():
-        triple = Triple(int(predicted.head[k]), names[int(predicted.relation[k])], int(predicted.tail[k]))
-        found[int(predicted.document[k])][triple] = float(predicted.margin[k])
-    return found
+    above = margins.take(margins.margin > 0)
+    return [
+        dict(zip(triples, sorted(above.margin[above.document == place].tolist(), reverse=True), strict=True))
+        for place, triples in enumerate(predicted_triples(margins, n_documents, rel2id))
+    ]
 
 
 def of_kind(triples: Sequence[Triple], chain: Chain, kind: str) -> list[Triple]:
@@ -98,7 +97,7 @@ def sureness(margin: float, cuts: Sequence[float]) -> int:
 def count_errors(
     predicted: Sequence[Mapping[Triple, float]], golden: Sequence[Sequence[Triple]], cuts: Sequence[float]
 ) -> Errors:
-    """Compare predicted triples with gold ones, one entry a document; nothing predicted right is one right triple."""
+    """Compare predicted triples with gold ones, one entry a document; if none is right, wrong ones count as for one."""
     words = np.zeros((2, len(SURENESS)))
     same = 0
     for triples, own in zip(predicted, golden, strict=True):
@@ -221,9 +220,8 @@ class ImitatingRun(ProbeRun):
         stage, known = super().prepare(name)
         if name != "sparse":
             return stage, known
-        names = {k: relation for relation, k in self.rel2id.items()}
         predicted = {
-            split: scored_triples(self.predictions(split), len(self.splits[split].documents), names)
+            split: scored_triples(self.predictions(split), len(self.splits[split].documents), self.rel2id)
             for split in known.keys() - {"train"}
         }
         all_margins = sorted(margin for document in predicted["dev"] for margin in document.values())

@@ -311,11 +311,10 @@ def test_models_read_what_is_as_wrong_as_predictions(script, run_folder, tmp_pat
     results = imitated.score_ways(runs, imitated.IMITATED)
     assert all(results.scores[row.name][0].metrics.keys() == {"dev", "test"} for row in results.study.rows.values())
 
-    names = {k: relation for relation, k in full.rel2id.items()}
     predicted = {
         stage: [
             sorted(each)
-            for each in imitated.scored_triples(full.margins(stage, "dev"), len(full.documents["dev"]), names)
+            for each in imitated.scored_triples(full.margins(stage, "dev"), len(full.documents["dev"]), full.rel2id)
         ]
         for stage in ("base", "dense", "sparse")
     }

@@ -127,6 +127,9 @@ class TestGate:
             "all": 8,
             "all_odds": 9,
         }
+        for row in ("ensemble", "two", "all"):
+            with pytest.raises(SegDREError, match="both base models are the same"):
+                gate.judge(row, first, "dev", odds, first)
         monkeypatch.setattr(sys, "argv", ["gate.py", str(runs[0]), "--raw", str(tmp_path), "--ensembles"])
         with pytest.raises(SystemExit):
             gate.main()

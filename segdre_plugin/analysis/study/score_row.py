@@ -94,14 +94,14 @@ def _take(row: Row, scored: ScoredSplit, partner: Callable[[str], Margins], name
     """Leave only the margins that a row takes, those of a second base model among them."""
     tables = dict(scored.tables)
     if row.ensemble:
-        tables = tables | _ensemble(row.ensemble, tables["base"], partner(name), count_entities(scored.split))
+        tables = tables | ensemble(row.ensemble, tables["base"], partner(name), count_entities(scored.split))
     empty = tables["base"].take(np.empty(0, dtype=np.int64))
     taken = {stage: tables[stage] if stage in row.sources else empty for stage in SOURCES}
     fusion = (row.fusion or scored.fusion) if "base" in row.sources else "union"  # a stage alone has nothing to average
     return replace(scored, tables=taken, fusion=fusion)
 
 
-def _ensemble(how: str, first: Margins, second: Margins, n_entities: int) -> dict[str, Margins]:
+def ensemble(how: str, first: Margins, second: Margins, n_entities: int) -> dict[str, Margins]:
     """Return the tables that two base models make; refuse one and the same."""
     if len(first) == len(second) and (first.margin == second.margin).all():
         raise SegDREError("both base models are the same", "leave --load_path out, or do without the naive ensemble")
