@@ -215,11 +215,11 @@ FEW = Plan(
     _FEW,
     (
         *(Job("atlop", "few-from-base", "full", seed) for seed in SEEDS),
-        *(Job("atlop", "few", "full", seed) for seed in SEEDS),
+        *(Job("atlop", "few", run, seed) for run in ("full", "plain") for seed in SEEDS),
     ),
     (
         *(Study("atlop", "few-from-base", name) for name in ("seeds", "diagnosis", "selection")),
-        *(Study("atlop", "few", name) for name in ("seeds", "diagnosis")),
+        *(Study("atlop", "few", name) for name in ("seeds", "diagnosis", "injection")),
     ),
     (Probe("longer.py", "atlop", "few-from-base"), Probe("imitated.py", "atlop", "few-from-base", (66,))),
     ("run.py", "--plan", "few"),

@@ -2,11 +2,10 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import pytest
-from locate import REPOSITORY
+from locate import REPOSITORY, copy_clone
 
 from segdre_plugin.data.synthetic.corpus import write_corpus
 from segdre_plugin.seg.options import build_parser
@@ -44,7 +43,7 @@ def test_own_loop_runs_in_a_real_clone(atlop: Path, tmp_path: Path):
     from seg_runs import make_encoder
 
     clone = tmp_path / "ATLOP"
-    shutil.copytree(atlop, clone, ignore=shutil.ignore_patterns(".git", "meta"))
+    copy_clone(atlop, clone)
     write_corpus(clone / "data", train=8, dev=1, test=1, seed=4)
     relations = json.loads((clone / "data" / "rel2id.json").read_text())
     (clone / "meta").mkdir()

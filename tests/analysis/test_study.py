@@ -71,6 +71,18 @@ def test_readings_read_what_was_asked(finished):
     assert (gold.margin != nothing.margin).any()
 
 
+def test_predicted_triples_are_compared_with_both_texts_and_with_gold_ones(finished):
+    found = json.loads((finished / "injection.json").read_text())
+    pairs = [("predicted", "plain"), ("predicted", "unread"), ("gold", "predicted")]
+    assert [(c["first"], c["second"], c["split"]) for c in found["comparisons"]] == [(*pair, "dev") for pair in pairs]
+    for compared in found["comparisons"]:
+        of_rows = [found["rows"][compared[row]]["seeds"]["66"]["dev"] for row in ("first", "second")]
+        assert compared["difference"] == pytest.approx(of_rows[0]["f1"] - of_rows[1]["f1"])
+    page = (finished / "injection.md").read_text()
+    assert "dev: dense inference - original text" in page
+    assert "documents are resampled" in page
+
+
 def test_second_time_nothing_is_started(finished, started):
     before = files(finished)
     assert main(["study", "injection", str(finished), *study_runs.TINY]) == 0

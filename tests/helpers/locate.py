@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -22,6 +23,11 @@ def dreeam_clone() -> Path | None:
 
 def kbert_clone() -> Path | None:
     return _existing(os.environ.get("SEGDRE_KBERT") or Path.home() / ".cache" / "segdre" / "K-BERT")
+
+
+def copy_clone(clone: Path, folder: Path) -> None:
+    """Copy a clone's code to a new folder, without what its user keeps in it."""
+    shutil.copytree(clone, folder, ignore=shutil.ignore_patterns(".git", "meta", "data", "dataset"))
 
 
 def minilm() -> Path | None:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from locate import copy_clone
 from processes import python, start
 
 from segdre_plugin.backbones.clones.patching import patch
@@ -57,7 +58,7 @@ class Place:
 
     def __post_init__(self):
         self.upstream = UPSTREAM[self.name]
-        shutil.copytree(self.original, self.folder, ignore=shutil.ignore_patterns(".git", "meta", "dataset"))
+        copy_clone(self.original, self.folder)
         patch(self.folder)
         data = self.folder / "data"
         write_corpus(data, train=10, dev=5, test=5, seed=3)

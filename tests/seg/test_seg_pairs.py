@@ -2,10 +2,10 @@
 
 import json
 import random
-import shutil
 
 import numpy as np
 import pytest
+from locate import copy_clone
 from processes import SEGDRE, python
 from seg_runs import make_encoder
 
@@ -41,7 +41,7 @@ class Place:
 
     def __init__(self, original, folder):
         self.folder = folder
-        shutil.copytree(original, folder, ignore=shutil.ignore_patterns(".git", "meta", "dataset"))
+        copy_clone(original, folder)
         for name in ("meta", "data"):
             (folder / name).mkdir()
         (folder / "meta" / "rel2id.json").write_text(json.dumps({"CID": 1, "NR": 2, "Na": 0}))

@@ -18,6 +18,12 @@ from segdre_plugin.analysis.study.results import Results
 from segdre_plugin.analysis.study.tables import Cell, Table
 from segdre_plugin.data.files import write, write_json
 
+COMPARED = (
+    "Differences of F1: documents are resampled (interval: paired bootstrap; p: paired permutation test), each with "
+    "its counts of all seeds, because the same document under several seeds is not a new one. How much a difference "
+    "owes to seeds shows in its lowest and its highest value."
+)
+
 
 @dataclass(frozen=True)
 class Provenance:
@@ -159,6 +165,7 @@ def _page(results: Results, provenance: Provenance, tables: Sequence[Table], fig
         *(f"![{name}]({name})" for name in figures if name.endswith(".png")),
         "\n".join(notes),
         *results.study.remarks,
+        COMPARED * bool(results.study.comparisons),
         "\n".join(["Failed:", "", *failed]) * bool(failed),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
