@@ -83,6 +83,13 @@ def test_predicted_triples_are_compared_with_both_texts_and_with_gold_ones(finis
     assert "documents are resampled" in page
 
 
+def test_what_training_printed_is_left_when_models_read_again(finished):
+    trained, read = (finished / "runs" / f"full-66{suffix}" for suffix in (".log", ".readings.log"))
+    assert "segdre: stage sparse" in trained.read_text()
+    assert read.is_file()
+    assert "segdre: stage sparse" not in read.read_text()
+
+
 def test_second_time_nothing_is_started(finished, started):
     before = files(finished)
     assert main(["study", "injection", str(finished), *study_runs.TINY]) == 0

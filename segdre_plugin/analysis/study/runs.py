@@ -1,7 +1,8 @@
 """The runs of a study: trained in processes of their own, shared stages once, finished ones skipped.
 
 A study's folder holds ``runs/NAME-SEED/``, each the ``--seg-dir`` of a run, and beside it ``NAME-SEED.log`` (what its
-process printed last) and ``NAME-SEED.json`` (the command line that it was finished with).
+training printed last), ``NAME-SEED.readings.log`` (the same of its readings) and ``NAME-SEED.json`` (the command line
+that it was finished with).
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ class Runs:
         command = ["--script", str(self.script)] if self.script else []
         command += ["--adapter", self.adapter] if self.adapter else []
         command += ["--requests", str(requests)] if requests else []
-        log = path.with_suffix(".log")
+        log = path.with_suffix(".readings.log" if requests else ".log")
         log.parent.mkdir(parents=True, exist_ok=True)
         threads = {} if self.script else {"OMP_NUM_THREADS": "1"}  # more gain nothing with so small a model
         status = launch([*command, "--", *arguments], log, threads | os.environ)
