@@ -221,7 +221,7 @@ FEW = Plan(
         *(Study("atlop", "few-from-base", name) for name in ("seeds", "diagnosis", "selection")),
         *(Study("atlop", "few", name) for name in ("seeds", "diagnosis", "injection")),
     ),
-    (Probe("longer.py", "atlop", "few-from-base"), Probe("imitated.py", "atlop", "few-from-base", (66,))),
+    (Probe("longer.py", "atlop", "few-from-base"), Probe("imitated.py", "atlop", "few-from-base")),
     ("run.py", "--plan", "few"),
     (100, 60, 100),
 )
