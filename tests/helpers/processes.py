@@ -88,7 +88,10 @@ class Forked:
         reader, pipe = os.pipe()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
+        # Python drops an exception that comes while it calls what other modules have registered to be called at a fork
+        signals = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         pid = os.fork()
+        signal.pthread_sigmask(signal.SIG_SETMASK, signals)
         if pid:
             os.close(reader)
             return cls(pid, pipe)

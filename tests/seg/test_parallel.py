@@ -40,6 +40,19 @@ parallel.start = processes.Forked.start
 signal.signal(signal.SIGINT, signal.default_int_handler)
 """
 HELPERS = Path(bundles.__file__).parent
+# Ctrl-C at the moment at which a process is forked, which is when the tests see that there is one
+CTRL_C_AT_FORK = """
+import os, signal, sys, time
+from pathlib import Path
+import processes
+signal.signal(signal.SIGINT, signal.default_int_handler)
+os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGINT))
+try:
+    processes.Forked.start([sys.executable, "-c", "import time; time.sleep(0.1)"], Path("log"), os.environ)
+    time.sleep(1)
+except KeyboardInterrupt:
+    print("stopped")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +179,11 @@ def test_killed_and_stopped_it_goes_on_and_no_process_is_left(place, one_by_one,
     assert dense_waits()
     run(place, "killed", "--seg-parallel", *OWN)
     assert files(out) == files(one_by_one)
+
+
+def test_ctrl_c_is_not_lost_when_it_comes_at_a_fork(tmp_path):
+    ended = python(["-c", CTRL_C_AT_FORK], cwd=tmp_path, paths=[HELPERS])
+    assert (ended.stdout, ended.stderr) == ("stopped\n", "")
 
 
 @pytest.mark.slow
