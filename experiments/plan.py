@@ -205,6 +205,7 @@ CONVERGED = Plan(
     ("run.py", "--plan", "converged"),
 )
 
+_FEW_SEEDS = (*SEEDS, 69, 70)
 _FEW = {
     "few-from-base": ("--seg-start", "base", "--seg-dense-epochs", "3", "--seg-sparse-epochs", "3"),
     "few": (),
@@ -214,14 +215,17 @@ FEW = Plan(
     (*_SCRIPT, "--train_batch_size", "1", "--num_train_epochs", "15", *_OURS, "--seg-identify-epochs", "3"),
     _FEW,
     (
-        *(Job("atlop", "few-from-base", "full", seed) for seed in SEEDS),
-        *(Job("atlop", "few", run, seed) for run in ("full", "plain") for seed in SEEDS),
+        *(Job("atlop", "few-from-base", "full", seed) for seed in _FEW_SEEDS),
+        *(Job("atlop", "few", run, seed) for run in ("full", "plain") for seed in _FEW_SEEDS),
     ),
     (
-        *(Study("atlop", "few-from-base", name) for name in ("seeds", "diagnosis", "selection")),
-        *(Study("atlop", "few", name) for name in ("seeds", "diagnosis", "injection")),
+        *(Study("atlop", "few-from-base", name, _FEW_SEEDS) for name in ("seeds", "diagnosis", "selection")),
+        *(Study("atlop", "few", name, _FEW_SEEDS) for name in ("seeds", "diagnosis", "injection")),
     ),
-    (Probe("longer.py", "atlop", "few-from-base"), Probe("imitated.py", "atlop", "few-from-base")),
+    (
+        Probe("longer.py", "atlop", "few-from-base", _FEW_SEEDS),
+        Probe("imitated.py", "atlop", "few-from-base"),
+    ),
     ("run.py", "--plan", "few"),
     (100, 60, 100),
 )
