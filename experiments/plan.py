@@ -222,10 +222,7 @@ FEW = Plan(
         *(Study("atlop", "few-from-base", name, _FEW_SEEDS) for name in ("seeds", "diagnosis", "selection")),
         *(Study("atlop", "few", name, _FEW_SEEDS) for name in ("seeds", "diagnosis", "injection")),
     ),
-    (
-        Probe("longer.py", "atlop", "few-from-base", _FEW_SEEDS),
-        Probe("imitated.py", "atlop", "few-from-base"),
-    ),
+    (Probe("longer.py", "atlop", "few-from-base", _FEW_SEEDS), Probe("imitated.py", "atlop", "few-from-base")),
     ("run.py", "--plan", "few"),
     (100, 60, 100),
 )
